@@ -1,0 +1,164 @@
+"""AudioSet's ontology as boolean matrices.
+
+The ontology is a directed acyclic graph of 632 classes below 7 roots; 38 classes have several
+parents. All relations are sets, held as one boolean matrix each, so that what follows from them
+(labelings, sides, audits) is array algebra.
+"""
+
+import collections
+import dataclasses
+import difflib
+import functools
+import json
+import pathlib
+
+import numpy as np
+
+from relabel_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ontology:
+    """A class ontology; class `i` is row and column `i` of every matrix, in the file's order.
+
+    Attributes:
+      mids: machine ids, such as `/m/09x0r`.
+      display_names: names, such as `Speech`.
+      is_parent: bool[classes, classes]; `is_parent[p, c]` is True where p is a parent of c.
+      is_abstract: bool[classes]; grouping nodes that raters were never offered.
+      is_blacklisted: bool[classes]; classes withheld from the raters.
+      text: the JSON it was read from, kept so that a data set can carry its own ontology.
+
+    Raises:
+      InputError: a mid or name stands twice, or the relation has a cycle.
+    """
+
+    mids: tuple[str, ...]
+    display_names: tuple[str, ...]
+    is_parent: np.ndarray
+    is_abstract: np.ndarray
+    is_blacklisted: np.ndarray
+    text: str = dataclasses.field(repr=False)
+
+    def __post_init__(self):
+        for field, values in (("id", self.mids), ("name", self.display_names)):
+            for value, count in collections.Counter(values).items():
+                if count > 1:
+                    raise InputError(
+                        f"ontology: the {field} {value!r} stands {count} times; it must be unique"
+                    )
+        self.is_ancestor  # a cycle shows in the closure: look at once, not on first use
+
+    @classmethod
+    def from_json(cls, path: str | pathlib.Path) -> "Ontology":
+        """Reads AudioSet's `ontology.json`: a list of objects with `id`, `name`, `child_ids`.
+
+        Raises:
+          InputError: the file is absent, is not of that form, or names a child that is not in it.
+        """
+        try:
+            text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot read the ontology: {error}") from error
+        try:
+            return cls.from_text(text)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_text(cls, text: str) -> "Ontology":
+        """The same from the JSON text itself."""
+        try:
+            nodes = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"ontology: not JSON: {error}") from error
+        if not isinstance(nodes, list) or not nodes:
+            raise InputError("ontology: expected a non-empty JSON list of classes")
+        for position, node in enumerate(nodes):
+            for field, kind in (("id", str), ("name", str), ("child_ids", list)):
+                if not isinstance(node, dict) or not isinstance(node.get(field), kind):
+                    raise InputError(
+                        f"ontology: class number {position} has no field {field!r} "
+                        f"of JSON type {'string' if kind is str else 'list'}"
+                    )
+        mids = tuple(node["id"] for node in nodes)
+        index = {mid: i for i, mid in enumerate(mids)}
+        is_parent = np.zeros((len(mids), len(mids)), bool)
+        for parent, node in enumerate(nodes):
+            for child_mid in node["child_ids"]:
+                if child_mid not in index:
+                    raise InputError(
+                        f"ontology: {node['id']} ({node['name']}) has the child {child_mid!r}, "
+                        "which is not in the file"
+                    )
+                is_parent[parent, index[child_mid]] = True
+        restrictions = [node.get("restrictions") or [] for node in nodes]
+        return cls(
+            mids=mids,
+            display_names=tuple(node["name"] for node in nodes),
+            is_parent=is_parent,
+            is_abstract=np.array(["abstract" in r for r in restrictions]),
+            is_blacklisted=np.array(["blacklist" in r for r in restrictions]),
+            text=text,
+        )
+
+    def __len__(self) -> int:
+        return len(self.mids)
+
+    @functools.cached_property
+    def index(self) -> dict[str, int]:
+        """Class number by mid."""
+        return {mid: i for i, mid in enumerate(self.mids)}
+
+    @functools.cached_property
+    def is_ancestor(self) -> np.ndarray:
+        """bool[classes, classes]; `is_ancestor[a, c]`: a is c's parent, grandparent, and so on.
+
+        Strict: no class is its own ancestor.
+        """
+        closure = self.is_parent
+        while True:  # each round doubles the path length that is covered
+            steps = closure.astype(np.float32)
+            wider = closure | (steps @ steps > 0)
+            if (wider == closure).all():
+                break
+            closure = wider
+        if closure.diagonal().any():
+            cycle = [self.mids[i] for i in np.flatnonzero(closure.diagonal())]
+            raise InputError(
+                f"ontology: child_ids form a cycle through {', '.join(cycle[:5])}; "
+                "expected an acyclic graph"
+            )
+        return closure
+
+    @functools.cached_property
+    def roots(self) -> tuple[int, ...]:
+        """Numbers of the classes without a parent."""
+        return tuple(np.flatnonzero(~self.is_parent.any(axis=0)).tolist())
+
+    def find(self, name_or_mid: str) -> int:
+        """Number of the class with this mid or display name (names also without regard to case).
+
+        Raises:
+          InputError: there is none; the message proposes the nearest names.
+        """
+        if name_or_mid in self.index:
+            return self.index[name_or_mid]
+        folded = name_or_mid.casefold()
+        matches = [i for i, name in enumerate(self.display_names) if name.casefold() == folded]
+        exact = [i for i in matches if self.display_names[i] == name_or_mid]
+        if len(exact or matches) == 1:
+            return (exact or matches)[0]
+        near = difflib.get_close_matches(name_or_mid, self.display_names, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise InputError(
+            f"the ontology has no class {name_or_mid!r}; give a mid or a display name{hint}"
+        )
+
+    def descendants(self, of: int) -> np.ndarray:
+        """bool[classes]: the strict descendants of class number `of`."""
+        return self.is_ancestor[of]
+
+    def ancestors(self, of: int) -> np.ndarray:
+        """bool[classes]: the strict ancestors of class number `of`."""
+        return self.is_ancestor[:, of]
