@@ -1,0 +1,1 @@
+"""The network of Table II: its convolutions, and the network itself."""

@@ -1,0 +1,232 @@
+import functools
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from jax import lax
+
+from relabel_jax.model import convolution as module
+from relabel_jax.model import toom_cook
+from relabel_jax.model.convolution import FORMULATIONS, convolution, default_formulation
+
+# Table II.
+TAPS = (17, 16, 15, 14, 13, 12, 9, 9, 9)
+STRIDES = (3,) * 8 + (1,)
+FILTERS = (64, 64, 96, 96, 128, 128, 192, 192, 256)
+LENGTHS = (80000, 26662, 8883, 2957, 982, 324, 105, 33, 9, 1)
+
+WORST_ERROR = 2e-5  # Of the largest value; real layers at batch 2 reach 4e-6.
+
+
+@pytest.fixture
+def toom_cook_everywhere(monkeypatch):
+    """Toom-Cook, and one clip at a time, from the smallest shapes they can take; tiny blocks."""
+    monkeypatch.setattr(module, "_LONG", 10)
+    monkeypatch.setattr(module, "_WIDE", 1)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 4096)
+
+
+def brute_force(x, w, dy, stride):
+    """The definition and its gradients in float64: (y, dx, dw)."""
+    x, w, dy = (np.asarray(array, np.float64) for array in (x, w, dy))
+    y, dx, dw = np.zeros(dy.shape), np.zeros(x.shape), np.zeros(w.shape)
+    for tap in range(w.shape[0]):
+        seen = np.s_[:, tap : tap + (dy.shape[1] - 1) * stride + 1 : stride]
+        if dy.shape[1]:
+            y += x[seen] @ w[tap]
+            dx[seen] += dy @ w[tap].T
+            dw[tap] = np.einsum("btc,btf->cf", x[seen], dy)
+    return y, dx, dw
+
+
+def arrays(batch, time, channels_in, channels_out, taps, stride, dtype=np.float32):
+    rng = np.random.default_rng([batch, time, channels_in, channels_out, taps, stride])
+    time_out = max(0, (time - taps) // stride + 1)
+    return (
+        rng.normal(size=(batch, time, channels_in)).astype(dtype),
+        rng.normal(size=(taps, channels_in, channels_out)).astype(dtype),
+        rng.normal(size=(batch, time_out, channels_out)).astype(dtype),
+    )
+
+
+def value_and_gradients(x, w, dy, stride, formulation):
+    def compute(x, w, dy):
+        y, pull = jax.vjp(lambda x, w: convolution(x, w, stride, formulation), x, w)
+        return y, *pull(dy)
+
+    return jax.jit(compute)(x, w, dy)
+
+
+def worst_error(got, expected):
+    """The largest error of all arrays, each in units of its largest value."""
+    worst = 0.0
+    for a, b in zip(got, expected, strict=True):
+        assert a.shape == b.shape
+        if b.size:
+            error = np.abs(np.asarray(a, np.float64) - b).max()
+            worst = max(worst, error / max(np.abs(b).max(), 1e-30))
+    return worst
+
+
+def check(formulation, batch, time, channels_in, channels_out, taps, stride):
+    x, w, dy = arrays(batch, time, channels_in, channels_out, taps, stride)
+    got = value_and_gradients(x, w, dy, stride, formulation)
+    assert worst_error(got, brute_force(x, w, dy, stride)) < WORST_ERROR
+
+
+@pytest.mark.parametrize("taps", range(2, 8))
+def test_the_bilinear_identity_is_exact(taps):
+    outputs = 9 - taps
+    a, g, bt = toom_cook.matrices(outputs, taps)
+    for i in range(outputs):
+        for j in range(taps):
+            for k in range(8):
+                total = sum(a[p][i] * g[p][j] * bt[p][k] for p in range(8))
+                assert total == (k == i + j)
+
+
+def test_fewer_points_are_exact_and_more_are_refused():
+    a, g, bt = toom_cook.matrices(2, 2)
+    for i, j, k in np.ndindex(2, 2, 3):
+        assert sum(a[p][i] * g[p][j] * bt[p][k] for p in range(3)) == (k == i + j)
+    with pytest.raises(ValueError, match=r"F\(4, 6\)"):
+        toom_cook.matrices(4, 6)
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+@pytest.mark.parametrize("layer", range(9))
+def test_layers_of_table_2_at_reduced_size(formulation, layer, toom_cook_everywhere):
+    # The length keeps the remainder of the real one: in four layers the zero-padded taps stick out.
+    taps, stride = TAPS[layer], STRIDES[layer]
+    time = min(LENGTHS[layer], taps + 41 * stride + (LENGTHS[layer] - taps) % stride)
+    check(formulation, 3, time, 1 if layer == 0 else 6, 7, taps, stride)
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3, 4])
+def test_real_layers_with_toom_cook(layer):
+    shape = (2, LENGTHS[layer], FILTERS[layer - 1])
+    kernel_shape = (TAPS[layer], FILTERS[layer - 1], FILTERS[layer])
+    assert module._toom_cook_pays(shape, kernel_shape, 3)
+    check("toom_cook", *shape, FILTERS[layer], TAPS[layer], 3)
+
+
+@pytest.mark.parametrize("layer", [0, 6, 7, 8])
+def test_real_layers_in_direct_form(layer):
+    channels_in = FILTERS[layer - 1] if layer else 1
+    shape, kernel_shape = (2, LENGTHS[layer], channels_in), (TAPS[layer], channels_in, 8)
+    assert not module._toom_cook_pays(shape, kernel_shape, STRIDES[layer])
+    check("toom_cook", *shape, 8, TAPS[layer], STRIDES[layer])
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+@pytest.mark.parametrize(
+    ("time", "taps", "stride"),
+    [(4, 5, 3), (5, 5, 3), (1, 1, 1), (50, 2, 5), (47, 1, 3), (44, 7, 1), (0, 3, 2)],
+)
+def test_edges(formulation, time, taps, stride, toom_cook_everywhere):
+    check(formulation, 2, time, 3, 2, taps, stride)
+
+
+@pytest.mark.parametrize("formulation", ["direct", "toom_cook"])
+@hypothesis.settings(
+    max_examples=4,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
+    batch=st.integers(1, 5),
+    time=st.integers(1, 120),
+    channels_in=st.integers(1, 4),
+    channels_out=st.integers(1, 4),
+    taps=st.integers(1, 20),
+    stride=st.integers(1, 5),
+)
+def test_any_shape(
+    formulation, batch, time, channels_in, channels_out, taps, stride, toom_cook_everywhere
+):
+    check(formulation, batch, time, channels_in, channels_out, taps, stride)
+
+
+@pytest.mark.parametrize("formulation", ["direct", "toom_cook"])
+def test_float64_agrees_with_lax_autodiff_to_rounding(formulation, toom_cook_everywhere):
+    with jax.enable_x64(True):
+        x, w, dy = arrays(3, 139, 5, 4, 16, 3, np.float64)
+        expected = value_and_gradients(x, w, dy, 3, "lax")
+        got = value_and_gradients(x, w, dy, 3, formulation)
+        assert all(array.dtype == np.float64 for array in got)
+        assert worst_error(got, [np.asarray(array) for array in expected]) < 1e-13
+
+
+@pytest.mark.parametrize("formulation", ["direct", "toom_cook"])
+def test_a_population_in_scan_map_and_loops(formulation, toom_cook_everywhere):
+    x, w, dy = arrays(4, 139, 5, 4, 16, 3)
+    members = jnp.stack([w, 0.5 * w])
+
+    def step(formulation, w, x):
+        gradient = jax.grad(lambda w: jnp.vdot(convolution(x, w, 3, formulation), dy[:2]))(w)
+        return w - 1e-3 * gradient
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def train(formulation, members, x):
+        one = functools.partial(step, formulation)
+        vmapped, _ = lax.scan(
+            lambda ws, x: (jax.vmap(one, (0, None))(ws, x), None), members, x.reshape(2, 2, 139, 5)
+        )
+        mapped = lax.fori_loop(0, 2, lambda _, ws: lax.map(lambda w: one(w, x[:2]), ws), members)
+        return vmapped, mapped
+
+    got, expected = train(formulation, members, x), train("lax", members, x)
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_bfloat16(formulation, toom_cook_everywhere):
+    arrays_ = [jnp.asarray(array, jnp.bfloat16) for array in arrays(3, 139, 5, 4, 16, 3)]
+    got = value_and_gradients(*arrays_, 3, formulation)
+    assert all(array.dtype == jnp.bfloat16 for array in got)
+    assert worst_error(got, brute_force(*arrays_, 3)) < 2e-2
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "work"), [((2, 400, 1), 4, " convolution("), ((3, 400, 64), 32, " while(")]
+)
+def test_an_unused_input_gradient_is_not_computed(shape, filters, work, monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 4096)
+    x, w, dy = arrays(*shape, filters, 16, 3)
+
+    def gradients(argnums):
+        def loss(x, w):
+            return jnp.vdot(convolution(x, w, 3, "toom_cook"), dy)
+
+        return jax.jit(jax.grad(loss, argnums)).lower(x, w).compile().as_text().count(work)
+
+    assert gradients((0, 1)) == gradients(1) + 1
+
+
+def test_default_formulation_follows_the_backend(monkeypatch):
+    assert default_formulation() == "toom_cook"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert default_formulation() == "lax"
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "stride", "formulation", "message"),
+    [
+        ((1, 9, 2), (3, 2, 1), 1, "fft", "'fft' is none of lax, direct, toom_cook"),
+        ((1, 9, 2), (3, 1, 1), 1, "lax", "are not"),
+        ((9, 2), (3, 2, 1), 1, "lax", "are not"),
+        ((1, 9, 2), (3, 2, 1), 0, "direct", "at least 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(x, w, stride, formulation, message):
+    with pytest.raises(ValueError, match=message):
+        convolution(jnp.zeros(x), jnp.zeros(w), stride, formulation)
+
+
+def test_mixed_dtypes_are_refused():
+    with pytest.raises(ValueError, match="bfloat16"):
+        convolution(jnp.zeros((1, 9, 2), jnp.bfloat16), jnp.zeros((3, 2, 1)), 1, "lax")
