@@ -1,0 +1,391 @@
+"""Recordings, an ontology and segment files in; a data set that relabel_jax trains on out.
+
+    python -m data_prep.build --ontology=ontology.json --segments=segments.csv \
+        --audio=AUDIO_DIR --output_dir=DATA
+
+What it leaves in DATA:
+
+- `relabel_audioset-SPLIT.array_record-...`, `features.json`, `dataset_info.json`: a TFDS data set
+  (records.py has the schema), `tfds.builder_from_directory(DATA)` opens it without TensorFlow;
+- `ontology.json`: the data set carries its own ontology;
+- `clips.parquet`: the clip index, a row for each record, in the order of the records: the shards
+  of train by number, then validation, then test; `clip_id`, `split`, `start_s`, `end_s`, and `ol`,
+  the class numbers of the original labels;
+- `rejects.csv`: the clips left out: `clip_id`, `source` (the file, if there is one), `reason`,
+  `detail`. Every clip of the segments is in the shards or here;
+- `.build`: the plan and what was done of it (shards.py). `clips.parquet` is written last of all: a
+  folder that has it is complete.
+
+A build that was stopped in whatever way is finished by the same command, to the same bytes.
+"""
+
+import argparse
+import contextlib
+import csv
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow_datasets as tfds
+import tqdm
+
+from data_prep.recordings import find_by_list, find_by_name, read_columns
+from data_prep.segments import read_segments
+from data_prep.shards import (
+    WORKING_FOLDER,
+    Outcome,
+    Plan,
+    Shard,
+    complete_file,
+    count_rejects,
+    write_plan,
+)
+from data_prep.workers import write_shards
+from relabel_jax.errors import InputError
+from relabel_jax.ontology import Ontology
+from relabel_jax.records import record_features
+from relabel_jax.views import SPLITS, hashed_splits
+
+REJECTS = "rejects.csv"
+INDEX = "clips.parquet"
+
+_Path = str | pathlib.Path
+
+
+def build(
+    *,
+    ontology: _Path,
+    segments: Sequence[_Path],
+    output_dir: _Path,
+    audio: _Path | None = None,
+    paths: _Path | None = None,
+    splits: _Path | None = None,
+    num_workers: int | None = None,
+    clips_per_shard: int = 256,
+    split_seed: int = 0,
+) -> None:
+    """Builds a data set, or what is still missing of it; tells on stderr what it did.
+
+    Args:
+      ontology: AudioSet's ontology.json.
+      segments: segment files.
+      output_dir: the data set's folder.
+      audio: the folder of the recordings; needed unless `paths` is given.
+      paths: a CSV of `clip_id,path` that names the recordings, instead of a search by name.
+      splits: a CSV of `clip_id,split` that overrides the hashed split of the clips it names.
+      num_workers: processes; by default the number of cores.
+      clips_per_shard: the largest number of clips in a shard.
+      split_seed: of the hashes that choose a clip's split and its place.
+
+    Raises:
+      InputError: an input is wrong, `output_dir` holds something else, nothing can be written.
+    """
+    began = time.monotonic()
+    if audio is None and paths is None:
+        raise InputError("where are the recordings? give --audio=FOLDER or --paths=CSV")
+    for flag, value in (("num_workers", num_workers), ("clips_per_shard", clips_per_shard)):
+        if value is not None and value < 1:
+            raise InputError(f"--{flag}={value}: expected a number of at least 1")
+    data_dir = pathlib.Path(output_dir).absolute()
+    the_ontology = Ontology.from_json(ontology)
+    inputs = {
+        "--ontology": hashlib.sha256(the_ontology.text.encode()).hexdigest(),
+        "--segments": " ".join(_digest(path) for path in segments),
+        "--audio": "" if audio is None else os.path.realpath(audio),
+        "--paths": "" if paths is None else f"{os.path.realpath(paths)} {_digest(paths)}",
+        "--splits": "" if splits is None else _digest(splits),
+        "--clips_per_shard": str(clips_per_shard),
+        "--split_seed": str(split_seed),
+    }
+    with _working_folder(data_dir):
+        try:
+            plan = Plan.open(data_dir)
+        except FileNotFoundError:
+            table = read_segments(segments, the_ontology)
+            clip_splits = _clip_splits(table.clip_ids.to_pylist(), split_seed, splits)
+            if paths is not None:
+                recordings = find_by_list(table, paths, audio)
+            else:
+                assert audio is not None
+                recordings = find_by_name(table, audio)
+            if not any(isinstance(recording, str) for recording in recordings):
+                raise InputError(
+                    f"{audio if paths is None else paths}: no recording of any of the {len(table)} "
+                    f"clips; of the first, {table.clip_ids[0].as_py()}: {recordings[0]} (--help "
+                    "says how recordings are found)"
+                ) from None
+            write_plan(
+                data_dir,
+                inputs=inputs,
+                ontology=the_ontology,
+                segments=table,
+                recordings=recordings,
+                clip_splits=clip_splits,
+                clips_per_shard=clips_per_shard,
+                seed=split_seed,
+            )
+            del table, recordings
+            plan = Plan.open(data_dir)
+        changed = [flag for flag in inputs if plan.inputs.get(flag) != inputs[flag]]
+        if changed:
+            raise InputError(
+                f"{data_dir}: was begun with another {', '.join(changed)}; give the same again, "
+                "or choose another --output_dir, or delete this one"
+            )
+
+        pending = [shard for shard in plan.shards if plan.outcome(shard) is None]
+        is_complete = not pending and (data_dir / INDEX).exists()
+        num_pending = sum(plan.clips(shard).num_rows for shard in pending)
+        if pending:
+            workers = min(num_workers or os.cpu_count() or 1, len(pending))
+            with tqdm.tqdm(total=num_pending, unit="clip", desc=f"{workers} workers") as bar:
+                write_shards(plan, pending, num_workers=workers, on_clips=bar.update)
+        outcomes = [_outcome(plan, shard) for shard in plan.shards]
+        if not is_complete:
+            _finish(plan, outcomes)
+    if is_complete:
+        print(f"{data_dir} is complete already, nothing to do", file=sys.stderr)
+    _summarise(plan, outcomes, num_pending, time.monotonic() - began)
+
+
+def _digest(path: _Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read it: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _working_folder(data_dir: pathlib.Path) -> Iterator[None]:
+    """Makes the folder ours alone, without what a killed build left behind."""
+    folder = data_dir / WORKING_FOLDER
+    if (data_dir / INDEX).exists() and not folder.exists():
+        raise InputError(
+            f"{data_dir}: holds a data set that this command did not build; choose another "
+            "--output_dir"
+        )
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(folder / "lock", "w"))
+        except OSError as error:
+            raise InputError(f"{data_dir}: cannot write there: {error.strerror}") from error
+        try:  # the kernel lets go of it however this process ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{data_dir}: another build is at work there; wait for it or choose another "
+                "--output_dir"
+            ) from error
+        for left_behind in folder.glob("*.tmp"):
+            left_behind.unlink()
+        yield
+
+
+def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | None) -> np.ndarray:
+    """int8[clips]: index into SPLITS, hashed, or as the overrides have it."""
+    clip_splits = hashed_splits(clip_ids, seed)
+    if overrides_path is None:
+        return clip_splits
+    overrides = read_columns(overrides_path, "split")
+    for clip_id, split in overrides.items():
+        if split not in SPLITS:
+            raise InputError(
+                f"{overrides_path}: clip {clip_id!r} has the split {split!r}; expected one of "
+                f"{', '.join(SPLITS)}"
+            )
+    for row, clip_id in enumerate(clip_ids):
+        if clip_id in overrides:
+            clip_splits[row] = SPLITS.index(overrides.pop(clip_id))
+    if overrides:
+        print(
+            f"warning: {overrides_path}: {len(overrides)} clips are not in the segments, the "
+            f"first is {next(iter(overrides))!r}",
+            file=sys.stderr,
+        )
+    return clip_splits
+
+
+def _outcome(plan: Plan, shard: Shard) -> Outcome:
+    outcome = plan.outcome(shard)
+    assert outcome is not None, shard
+    return outcome
+
+
+def _finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
+    """Writes what describes the shards: rejects, ontology, TFDS's metadata, the index last."""
+    data_dir = plan.data_dir
+    rejects: list[tuple[int, str, str, str, str]] = []
+    index: list[pa.RecordBatch] = []
+    for shard, outcome in zip(plan.shards, outcomes, strict=True):
+        clips = plan.clips(shard)
+        is_written = np.ones(clips.num_rows, bool)
+        for position, reason, detail in outcome.rejects:
+            is_written[position] = False
+            row, clip_id, path = (
+                clips[name][position].as_py() for name in ("row", "clip_id", "path")
+            )
+            rejects.append((row, clip_id, os.fsdecode(path), reason, detail))
+        index.append(
+            clips.select(["clip_id", "split", "start_s", "end_s", "ol"]).filter(
+                pa.array(is_written)
+            )
+        )
+    left_out = plan.without_recording.select(["row", "clip_id", "path", "reason", "detail"])
+    rejects += [
+        (row, clip_id, os.fsdecode(path), reason, detail)
+        for row, clip_id, path, reason, detail in zip(
+            *(column.to_pylist() for column in left_out.columns), strict=True
+        )
+    ]
+    with (
+        complete_file(data_dir, REJECTS) as path,
+        # A file's name need not be UTF-8.
+        open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("clip_id", "source", "reason", "detail"))
+        table.writerows(reject[1:] for reject in sorted(rejects))
+    num_clips = sum(outcome.num_records for outcome in outcomes)
+    if not num_clips:
+        raise InputError(
+            f"{data_dir}: none of the {len(rejects)} clips could be written; "
+            f"{data_dir / REJECTS} says why"
+        )
+    with complete_file(data_dir, "ontology.json") as path:
+        path.write_bytes(plan.ontology.text.encode())
+
+    # TFDS learns the data set's name and splits from the names of shards beside its metadata. These
+    # are written in a folder apart, so that no half of them is ever seen; empty files do there.
+    folder = data_dir / WORKING_FOLDER / "metadata"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    split_infos = []
+    for split in SPLITS:
+        of_split = {
+            shard: outcome
+            for shard, outcome in zip(plan.shards, outcomes, strict=True)
+            if shard.split == split
+        }
+        lengths = [outcome.num_records for outcome in of_split.values()]
+        num_bytes = sum(outcome.num_bytes for outcome in of_split.values())
+        if any(lengths):
+            split_infos.append(
+                tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes)
+            )
+            for shard in of_split:
+                (folder / shard.name).touch()
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=record_features(len(plan.ontology)),
+        split_infos=split_infos,
+        check_data=False,
+        description="AudioSet's labels re-labelled by its ontology; waveforms at 8 kHz.",
+    )
+    for name in ("features.json", "dataset_info.json"):
+        with complete_file(data_dir, name) as path:
+            path.write_bytes((folder / name).read_bytes())
+    shutil.rmtree(folder)
+    with complete_file(data_dir, INDEX) as path:
+        pq.write_table(pa.Table.from_batches(index).replace_schema_metadata(None), path)
+
+
+def _summarise(plan: Plan, outcomes: Sequence[Outcome], num_read: int, seconds: float) -> None:
+    written = sum(outcome.num_records for outcome in outcomes)
+    reasons = count_rejects(plan, outcomes)
+    total = written + reasons.total()
+    by_reason = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    hours = sum(outcome.duration_s for outcome in outcomes) / 3600
+    lines = [
+        f"clips in the segments  {total:,}",
+        f"written                {written:,} ({hours:,.1f} hours of audio)",
+        f"rejected               {reasons.total():,}" + (f" ({by_reason})" if reasons else ""),
+    ]
+    if num_read:
+        lines.append(f"time                   {seconds:,.1f} s, {num_read / seconds:,.1f} clips/s")
+    if reasons:
+        lines.append(f"why they were rejected {plan.data_dir / REJECTS}")
+    lines.append(f"data set               {plan.data_dir}")
+    print(*lines, sep="\n", file=sys.stderr)
+
+
+def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.build",
+        description="Makes the data set that relabel_jax trains on from recordings, AudioSet's "
+        "ontology and segment files. The same command finishes a build that was stopped.",
+        epilog="""\
+how the recording of clip X, 30 s to 40 s, is found below --audio (in order of preference):
+  X.ext, YX.ext, X_30_40.ext, X_30.ext; times in seconds (30, 30.0, 30.000) or milliseconds
+  (30000); ext is wav, flac, aiff, aif, caf, ogg, oga, opus or mp3, in this order, in any case
+  a recording is taken to begin where its clip begins; its first 10 s are stored
+
+example:
+  python -m data_prep.build --ontology=ontology.json --audio=recordings \\
+      --segments=balanced_train_segments.csv,unbalanced_train_segments.csv.gz --output_dir=DATA
+
+results in DATA: TFDS data set (ArrayRecord shards), ontology.json, clips.parquet, rejects.csv""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--ontology", required=True, metavar="JSON", help="AudioSet's ontology.json")
+    add("--segments", required=True, metavar="CSV[,CSV.gz]", help="one or more segment files")
+    add("--audio", metavar="FOLDER", help="where the recordings are; optional with --paths")
+    add("--output_dir", required=True, metavar="DATA", help="the data set's folder")
+    add(
+        "--paths",
+        metavar="CSV",
+        help="columns clip_id and path: the recordings, instead of a search by name; paths are "
+        "relative to --audio or, where that has no such file, to the CSV's folder",
+    )
+    add(
+        "--splits",
+        metavar="CSV",
+        help="columns clip_id and split (train, validation, test); other clips are split "
+        "80/10/10 by a hash of their id",
+    )
+    add("--num_workers", type=int, metavar="N", help="processes (default: the number of cores)")
+    add(
+        "--clips_per_shard",
+        type=int,
+        default=256,
+        metavar="N",
+        help="at most so many clips in a shard (default: %(default)s, about 40 MB)",
+    )
+    add(
+        "--split_seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the hashes that choose a clip's split and place (default: %(default)s)",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    flags = vars(_parse_flags(arguments))
+    flags["segments"] = flags["segments"].split(",")
+    try:
+        build(**flags)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

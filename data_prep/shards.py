@@ -1,0 +1,298 @@
+"""Shards are tasks: a plan says which clips go into which shard, and each task writes one shard.
+
+The plan is made once and holds all that a task needs, so that a task is no more than its number:
+local worker processes or a cluster engine run the same ones, in any order and any number of times.
+A seeded hash of the clip id places the clips: every shard is a random sample of its split, all
+shards of a split have equal sizes but for one clip, and the number of workers has no say.
+
+In the working folder `DATA/.build`:
+
+- `plan.arrow`: one record batch a shard, in the order of the data set, and last a batch of the
+  clips that have no recording. The schema's metadata carry the ontology and the inputs.
+- `train-00000.json` ...: the outcome of a task. It is written last: a shard that has one is done.
+- `*.tmp`: what somebody is writing. A file gets its final name when it is complete and on disk.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+from data_prep.audio import Rejected, read_waveform
+from data_prep.segments import Segments, multi_hot
+from relabel_jax.errors import InputError
+from relabel_jax.labelings import relabel
+from relabel_jax.ontology import Ontology
+from relabel_jax.records import record_features
+from relabel_jax.views import SPLITS
+
+DATASET_NAME = "relabel_audioset"
+WORKING_FOLDER = ".build"
+_PLAN = f"{WORKING_FOLDER}/plan.arrow"
+
+_SCHEMA = pa.schema(
+    {
+        "row": pa.int32(),  # in the segments
+        "clip_id": pa.string(),
+        "split": pa.string(),
+        "start_s": pa.float64(),
+        "end_s": pa.float64(),
+        "ol": pa.list_(pa.int16()),
+        "path": pa.binary(),  # the bytes of the file system: they need not be UTF-8
+        "reason": pa.string(),
+        "detail": pa.string(),
+    }
+)
+
+
+@contextlib.contextmanager
+def complete_file(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """A temporary path to write to; at the end the file is on disk as `data_dir / name`."""
+    path = data_dir / name
+    temporary = data_dir / WORKING_FOLDER / f"{path.name}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fsync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Shard `index` of the `count` shards of a split; `number` counts over all splits."""
+
+    number: int
+    split: str
+    index: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """Its file's name, as TFDS has it."""
+        return f"{DATASET_NAME}-{self.split}.array_record-{self.index:05d}-of-{self.count:05d}"
+
+    @property
+    def outcome_name(self) -> str:
+        return f"{WORKING_FOLDER}/{self.split}-{self.index:05d}.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a task did.
+
+    Attributes:
+      num_records: clips written.
+      num_bytes: the size of the shard.
+      duration_s: seconds of the recordings in it, without the padding.
+      rejects: position in the plan's batch, reason and detail of each clip left out.
+    """
+
+    num_records: int
+    num_bytes: int
+    duration_s: float
+    rejects: list[tuple[int, str, str]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A plan on disk, memory-mapped: clips that nobody looks at take no memory.
+
+    Attributes:
+      data_dir: the data set's folder.
+      inputs: what it was made from, by flag.
+      shards: all tasks, in the order of the data set.
+    """
+
+    data_dir: pathlib.Path
+    inputs: dict[str, str]
+    shards: tuple[Shard, ...]
+    _file: pa.RecordBatchFileReader
+
+    @classmethod
+    def open(cls, data_dir: pathlib.Path) -> "Plan":
+        """Raises FileNotFoundError if there is none yet."""
+        file = pa.ipc.open_file(pa.memory_map(os.fspath(data_dir / _PLAN)))
+        about = json.loads(file.schema.metadata[b"about"])
+        shards: list[Shard] = []
+        for split, count in about["num_shards"].items():
+            for index in range(count):
+                shards.append(Shard(len(shards), split, index, count))
+        return cls(data_dir, about["inputs"], tuple(shards), file)
+
+    def clips(self, shard: Shard) -> pa.RecordBatch:
+        """The clips of one shard, in the order of its records."""
+        return self._file.get_batch(shard.number)
+
+    @property
+    def without_recording(self) -> pa.RecordBatch:
+        """The clips of no shard, with reason and detail."""
+        return self._file.get_batch(len(self.shards))
+
+    @functools.cached_property
+    def ontology(self) -> Ontology:
+        return Ontology.from_text(self._file.schema.metadata[b"ontology"].decode())
+
+    def outcome(self, shard: Shard) -> Outcome | None:
+        """What a finished task left, or None: the task is (still, or again) to be done."""
+        try:
+            outcome = Outcome(**json.loads((self.data_dir / shard.outcome_name).read_bytes()))
+            size = (self.data_dir / shard.name).stat().st_size
+        except FileNotFoundError:
+            return None
+        return outcome if size == outcome.num_bytes else None
+
+
+def write_plan(
+    data_dir: pathlib.Path,
+    *,
+    inputs: Mapping[str, str],
+    ontology: Ontology,
+    segments: Segments,
+    recordings: Sequence[str | Rejected],
+    clip_splits: np.ndarray,
+    clips_per_shard: int,
+    seed: int,
+) -> None:
+    """Places every clip in a shard.
+
+    Args:
+      data_dir: the data set's folder, with its working folder.
+      inputs: what the plan is made from, by flag; a later run compares.
+      ontology: goes into the plan.
+      segments: all clips.
+      recordings: path of each clip's file, or why it has none.
+      clip_splits: int8[clips], index into `SPLITS`.
+      clips_per_shard: at most so many.
+      seed: of the hash that orders the clips.
+    """
+    clip_ids = segments.clip_ids.to_pylist()
+    salt = f"shard:{seed}:".encode()
+    digests = [
+        hashlib.blake2b(salt + clip_id.encode(), digest_size=8).digest() for clip_id in clip_ids
+    ]
+    order = np.array(sorted(range(len(clip_ids)), key=lambda row: (digests[row], clip_ids[row])))
+    has_recording = np.array([isinstance(recording, str) for recording in recordings])
+    batches: list[np.ndarray] = []
+    num_shards: dict[str, int] = {}
+    for split_number, split in enumerate(SPLITS):
+        rows = order[((clip_splits == split_number) & has_recording)[order]]
+        num_shards[split] = -(-len(rows) // clips_per_shard)
+        if len(rows):
+            batches += np.array_split(rows, num_shards[split])
+    batches.append(np.flatnonzero(~has_recording))
+
+    columns = {
+        "row": np.arange(len(clip_ids)),
+        "clip_id": segments.clip_ids,
+        "split": pa.array(SPLITS).take(pa.array(clip_splits)),
+        "start_s": segments.start_s,
+        "end_s": segments.end_s,
+        "ol": segments.labels,
+        "path": [os.fsencode(each) if isinstance(each, str) else b"" for each in recordings],
+        "reason": [each.reason if isinstance(each, Rejected) else None for each in recordings],
+        "detail": [each.detail if isinstance(each, Rejected) else None for each in recordings],
+    }
+    about = {"inputs": dict(inputs), "num_shards": num_shards}
+    clips = pa.RecordBatch.from_pydict(
+        columns,
+        _SCHEMA.with_metadata({"about": json.dumps(about), "ontology": ontology.text}),
+    )
+    with (
+        complete_file(data_dir, _PLAN) as path,
+        pa.ipc.new_file(os.fspath(path), clips.schema) as file,
+    ):
+        for rows in batches:
+            file.write_batch(clips.take(pa.array(rows)))
+
+
+def write_shard(
+    plan: Plan,
+    shard: Shard,
+    *,
+    on_clip: Callable[[int], None],
+    fatal: Mapping[int, str],
+) -> Outcome:
+    """Does one task: reads its clips one at a time and leaves a finished shard and its outcome.
+
+    Args:
+      plan: the plan.
+      shard: the task.
+      on_clip: told each clip's position in the shard before its recording is opened.
+      fatal: positions of clips that kill the process that opens them, and how; they are rejected.
+
+    Raises:
+      InputError: the shard cannot be written.
+    """
+    clips = plan.clips(shard)
+    ol = multi_hot(clips["ol"], len(plan.ontology))
+    pel, masked = relabel(ol, plan.ontology.is_ancestor, "pe_cml")
+    features = record_features(len(plan.ontology))
+    serializer = ExampleSerializer(features.get_serialized_info())
+    rejects: list[tuple[int, str, str]] = []
+    durations_s: list[float] = []
+    try:
+        with complete_file(plan.data_dir, shard.name) as temporary:
+            writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1")
+            for position, (clip_id, recording) in enumerate(
+                zip(clips["clip_id"].to_pylist(), clips["path"].to_pylist(), strict=True)
+            ):
+                on_clip(position)
+                if position in fatal:
+                    rejects.append((position, "crash", fatal[position]))
+                    continue
+                try:
+                    waveform, duration_s = read_waveform(os.fsdecode(recording))
+                except Rejected as error:
+                    rejects.append((position, error.reason, error.detail))
+                    continue
+                record = {
+                    "clip_id": clip_id,
+                    "waveform": waveform,
+                    "ol": ol[position],
+                    "pel": pel[position],
+                    "masked": masked[position],
+                }
+                example = serializer.get_tf_example(features.encode_example(record))
+                # What FeaturesDict.serialize_example does, but for the order of the fields, which
+                # it leaves to protobuf's hash table: other bytes in every process.
+                writer.write(example.SerializeToString(deterministic=True))
+                durations_s.append(duration_s)
+            writer.close()
+            num_bytes = temporary.stat().st_size
+        outcome = Outcome(len(durations_s), num_bytes, sum(durations_s), rejects)
+        with complete_file(plan.data_dir, shard.outcome_name) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
+    except (OSError, RuntimeError) as error:  # ArrayRecord's failures are RuntimeErrors
+        raise InputError(
+            f"{plan.data_dir / shard.name}: cannot write it: {error}; finished shards are kept, so "
+            "mend this and run the same command again"
+        ) from error
+    return outcome
+
+
+def count_rejects(plan: Plan, outcomes: Sequence[Outcome]) -> collections.Counter[str]:
+    """Number of rejected clips by reason."""
+    reasons = collections.Counter(plan.without_recording["reason"].to_pylist())
+    for outcome in outcomes:
+        reasons.update(reason for _, reason, _ in outcome.rejects)
+    return reasons

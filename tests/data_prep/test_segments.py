@@ -1,0 +1,113 @@
+"""Segment files as people have them, and what is refused."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from data_prep.segments import read_segments
+from relabel_jax.errors import InputError
+from relabel_jax.ontology import Ontology
+
+ONTOLOGY = Ontology.from_text(
+    '[{"id": "/m/a", "name": "A", "child_ids": ["/m/b"]},'
+    ' {"id": "/m/b", "name": "B", "child_ids": []},'
+    ' {"id": "/t/c", "name": "C", "child_ids": []}]'
+)
+HEADER = "# Segments csv created\n# num_ytids=2\n# YTID, start_seconds, end_seconds, labels\n"
+ROWS = '-x_1, 30.000, 40.000, "/m/b,/t/c"\n_y, 0.000, 7.001, "/m/a"\n'
+
+
+def read(tmp_path, *contents: str | bytes):
+    paths = []
+    for number, content in enumerate(contents):
+        content = content.encode() if isinstance(content, str) else content
+        suffix = ".csv.gz" if content.startswith(b"\x1f\x8b") else ".csv"
+        paths.append(tmp_path / f"segments{number}{suffix}")
+        paths[-1].write_bytes(content)
+    return read_segments(paths, ONTOLOGY)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        HEADER + ROWS,
+        ROWS,
+        gzip.compress((HEADER + ROWS).encode()),
+        (HEADER + ROWS).replace("\n", "\r\n"),
+        "\ufeff" + HEADER + ROWS,
+        "\ufeff" + ROWS,
+        (HEADER + ROWS).replace('"\n', '",,,\n'),
+        (HEADER + ROWS).replace('"\n', '",\r\n'),
+        (HEADER + ROWS).replace(", ", ","),
+        (HEADER + ROWS).rstrip("\n"),
+    ],
+    ids=[
+        *("as_is", "no_header", "gzip", "crlf", "bom", "bom_no_header", "commas", "commas_crlf"),
+        *("no_blanks", "no_last_newline"),
+    ],
+)
+def test_forms(tmp_path, content):
+    segments = read(tmp_path, content)
+    assert segments.clip_ids.to_pylist() == ["-x_1", "_y"]
+    np.testing.assert_array_equal(segments.start_s, [30, 0])
+    np.testing.assert_array_equal(segments.end_s, [40, 7.001])
+    assert segments.labels.to_pylist() == [[1, 2], [0]]
+    np.testing.assert_array_equal(segments.multi_hot(3), [[0, 1, 1], [1, 0, 0]])
+
+
+def test_several_files(tmp_path):
+    segments = read(tmp_path, HEADER + ROWS, gzip.compress(b'z, 1, 2, "/m/a"\n'))
+    assert segments.clip_ids.to_pylist() == ["-x_1", "_y", "z"]
+    assert segments.labels.to_pylist() == [[1, 2], [0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (HEADER + ROWS + 'z, 0, 1, "/m/q,/m/a"\n', "1 mids are not in the ontology (/m/q)"),
+        (HEADER + ROWS + 'z, 0, 1, "/m/a,"\n', "1 mids are not in the ontology"),
+        (HEADER + ROWS + "z, 0, 1\n", "1 malformed rows, the first row 6: 'z,0,1'"),
+        (HEADER + ROWS + "z, 0, 1, /m/a, /m/b\n", "1 malformed rows"),
+        (HEADER + ROWS + 'z, zero, 1, "/m/a"\n', "1 rows have a start_s that is not a number"),
+        (HEADER + ROWS + 'z, 0, -1, "/m/a"\n', "1 rows have a end_s that is not a number"),
+        (HEADER + ROWS + 'z, 0, nan, "/m/a"\n', "1 rows have a end_s that is not a number"),
+        (HEADER + ROWS + 'z, 0, 1, ""\n', "1 rows have no label, the first is row 6"),
+        (HEADER + ROWS + ', 0, 1, "/m/a"\n', "1 rows have no clip id, the first is row 6"),
+        (HEADER + ROWS + '_y, 5, 9, "/m/b"\n', "1 clip ids stand more than once (_y)"),
+        (HEADER, "no segments"),
+        ("", "no segments"),
+        (b"\x1f\x8b broken", "cannot read the segments"),
+        (gzip.compress(ROWS.encode())[:-9], "cannot read the segments"),
+        (b'x, 0, 1, "/m/a"\n\xff\xfe, 0, 1, "/m/a"\n', "not a segments CSV"),
+    ],
+)
+def test_refused(tmp_path, content, message):
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, content)
+    assert str(caught.value).startswith(f"{tmp_path}/segments0.csv")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_clip_in_two_files_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"segments0\.csv, .*segments1\.csv: 2 clip ids stand"):
+        read(tmp_path, ROWS, ROWS)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.csv: cannot read the segments: .*No such file"):
+        read_segments([tmp_path / "nowhere.csv"], ONTOLOGY)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_clips", "labels_per_clip"),
+    [("balanced_train_segments.csv", 22_160, 2.386), ("eval_segments.csv", 20_371, 2.543)],
+)
+def test_audioset(audioset_dir, name, num_clips, labels_per_clip):
+    """Counts of AudioSet's own files."""
+    segments = read_segments(
+        [audioset_dir / name], Ontology.from_json(audioset_dir / "ontology.json")
+    )
+    assert len(segments) == num_clips
+    assert len(segments.labels.flatten()) / num_clips == pytest.approx(labels_per_clip, abs=5e-4)
