@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
+import numpy as np
+import pyarrow as pa
+
 from relabel_jax.errors import InputError
 
 
@@ -48,3 +51,10 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def joined_bytes(values: pa.Array) -> memoryview:
+    """The bytes of all values of a string or binary array, one behind the other."""
+    _, offsets, content = values.buffers()
+    start, end = np.frombuffer(offsets, np.int32)[[values.offset, values.offset + len(values)]]
+    return memoryview(content or b"")[start:end]

@@ -1,11 +1,11 @@
 """A Parquet writer for lists of which few are distinct.
 
-The masked labels of AudioSet are 132 million strings, but in only 56,000 different lists. A general
-writer (pyarrow's takes 2 to 5 s) encodes each string; here each *different list* is encoded once, to
-bytes that can stand anywhere in a page, and a page is a gather of such bytes. This works because
-Parquet's run-length/bit-packing hybrid lets every run end at a byte: a list of k elements becomes
-runs of repetition and definition levels, and its dictionary indices become one bit-packed run of
-8 * (k // 8) values and k % 8 runs of a single value.
+The masked labels of AudioSet are 132 million strings, but in only 56,000 different lists. A
+general writer (pyarrow's takes 2 to 5 s) encodes each string; here each *different list* is encoded
+once, to bytes that can stand anywhere in a page, and a page is a gather of such bytes. This works
+because Parquet's run-length/bit-packing hybrid lets every run end at a byte: a list of k elements
+becomes runs of repetition and definition levels, and its dictionary indices become one bit-packed
+run of 8 * (k // 8) values and k % 8 runs of a single value.
 
 Written by the Parquet format's own documents (apache/parquet-format: README.md, Encodings.md,
 parquet.thrift) and read back in the tests by pyarrow, pandas and DuckDB: one file, zstd, data pages
@@ -22,6 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
+
+from data_prep.outputs import joined_bytes
 
 _ROWS_PER_PAGE = 1 << 14
 _ROWS_PER_GROUP = 1 << 18  # a reader holds one group at a time: 17 M masked labels of all AudioSet
@@ -66,7 +68,7 @@ class StringColumn:
             )
         ]
 
-    def page(self, rows: slice) -> tuple[int, bytes]:
+    def page(self, rows: slice) -> tuple[int, bytes | memoryview]:
         """The number of values and the body of a data page."""
         values = self._values[rows]
         return len(values), _plain_strings(values)
@@ -94,10 +96,10 @@ class DoubleColumn:
     def schema(self) -> list[bytes]:
         return [_struct(_i32(1, _DOUBLE), _i32(3, _REQUIRED), _binary(4, self.path[0]))]
 
-    def page(self, rows: slice) -> tuple[int, bytes]:
+    def page(self, rows: slice) -> tuple[int, bytes | memoryview]:
         """The number of values and the body of a data page."""
         values = self._values[rows]
-        return len(values), values.tobytes()
+        return len(values), memoryview(values).cast("B")
 
 
 class ListColumn:
@@ -154,12 +156,12 @@ class ListColumn:
             ),
         ]
 
-    def page(self, rows: slice) -> tuple[int, bytes]:
+    def page(self, rows: slice) -> tuple[int, bytes | memoryview]:
         """The number of values (an empty list counts as one) and the body of a data page."""
         numbers = self._list_numbers[rows]
         num_values = np.maximum(self._lengths[np.asarray(numbers)], 1).sum()
-        repetition = _joined(self._repetition.take(numbers))
-        definition = _joined(self._definition.take(numbers))
+        repetition = joined_bytes(self._repetition.take(numbers))
+        definition = joined_bytes(self._definition.take(numbers))
         body = b"".join(
             (
                 len(repetition).to_bytes(4, "little"),
@@ -167,7 +169,7 @@ class ListColumn:
                 len(definition).to_bytes(4, "little"),
                 definition,
                 self._bit_width.to_bytes(1, "little"),
-                _joined(self._indices.take(numbers)),
+                joined_bytes(self._indices.take(numbers)),
             )
         )
         return int(num_values), body
@@ -239,7 +241,9 @@ def _data_page(column: Column, rows: slice) -> _Page:
     return _compressed_page(body, num_values, _DATA_PAGE, header)
 
 
-def _compressed_page(body: bytes, num_values: int, page_type: int, header: "_Field") -> _Page:
+def _compressed_page(
+    body: bytes | memoryview, num_values: int, page_type: int, header: "_Field"
+) -> _Page:
     compressed = pa.Codec("zstd", compression_level=1).compress(body, asbytes=True)
     sizes = (_i32(2, len(body)), _i32(3, len(compressed)))
     encoded_header = _struct(_i32(1, page_type), *sizes, header)
@@ -271,23 +275,14 @@ def _write_chunk(file: BinaryIO, column: Column, pages: Sequence[_Page], offset:
 # Encodings.
 
 
-def _joined(values: pa.Array) -> bytes:
-    """The bytes of all values of a binary array, one behind the other."""
-    offsets = np.frombuffer(values.buffers()[1], np.int32)
-    start, end = offsets[values.offset], offsets[values.offset + len(values)]
-    return values.buffers()[2][int(start) : int(end)].to_pybytes() if end > start else b""
-
-
-def _plain_strings(values: pa.Array) -> bytes:
+def _plain_strings(values: pa.Array) -> memoryview:
     """Encoding PLAIN: each string behind its length as 4 bytes."""
     lengths = np.asarray(pc.binary_length(values)).astype("<i4")
     prefixes = pa.Array.from_buffers(pa.binary(4), len(lengths), [None, pa.py_buffer(lengths)])
-    return _joined(pc.binary_join_element_wise(prefixes.cast(pa.binary()), values, b""))
+    return joined_bytes(pc.binary_join_element_wise(prefixes.cast(pa.binary()), values, b""))
 
 
-def _encoded_lists(
-    lists: sparse.csr_array, bit_width: int
-) -> tuple[pa.Array, pa.Array, pa.Array]:
+def _encoded_lists(lists: sparse.csr_array, bit_width: int) -> tuple[pa.Array, pa.Array, pa.Array]:
     """Repetition levels, definition levels and dictionary indices: binary arrays [lists].
 
     All lists of one length have the same layout, so the work goes length by length.

@@ -12,25 +12,28 @@ on the sets.
 import dataclasses
 import functools
 import gzip
-import itertools
 import pathlib
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import tqdm
 from scipy import sparse
 
+from data_prep.outputs import joined_bytes
 from relabel_jax.errors import InputError
 from relabel_jax.ontology import Ontology
 
 _COLUMNS = ("clip_id", "start_s", "end_s", "mids")
 _EXPECTED = 'rows of YTID, start, end, "mid,mid"'
 _BLOCK_BYTES = 8 << 20
+_ROWS_PER_WRITE = 1 << 16
 _TRAILING_COMMAS = re.compile(rb",+(?=\r?(?:\n|\Z))")
 
 
@@ -131,24 +134,40 @@ def read_segments(
 
 def _read_file(path: pathlib.Path, pool: ThreadPoolExecutor) -> pa.Table:
     """One file as a table of clip_id (string), start_s, end_s and mids (dictionary<string>)."""
-    blocks = []
     try:
-        for block in _blocks(path):
-            blocks.append(pool.submit(_read_block, path, block))
+        blocks = [pool.submit(_read_block, text) for text in _blocks(path)]
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot read the segments: {error}") from error
-    tables, rows_before = [], 0
+    tables: list[pa.Table] = []
+    problems: list[_Problem] = []
+    rows_before = 0
     for block in blocks:
-        table, num_lines, problem = block.result()
-        if problem is not None:
-            row, text = problem
-            raise InputError(f"{path}: row {rows_before + row}: {text}")
-        tables.append(table)
-        rows_before += num_lines
-    table = pa.concat_tables(tables) if tables else None
-    if not table:
+        num_rows, result = block.result()
+        if isinstance(result, _Problem):
+            problems.append(dataclasses.replace(result, row=rows_before + result.row))
+        elif result is not None:
+            tables.append(result)
+        rows_before += num_rows
+    if problems:
+        first = problems[0]
+        count = sum(problem.count for problem in problems if problem.what == first.what)
+        raise InputError(
+            f"{path}: {count} {first.what}, the first is row {first.row}: {first.text}; "
+            f"expected {_EXPECTED}; mend or remove such rows"
+        )
+    if not tables:
         raise InputError(f"{path}: no segments; expected {_EXPECTED}")
-    return table
+    return pa.concat_tables(tables)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """What is wrong with `count` rows of a block, the first of them row `row`: `text`."""
+
+    what: str
+    count: int
+    row: int
+    text: str
 
 
 def _blocks(path: pathlib.Path) -> Iterator[bytes]:
@@ -166,83 +185,60 @@ def _blocks(path: pathlib.Path) -> Iterator[bytes]:
             yield rest
 
 
-def _read_block(
-    path: pathlib.Path, text: bytes
-) -> tuple[pa.Table | None, int, tuple[int, str] | None]:
-    """A table of the block's rows, its number of lines, and the first problem as (row, text)."""
-    num_lines = text.count(b"\n")
+def _read_block(text: bytes) -> tuple[int, pa.Table | _Problem | None]:
+    """The number of rows of the block, and its table, unless a row is bad or there is none."""
+    num_rows = text.count(b"\n")
     header_rows = 0
-    while text.startswith((b"#", b'"#')):
+    while text.startswith((b"#", b'"#')):  # a spreadsheet may quote a line of the header
         text = text.partition(b"\n")[2]
         header_rows += 1
     if not text.strip():
-        return None, num_lines, None
+        return num_rows, None
     text = _tidied(text)
-
-    bad_rows = []
+    bad_rows: list[tuple[int, str]] = []
 
     def on_bad_row(row):
-        bad_rows.append(row)
+        bad_rows.append((row.number, row.text))
         return "skip"
 
-    string = pa.string()
-    dictionary = pa.dictionary(pa.int32(), string)
+    dictionary = pa.dictionary(pa.int32(), pa.string())
+    types = dict.fromkeys(_COLUMNS, dictionary) | {"clip_id": pa.string()}
     try:
         table = pa.csv.read_csv(
             pa.py_buffer(text),
-            # One thread a block: Arrow numbers the bad rows only then.
+            # One thread and one block: Arrow numbers the bad rows only then.
             read_options=pa.csv.ReadOptions(
                 column_names=_COLUMNS, use_threads=False, block_size=len(text) + 1
             ),
             parse_options=pa.csv.ParseOptions(invalid_row_handler=on_bad_row),
-            convert_options=pa.csv.ConvertOptions(
-                column_types={
-                    "clip_id": string,
-                    "start_s": dictionary,
-                    "end_s": dictionary,
-                    "mids": dictionary,
-                },
-                strings_can_be_null=False,
-            ),
+            convert_options=pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
-        return None, num_lines, (header_rows + 1, f"not a segments CSV from here on: {error}")
+        what = "block of rows that is not a segments CSV"
+        return num_rows, _Problem(what, 1, header_rows + 1, str(error))
     if bad_rows:
-        first = bad_rows[0]
-        return (
-            None,
-            num_lines,
-            (
-                header_rows + first.number,
-                f"{first.actual_columns} fields in {first.text[:200]!r} ({len(bad_rows)} such rows "
-                'hereabouts); expected four: YTID, start, end, "mid,mid"; mend or remove the row',
-            ),
-        )
-    for column, is_good, expected in (
-        ("clip_id", _is_filled, "a clip id"),
-        ("start_s", _is_number, "a number of seconds"),
-        ("end_s", _is_number, "a number of seconds"),
-        ("mids", _is_filled, "at least one label"),
+        row, content = bad_rows[0]
+        what = "malformed rows"
+        return num_rows, _Problem(what, len(bad_rows), header_rows + row, repr(content[:200]))
+    for column, is_good, what in (
+        ("clip_id", _is_filled, "rows have no clip id"),
+        ("mids", _is_filled, "rows have no label"),
+        ("start_s", _is_number, "rows have a start_s that is not a number of seconds"),
+        ("end_s", _is_number, "rows have a end_s that is not a number of seconds"),
     ):
         values = table[column].combine_chunks()
-        if column == "clip_id":
-            good = is_good(values)
-        else:
+        if isinstance(values, pa.DictionaryArray):
             good = is_good(values.dictionary)
             if not pc.all(good).as_py():
                 good = good.take(values.indices)
+        else:
+            good = is_good(values)
         if not pc.all(good).as_py():
             row = pc.index(good, False).as_py()
-            return (
-                None,
-                num_lines,
-                (
-                    header_rows + row + 1,
-                    f"{column} is {values[row].as_py()!r}; expected {expected}; "
-                    "mend or remove the row",
-                ),
-            )
-    return table, num_lines, None
+            content = ", ".join(table[name][row].as_py() for name in _COLUMNS)
+            count = pc.sum(pc.invert(good)).as_py()
+            return num_rows, _Problem(what, count, header_rows + row + 1, content)
+    return num_rows, table
 
 
 def _tidied(text: bytes) -> bytes:
@@ -298,11 +294,13 @@ def _label_sets(
 
 
 def _refuse_duplicates(paths: Sequence[str | pathlib.Path], clip_ids: pa.Array) -> None:
-    table = pa.table({"clip_id": clip_ids})
-    # One thread: for this many groups Arrow's grouping by several takes three times as long.
-    if len(table.group_by("clip_id", use_threads=False).aggregate([])) == len(table):
+    if _surely_different(clip_ids):
         return
-    counts = table.group_by("clip_id").aggregate([([], "count_all")])
+    # One thread: for this many groups Arrow's grouping by several takes three times as long.
+    table = pa.table({"clip_id": clip_ids})
+    counts = table.group_by("clip_id", use_threads=False).aggregate([([], "count_all")])
+    if len(counts) == len(table):
+        return
     twice = counts.filter(pc.greater(counts["count_all"], 1))["clip_id"]
     raise InputError(
         f"{', '.join(map(str, paths))}: {len(twice)} clip ids stand more than once "
@@ -310,23 +308,104 @@ def _refuse_duplicates(paths: Sequence[str | pathlib.Path], clip_ids: pa.Array) 
     )
 
 
+def _surely_different(clip_ids: pa.Array) -> bool:
+    """True only if no id stands twice; False says nothing. Half the time of counting them.
+
+    Equal ids have equal sums below. YouTube's ids have one length and 11 bytes, of which the sum
+    takes the first and the last eight.
+    """
+    lengths = pc.min_max(pc.binary_length(clip_ids))
+    length = lengths["min"].as_py()
+    if length != lengths["max"].as_py() or length < 8:
+        return False
+    _, _, text = clip_ids.buffers()
+    start = np.frombuffer(clip_ids.buffers()[1], np.int32)[clip_ids.offset]
+    characters = np.frombuffer(text, np.uint8)[start : start + length * len(clip_ids)]
+    characters = characters.reshape(len(clip_ids), length)
+    first = np.ascontiguousarray(characters[:, :8]).view(np.uint64)[:, 0]
+    last = np.ascontiguousarray(characters[:, -8:]).view(np.uint64)[:, 0]
+    sums = np.sort(first * np.uint64(0x9E3779B97F4A7C15) + last)
+    return bool((sums[1:] != sums[:-1]).all())
+
+
 def _unknown_mids(
     paths: Sequence[str | pathlib.Path], files: Sequence[pa.Table], unknown: Mapping[str, object]
 ) -> InputError:
     for path, file in zip(paths, files, strict=True):
-        texts = itertools.chain.from_iterable(
-            chunk.dictionary.to_pylist() for chunk in file["mids"].chunks
-        )
+        texts = [text for chunk in file["mids"].chunks for text in chunk.dictionary.to_pylist()]
         here = {mid for text in texts for mid in text.split(",")}
         if mids := [mid for mid in unknown if mid in here]:
-            break
-    return InputError(
-        f"{path}: {len(mids)} mids are not in the ontology ({_some(mids)}); use the ontology that "
-        "the segments were labelled with, or drop these labels (--unknown=drop)"
-    )
+            return InputError(
+                f"{path}: {len(mids)} mids are not in the ontology ({_some(mids)}); use the "
+                "ontology that the segments were labelled with, or drop these labels "
+                "(--unknown=drop)"
+            )
+    raise AssertionError("the unknown mids come from these files")
 
 
 def _some(values: Sequence[str]) -> str:
     """The first few of many values, for a message of one line."""
     shown = ", ".join(values[:3])
     return shown if len(values) <= 3 else f"{shown}, ..."
+
+
+def write_segments(
+    file: BinaryIO,
+    *,
+    clip_ids: pa.Array,
+    start_s: np.ndarray,
+    end_s: np.ndarray,
+    label_columns: Mapping[str, sparse.csr_array],
+    set_numbers: np.ndarray,
+    mids: Sequence[str],
+    title: str,
+) -> None:
+    """Writes AudioSet's own form: three header lines, then a row for each clip.
+
+    Args:
+      file: opened for writing bytes.
+      clip_ids: string array [clips].
+      start_s, end_s: float64[clips].
+      label_columns: the quoted columns of mids by their names in the header, positives first:
+        bool[sets, classes], sparse, with sorted indices.
+      set_numbers: int32[clips], the row in `label_columns` of each clip.
+      mids: of the classes.
+      title: what the first line says.
+    """
+    positives = next(iter(label_columns.values()))
+    clips_per_set = np.bincount(set_numbers, minlength=positives.shape[0])
+    num_positives = int(np.diff(positives.indptr) @ clips_per_set)
+    num_unique = len(np.unique(positives[clips_per_set > 0].indices))
+    file.write(
+        f"# {title}\n# num_ytids={len(clip_ids)}, num_segs={len(clip_ids)}, "
+        f"num_unique_labels={num_unique}, num_positive_labels={num_positives}\n"
+        f"# YTID, start_seconds, end_seconds, {', '.join(label_columns)}\n".encode()
+    )
+    texts = [pc.binary_join(lists_of(sets, mids), ",") for sets in label_columns.values()]
+    start_texts, end_texts = _seconds_texts(start_s), _seconds_texts(end_s)
+    numbers = pa.array(set_numbers)
+    with tqdm.tqdm(total=len(clip_ids), unit="clip", unit_scale=True) as bar:
+        for first in range(0, len(clip_ids), _ROWS_PER_WRITE):
+            rows = slice(first, first + _ROWS_PER_WRITE)
+            parts = [clip_ids[rows], ", ", start_texts[rows], ", ", end_texts[rows]]
+            for text in texts:
+                parts += [', "', text.take(numbers[rows]), '"']
+            lines = pc.binary_join_element_wise(*parts, "\n", "")
+            file.write(joined_bytes(lines))
+            bar.update(len(lines))
+
+
+def lists_of(sets: sparse.csr_array, mids: Sequence[str]) -> pa.ListArray:
+    """list<string> [sets]: the mids of each row of bool[sets, classes] with sorted indices."""
+    return pa.ListArray.from_arrays(
+        pa.array(sets.indptr, pa.int32()), pa.array(mids, pa.string()).take(pa.array(sets.indices))
+    )
+
+
+def _seconds_texts(seconds: np.ndarray) -> pa.Array:
+    """As AudioSet writes them, `30.000`; more digits only where there are more."""
+    different, number = np.unique(seconds, return_inverse=True)
+    texts = [
+        f"{value:.3f}" if round(value, 3) == value else repr(value) for value in different.tolist()
+    ]
+    return pa.array(texts, pa.string()).take(pa.array(number))

@@ -64,7 +64,7 @@ class Ontology:
                     raise InputError(
                         f"ontology: the {field} {value!r} stands {count} times; it must be unique"
                     )
-        self.is_ancestor  # a cycle shows in the closure: look at once, not on first use
+        _ = self.is_ancestor  # a cycle shows in the closure: look at once, not on first use
 
     @classmethod
     def from_json(cls, path: str | pathlib.Path) -> "Ontology":
