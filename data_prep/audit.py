@@ -220,7 +220,7 @@ def _tree(classes: Sequence[Mapping[str, Any]], ontology: Ontology) -> list[dict
     The class's own clips are shared out evenly among its nodes, so that the areas add up.
     """
     nodes = []
-    for number, mid in enumerate(ontology.mids):
+    for number in range(len(ontology)):
         paths = ontology.paths(number)
         nodes += [
             {
