@@ -329,7 +329,7 @@ def _surely_different(clip_ids: pa.Array) -> bool:
     start = np.frombuffer(clip_ids.buffers()[1], np.int32)[clip_ids.offset]
     characters = np.frombuffer(text, np.uint8)[start : start + length * len(clip_ids)]
     characters = characters.reshape(len(clip_ids), length)
-    sums = np.ascontiguousarray(characters[:, :8]).view(np.uint64)[:, 0]
+    sums = characters[:, :8].copy().view(np.uint64)[:, 0]
     sums *= np.uint64(0x9E3779B97F4A7C15)
     sums += np.ascontiguousarray(characters[:, -8:]).view(np.uint64)[:, 0]
     sums.sort()
