@@ -19,7 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from data_prep.outputs import complete_file, refuse_existing
-from data_prep.segments import Segments, read_segments
+from data_prep.segments import GroupedSegments, read_segments
 from relabel_jax.errors import InputError
 from relabel_jax.labelings import relabel_sparse
 from relabel_jax.ontology import Ontology
@@ -29,7 +29,7 @@ _PAGE = pathlib.Path(__file__).with_name("audit_page.html")
 _Path = str | pathlib.Path
 
 
-def audit(segments: Segments, ontology: Ontology, files: Sequence[str]) -> dict[str, Any]:
+def audit(segments: GroupedSegments, ontology: Ontology, files: Sequence[str]) -> dict[str, Any]:
     """Counts of the original labels and of what follows from them.
 
     Args:
@@ -159,7 +159,7 @@ def _with_itself(is_descendant: np.ndarray, root: int) -> np.ndarray:
 
 
 def _files(
-    segments: Segments,
+    segments: GroupedSegments,
     names: Sequence[str],
     sets: Mapping[str, sparse.csr_array],
     used: np.ndarray,

@@ -27,7 +27,7 @@ from scipy import sparse
 
 from data_prep.outputs import complete_file, refuse_existing
 from data_prep.relabel import Relabelled
-from data_prep.segments import Segments, read_segments, write_segments
+from data_prep.segments import GroupedSegments, read_segments, write_segments
 from relabel_jax.errors import InputError
 from relabel_jax.ontology import Ontology
 
@@ -77,16 +77,7 @@ def excerpt(
         min_per_label,
         np.random.default_rng(seed),
     )
-    rows = np.flatnonzero(chosen)
-    result = Segments(
-        clip_ids=table.clip_ids.take(pa.array(rows)),
-        start_s=table.start_s[rows],
-        end_s=table.end_s[rows],
-        label_sets=table.label_sets,
-        set_numbers=table.set_numbers[rows],
-        clips_per_file=(len(rows),),
-        dropped={},
-    )
+    result = table.take(np.flatnonzero(chosen))
     with complete_file(output) as file:
         write_segments(
             file,
@@ -149,7 +140,7 @@ def _clips_per_class(labels: sparse.csr_array) -> np.ndarray:
     return np.bincount(labels.indices, minlength=labels.shape[1])
 
 
-def _existing(table: Segments, path: _Path) -> np.ndarray:
+def _existing(table: GroupedSegments, path: _Path) -> np.ndarray:
     """bool[clips]: whether the file of clip ids has the clip."""
     try:
         lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -168,7 +159,9 @@ def _existing(table: Segments, path: _Path) -> np.ndarray:
     return exists
 
 
-def _summarise(result: Segments, ontology: Ontology, minimum: int, output: pathlib.Path) -> None:
+def _summarise(
+    result: GroupedSegments, ontology: Ontology, minimum: int, output: pathlib.Path
+) -> None:
     labels = Relabelled(result, ontology)
     counts = result.clips_per_set @ labels.ol.astype(np.int64)
     used = np.flatnonzero(counts)

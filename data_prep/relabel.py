@@ -21,7 +21,7 @@ from scipy import sparse
 
 from data_prep import parquet
 from data_prep.outputs import complete_file, refuse_existing
-from data_prep.segments import Segments, read_segments, write_segments
+from data_prep.segments import GroupedSegments, read_segments, write_segments
 from relabel_jax.errors import InputError
 from relabel_jax.labelings import relabel_sparse
 from relabel_jax.ontology import Ontology
@@ -88,7 +88,7 @@ class Relabelled:
       ol, pel, masked: bool[sets, chosen classes], sparse, for each of the different label sets.
     """
 
-    def __init__(self, segments: Segments, ontology: Ontology, classes: str = "all"):
+    def __init__(self, segments: GroupedSegments, ontology: Ontology, classes: str = "all"):
         pel, masked = relabel_sparse(segments.label_sets, ontology.is_ancestor, "pe_cml")
         if classes == "used":
             columns = np.unique(segments.label_sets.indices)

@@ -45,40 +45,55 @@ class Segments:
     Attributes:
       clip_ids: string array [clips].
       start_s, end_s: float64[clips], seconds in the original recording.
-      label_sets: bool[sets, classes], sparse; the different sets of original labels, each once.
-      set_numbers: int32[clips], the row in `label_sets` of each clip.
-      clips_per_file: how many of the clips, in order, come from each file.
-      dropped: number of clips by mid, for labels dropped because the ontology has them not.
+      labels: list<int16> array [clips]; the class numbers of each clip, ascending.
     """
 
     clip_ids: pa.Array
     start_s: np.ndarray
     end_s: np.ndarray
-    label_sets: sparse.csr_array
-    set_numbers: np.ndarray
-    clips_per_file: tuple[int, ...]
-    dropped: Mapping[str, int]
+    labels: pa.ListArray
 
     def __len__(self) -> int:
         return len(self.clip_ids)
 
-    @functools.cached_property
-    def labels(self) -> pa.ListArray:
-        """list<int16> array [clips]: the class numbers of each clip, ascending."""
-        sets = pa.ListArray.from_arrays(
-            pa.array(self.label_sets.indptr, pa.int32()),
-            pa.array(self.label_sets.indices, pa.int16()),
-        )
-        return sets.take(pa.array(self.set_numbers))
+    def multi_hot(self, num_classes: int) -> np.ndarray:
+        """The original labels as bool[clips, num_classes]."""
+        return multi_hot(self.labels, num_classes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GroupedSegments(Segments):
+    """Segments, and beside the labels of each the different sets of labels that there are.
+
+    Attributes:
+      label_sets: bool[sets, classes], sparse; the different sets of original labels.
+      set_numbers: int32[clips], the row in `label_sets` of each clip.
+      clips_per_file: how many of the clips, in order, come from each file.
+      dropped: number of clips by mid, for labels dropped because the ontology has them not.
+    """
+
+    label_sets: sparse.csr_array
+    set_numbers: np.ndarray
+    clips_per_file: tuple[int, ...]
+    dropped: Mapping[str, int]
 
     @functools.cached_property
     def clips_per_set(self) -> np.ndarray:
         """int64[sets]: how many clips have each of the label sets."""
         return np.bincount(self.set_numbers, minlength=self.label_sets.shape[0])
 
-    def multi_hot(self, num_classes: int) -> np.ndarray:
-        """The original labels as bool[clips, num_classes]."""
-        return multi_hot(self.labels, num_classes)
+    def take(self, rows: np.ndarray) -> "GroupedSegments":
+        """The segments of these rows, as if they came from one file."""
+        return GroupedSegments(
+            clip_ids=self.clip_ids.take(pa.array(rows)),
+            start_s=self.start_s[rows],
+            end_s=self.end_s[rows],
+            labels=self.labels.take(pa.array(rows)),
+            label_sets=self.label_sets,
+            set_numbers=self.set_numbers[rows],
+            clips_per_file=(len(rows),),
+            dropped={},
+        )
 
 
 def multi_hot(labels: pa.ListArray, num_classes: int) -> np.ndarray:
@@ -91,14 +106,14 @@ def multi_hot(labels: pa.ListArray, num_classes: int) -> np.ndarray:
 
 def read_segments(
     paths: Sequence[str | pathlib.Path], ontology: Ontology, unknown: str = "refuse"
-) -> Segments:
+) -> GroupedSegments:
     """Reads one or more segment files (`.gz` too) into one table.
 
     Args:
       paths: the files, in the order that their clips shall have.
       ontology: says which mids there are.
       unknown: what to do about mids that are not in the ontology: `refuse` raises, `drop` drops
-        these labels (a clip may have none left) and counts them in `Segments.dropped`.
+        these labels (a clip may have none left) and counts them in `dropped`.
 
     Raises:
       InputError: a file cannot be read or is empty; a row has too few fields, a time that is no
@@ -123,10 +138,14 @@ def read_segments(
         }
         duplicates.result()
     clips_per_set = np.bincount(set_numbers, minlength=label_sets.shape[0])
-    return Segments(
+    class_numbers = pa.ListArray.from_arrays(
+        pa.array(label_sets.indptr, pa.int32()), pa.array(label_sets.indices, pa.int16())
+    )
+    return GroupedSegments(
         clip_ids=clip_ids,
         start_s=seconds["start_s"],
         end_s=seconds["end_s"],
+        labels=class_numbers.take(pa.array(set_numbers)),
         label_sets=label_sets,
         set_numbers=set_numbers,
         clips_per_file=tuple(len(file) for file in files),
