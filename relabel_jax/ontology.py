@@ -3,6 +3,23 @@
 The ontology is a directed acyclic graph of 632 classes below 7 roots; 38 classes have several
 parents. All relations are sets, held as one boolean matrix each, so that what follows from them
 (labelings, sides, audits) is array algebra.
+
+>>> ontology = Ontology.from_text('''[
+...     {"id": "/m/04rlf", "name": "Music", "child_ids": ["/m/04szw", "/m/02mscn"]},
+...     {"id": "/m/04szw", "name": "Musical instrument", "child_ids": ["/m/0l14qv"]},
+...     {"id": "/m/02mscn", "name": "Christmas music", "child_ids": ["/m/0l14qv"]},
+...     {"id": "/m/0l14qv", "name": "Jingle bell", "child_ids": []}]''')
+>>> bell = ontology.find("jingle bell")  # a mid, or a name without regard to case
+>>> ontology.mids[bell], ontology.display_names[ontology.index["/m/04szw"]]
+('/m/0l14qv', 'Musical instrument')
+>>> np.flatnonzero(ontology.ancestors(bell))
+array([0, 1, 2])
+>>> [ontology.display_names[root] for root in ontology.roots]
+['Music']
+>>> for path in ontology.paths(bell):
+...     print(" > ".join(ontology.display_names[i] for i in path))
+Music > Musical instrument > Jingle bell
+Music > Christmas music > Jingle bell
 """
 
 import collections
@@ -47,7 +64,7 @@ class Ontology:
                     raise InputError(
                         f"ontology: the {field} {value!r} stands {count} times; it must be unique"
                     )
-        self.is_ancestor  # a cycle shows in the closure: look at once, not on first use
+        _ = self.is_ancestor  # a cycle shows in the closure: look at once, not on first use
 
     @classmethod
     def from_json(cls, path: str | pathlib.Path) -> "Ontology":
@@ -162,3 +179,20 @@ class Ontology:
     def ancestors(self, of: int) -> np.ndarray:
         """bool[classes]: the strict ancestors of class number `of`."""
         return self.is_ancestor[:, of]
+
+    @functools.cached_property
+    def ancestor_sets(self) -> tuple[frozenset[int], ...]:
+        """The strict ancestors of every class, as sets of class numbers."""
+        return tuple(frozenset(np.flatnonzero(column).tolist()) for column in self.is_ancestor.T)
+
+    @functools.cached_property
+    def descendant_sets(self) -> tuple[frozenset[int], ...]:
+        """The strict descendants of every class, as sets of class numbers."""
+        return tuple(frozenset(np.flatnonzero(row).tolist()) for row in self.is_ancestor)
+
+    def paths(self, to: int) -> list[tuple[int, ...]]:
+        """Every path of class numbers from a root down to class number `to`, both included."""
+        parents = np.flatnonzero(self.is_parent[:, to]).tolist()
+        if not parents:
+            return [(to,)]
+        return [(*path, to) for parent in parents for path in self.paths(parent)]

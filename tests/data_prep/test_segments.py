@@ -67,7 +67,7 @@ def test_several_files(tmp_path):
     [
         (HEADER + ROWS + 'z, 0, 1, "/m/q,/m/a"\n', "1 mids are not in the ontology (/m/q)"),
         (HEADER + ROWS + 'z, 0, 1, "/m/a,"\n', "1 mids are not in the ontology"),
-        (HEADER + ROWS + "z, 0, 1\n", "1 malformed rows, the first row 6: 'z,0,1'"),
+        (HEADER + ROWS + "z, 0, 1\n", "1 malformed rows, the first is row 6: 'z,0,1'"),
         (HEADER + ROWS + "z, 0, 1, /m/a, /m/b\n", "1 malformed rows"),
         (HEADER + ROWS + 'z, zero, 1, "/m/a"\n', "1 rows have a start_s that is not a number"),
         (HEADER + ROWS + 'z, 0, -1, "/m/a"\n', "1 rows have a end_s that is not a number"),

@@ -1,0 +1,149 @@
+"""All of AudioSet re-labelled, file to Parquet, against merely reading the files with pandas.
+
+    python benchmarks/relabel_audioset.py ../shared/audioset
+
+Each way runs in processes of its own, one after another, so that the peak of the memory is its own;
+the times are of the work, without the start of Python and the imports. Pandas and relabel are
+interleaved, and the ratio is taken of the medians. The third way is what a careful person writes in
+plain Python: csv, sets, and a set of ancestors and of descendants for each class; it re-labels, and
+writes nothing.
+
+Prints figures only; with `--check` the exit status tells whether the bars of the project are met:
+at most 3 times pandas, below 3 GB and below 150 MB.
+"""
+
+import argparse
+import csv
+import gzip
+import itertools
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+NAMES = ("balanced_train_segments.csv", "eval_segments.csv", "unbalanced_train_segments.csv.gz")
+COLUMNS = ["clip_id", "start_s", "end_s", "mids"]
+
+
+def with_pandas(folder: pathlib.Path, output: pathlib.Path) -> dict:
+    import pandas as pd
+
+    began = time.perf_counter()
+    frames = [
+        pd.read_csv(folder / name, skiprows=3, header=None, names=COLUMNS, skipinitialspace=True)
+        for name in NAMES
+    ]
+    return {"seconds": time.perf_counter() - began, "clips": sum(map(len, frames))}
+
+
+def with_relabel(folder: pathlib.Path, output: pathlib.Path) -> dict:
+    import pandas as pd  # noqa: F401 (pyarrow imports it on first use, which is no work of ours)
+
+    from data_prep.relabel import relabel_files
+
+    began = time.perf_counter()
+    relabel_files(
+        ontology=folder / "ontology.json",
+        segments=[folder / name for name in NAMES],
+        output=output,
+        overwrite=True,
+    )
+    return {"seconds": time.perf_counter() - began, "megabytes": output.stat().st_size / 1e6}
+
+
+def with_python_sets(folder: pathlib.Path, output: pathlib.Path) -> dict:
+    began = time.perf_counter()
+    nodes = json.loads((folder / "ontology.json").read_text())
+    children = {node["id"]: node["child_ids"] for node in nodes}
+    below: dict[str, set[str]] = {}
+
+    def descendants(mid: str) -> set[str]:
+        if mid not in below:
+            below[mid] = set(children[mid]).union(*(descendants(c) for c in children[mid]))
+        return below[mid]
+
+    above: dict[str, set[str]] = {mid: set() for mid in children}
+    for mid in children:
+        for descendant in descendants(mid):
+            above[descendant].add(mid)
+    clips = num_pel = num_masked = 0
+    for name in NAMES:
+        path = folder / name
+        with gzip.open(path, "rt") if name.endswith(".gz") else open(path) as file:
+            for row in csv.reader(itertools.islice(file, 3, None), skipinitialspace=True):
+                labels = set(row[3].split(","))
+                pel = labels.union(*(above[label] for label in labels))
+                masked: set[str] = set()
+                for label in labels:
+                    if not below[label] & labels:
+                        masked |= below[label]
+                clips += 1
+                num_pel += len(pel)
+                num_masked += len(masked)
+    return {
+        "seconds": time.perf_counter() - began,
+        "clips": clips,
+        "labels": [num_pel / clips, num_masked / clips],
+    }
+
+
+WAYS = {"pandas": with_pandas, "relabel": with_relabel, "python_sets": with_python_sets}
+
+
+def measured(way: str, folder: pathlib.Path, output: pathlib.Path) -> dict:
+    """Runs one way in a process of its own."""
+    command = [sys.executable, __file__, str(folder), f"--way={way}", f"--output={output}"]
+    root = str(pathlib.Path(__file__).resolve().parents[1])
+    environment = os.environ | {"PYTHONPATH": root}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=pathlib.Path, help="AudioSet's metadata")
+    parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=pathlib.Path, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.way:
+        result = WAYS[flags.way](flags.folder, flags.output)
+        result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(json.dumps(result))
+        return 0
+
+    runs: dict[str, list[dict]] = {"pandas": [], "relabel": [], "python_sets": []}
+    with tempfile.TemporaryDirectory() as scratch:
+        output = pathlib.Path(scratch) / "labels.parquet"
+        for _ in range(flags.repeats):
+            for way in ("pandas", "relabel"):
+                runs[way].append(measured(way, flags.folder, output))
+        runs["python_sets"].append(measured("python_sets", flags.folder, output))
+    seconds = {
+        way: statistics.median(run["seconds"] for run in of_way) for way, of_way in runs.items()
+    }
+    peak = max(run["peak_gb"] for run in runs["relabel"])
+    megabytes = runs["relabel"][-1]["megabytes"]
+    ratio = seconds["relabel"] / seconds["pandas"]
+    load = os.getloadavg()[0]
+    print(f"{os.cpu_count()} cores, load {load:.1f}; medians of {flags.repeats}, interleaved")
+    for way, of_way in runs.items():
+        spread = ", ".join(f"{run['seconds']:.2f}" for run in of_way)
+        memory = max(run["peak_gb"] for run in of_way)
+        print(f"{way:12} {seconds[way]:7.2f} s ({spread}), peak {memory:.2f} GB")
+    print(f"relabel / pandas.read_csv     {ratio:.2f}   (bar: at most 3)")
+    print(f"plain Python sets / relabel   {seconds['python_sets'] / seconds['relabel']:.1f}")
+    print(f"Parquet                       {megabytes:.1f} MB (bar: below 150)")
+    print(f"peak memory                   {peak:.2f} GB (bar: below 3)")
+    is_met = ratio <= 3 and peak < 3 and megabytes < 150
+    return 0 if is_met or not flags.check else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

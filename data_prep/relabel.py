@@ -1,0 +1,255 @@
+"""Segment files in; the same segments with the paper's labels out, for anybody's training code.
+
+    python -m data_prep.relabel --ontology=ontology.json \
+        --segments=balanced_train_segments.csv,unbalanced_train_segments.csv.gz \
+        --output=labels.parquet
+
+`ol` are the raters' labels, `pel` those and all of their ancestors; `masked` are the classes of
+which nothing is known for this clip, because only something more general was chosen: they belong
+out of the loss and the metric (relabel_jax/labelings.py).
+"""
+
+import argparse
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import BinaryIO
+
+import numpy as np
+from scipy import sparse
+
+from data_prep import parquet
+from data_prep.outputs import complete_file, refuse_existing
+from data_prep.segments import GroupedSegments, read_segments, write_segments
+from relabel_jax.errors import InputError
+from relabel_jax.labelings import relabel_sparse
+from relabel_jax.ontology import Ontology
+
+FORMATS = ("parquet", "csv", "npz")
+
+_Path = str | pathlib.Path
+
+
+def relabel_files(
+    *,
+    ontology: _Path,
+    segments: Sequence[_Path],
+    output: _Path,
+    format: str = "parquet",
+    classes: str = "all",
+    unknown: str = "refuse",
+    overwrite: bool = False,
+) -> None:
+    """Re-labels segment files into one table, in the order of the input; tells of it on stderr.
+
+    Args:
+      ontology: AudioSet's ontology.json.
+      segments: segment files.
+      output: the file to write; for `csv` the name of which `.pel.csv` and `.pe_cml.csv` are made.
+      format: one of `FORMATS`.
+      classes: `all` of the ontology, or only those `used` as original labels in these segments,
+        projected after the expansion over all.
+      unknown: `refuse` or `drop` labels that the ontology has not.
+      overwrite: whether an output that exists is replaced.
+
+    Raises:
+      InputError: an input is wrong, the output exists, or it cannot be written.
+    """
+    began = time.monotonic()
+    output = pathlib.Path(output)
+    stem = output.with_suffix("") if output.suffix == ".csv" else output
+    outputs = {
+        "parquet": {output: _write_parquet},
+        "csv": {
+            stem.with_name(f"{stem.name}.pel.csv"): _write_pel_csv,
+            stem.with_name(f"{stem.name}.pe_cml.csv"): _write_pe_cml_csv,
+        },
+        "npz": {output: _write_npz},
+    }[format]
+    if not overwrite:
+        for path in outputs:
+            refuse_existing(path)
+    the_ontology = Ontology.from_json(ontology)
+    table = read_segments(segments, the_ontology, unknown=unknown)
+    labels = Relabelled(table, the_ontology, classes)
+    for path, write in outputs.items():
+        with complete_file(path) as file:
+            write(file, labels)
+    _summarise(labels, list(outputs), time.monotonic() - began)
+
+
+class Relabelled:
+    """Segments and their three kinds of labels over the chosen classes.
+
+    Attributes:
+      segments: the segments.
+      mids, display_names: of the chosen classes, in the ontology's order.
+      ol, pel, masked: bool[sets, chosen classes], sparse, for each of the different label sets.
+    """
+
+    def __init__(self, segments: GroupedSegments, ontology: Ontology, classes: str = "all"):
+        pel, masked = relabel_sparse(segments.label_sets, ontology.is_ancestor, "pe_cml")
+        if classes == "used":
+            columns = np.unique(segments.label_sets.indices)
+        else:
+            columns = np.arange(len(ontology))
+        self.segments = segments
+        self.mids = [ontology.mids[column] for column in columns]
+        self.display_names = [ontology.display_names[column] for column in columns]
+        self.ol, self.pel, self.masked = (
+            _columns(sets, columns) for sets in (segments.label_sets, pel, masked)
+        )
+
+    def mean_per_clip(self, sets: sparse.csr_array) -> float:
+        """The mean number of labels of a clip, from bool[sets, classes]."""
+        return float(np.diff(sets.indptr) @ self.segments.clips_per_set) / len(self.segments)
+
+
+def _columns(sets: sparse.csr_array, columns: np.ndarray) -> sparse.csr_array:
+    chosen = sets[:, columns]
+    chosen.sort_indices()
+    return chosen
+
+
+def _write_parquet(file: BinaryIO, labels: Relabelled) -> None:
+    table = labels.segments
+    lists = {"ol": labels.ol, "pel": labels.pel, "masked": labels.masked}
+    parquet.write(
+        file,
+        [
+            parquet.StringColumn("clip_id", table.clip_ids),
+            parquet.DoubleColumn("start_s", table.start_s),
+            parquet.DoubleColumn("end_s", table.end_s),
+            *(
+                parquet.ListColumn(name, sets, labels.mids, table.set_numbers)
+                for name, sets in lists.items()
+            ),
+        ],
+    )
+
+
+def _write_pel_csv(file: BinaryIO, labels: Relabelled) -> None:
+    _write_csv(file, labels, "pel", {"positive_labels": labels.pel})
+
+
+def _write_pe_cml_csv(file: BinaryIO, labels: Relabelled) -> None:
+    columns = {"positive_labels": labels.pel, "masked_labels": labels.masked}
+    _write_csv(file, labels, "pe_cml", columns)
+
+
+def _write_csv(
+    file: BinaryIO, labels: Relabelled, labeling: str, columns: dict[str, sparse.csr_array]
+) -> None:
+    table = labels.segments
+    write_segments(
+        file,
+        clip_ids=table.clip_ids,
+        start_s=table.start_s,
+        end_s=table.end_s,
+        label_columns=columns,
+        set_numbers=table.set_numbers,
+        mids=labels.mids,
+        title=f"Segments csv re-labelled by relabel_jax: {labeling}",
+    )
+
+
+def _write_npz(file: BinaryIO, labels: Relabelled) -> None:
+    table = labels.segments
+    np.savez_compressed(
+        file,
+        clip_ids=np.array(table.clip_ids.to_pylist()),
+        start_s=table.start_s,
+        end_s=table.end_s,
+        mids=np.array(labels.mids),
+        display_names=np.array(labels.display_names),
+        **{
+            name: np.packbits(sets.toarray(), axis=1)[table.set_numbers]
+            for name, sets in (("ol", labels.ol), ("pel", labels.pel), ("masked", labels.masked))
+        },
+    )
+
+
+def _summarise(labels: Relabelled, outputs: Sequence[pathlib.Path], seconds: float) -> None:
+    table = labels.segments
+    num_sets = table.label_sets.shape[0]
+    lines = [
+        f"clips             {len(table):,}, with {num_sets:,} different label sets",
+        f"classes           {len(labels.mids)}",
+        f"labels per clip   {labels.mean_per_clip(labels.ol):.3f} ol, "
+        f"{labels.mean_per_clip(labels.pel):.3f} pel, "
+        f"{labels.mean_per_clip(labels.masked):.3f} masked",
+    ]
+    if table.dropped:
+        without = int(table.clips_per_set[np.diff(table.label_sets.indptr) == 0].sum())
+        total = sum(table.dropped.values())
+        lines += [
+            f"dropped labels    {total:,} of {len(table.dropped)} unknown mids; "
+            f"{without:,} clips have none left",
+            *(f"  {mid}  {count:,}" for mid, count in table.dropped.items()),
+        ]
+    for path in outputs:
+        lines.append(f"written           {path} ({path.stat().st_size / 1e6:,.1f} MB)")
+    lines.append(f"time              {seconds:.1f} s")
+    print(*lines, sep="\n", file=sys.stderr)
+
+
+def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.relabel",
+        description="Re-labels AudioSet's segment files by the ontology: every clip's original "
+        "labels (ol), these and all of their ancestors (pel), and the classes of which nothing is "
+        "known (masked), which belong out of the loss and the metric.",
+        epilog="""\
+formats:
+  parquet  a row for each segment in input order: clip_id, start_s, end_s, and ol, pel, masked
+           as lists of mids in the ontology's order
+  csv      AudioSet's own form, for loaders that read it: labels.csv gives labels.pel.csv and
+           labels.pe_cml.csv, which has the masked mids as a fifth, quoted column
+  npz      for NumPy: clip_ids, start_s, end_s, mids and display_names (the order of the classes),
+           and ol, pel, masked as uint8[clips, bytes];
+           numpy.unpackbits(x, axis=1, count=len(mids)) has a column for each class
+
+example:
+  python -m data_prep.relabel --ontology=META/ontology.json --output=labels.parquet \\
+      --segments=META/balanced_train_segments.csv,META/unbalanced_train_segments.csv""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--ontology", required=True, metavar="JSON", help="AudioSet's ontology.json")
+    add("--segments", required=True, metavar="CSV[,CSV.gz]", help="one or more segment files")
+    add("--output", required=True, metavar="FILE", help="the file to write")
+    add("--format", choices=FORMATS, default="parquet", help="(default: %(default)s)")
+    add(
+        "--classes",
+        choices=("all", "used"),
+        default="all",
+        help="all classes of the ontology, or only those that are original labels in these "
+        "segments (AudioSet: 527 of 632); ancestors are found over all of them either way "
+        "(default: %(default)s)",
+    )
+    add(
+        "--unknown",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="what to do about mids that the ontology has not (default: %(default)s)",
+    )
+    add("--overwrite", action="store_true", help="replace an output that exists")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    flags = vars(_parse_flags(arguments))
+    flags["segments"] = flags["segments"].split(",")
+    try:
+        relabel_files(**flags)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
