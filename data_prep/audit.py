@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from data_prep.outputs import complete_file, refuse_existing
+from data_prep.outputs import refuse_existing
 from data_prep.segments import GroupedSegments, read_segments
 from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file
 from relabel_jax.labelings import relabel_sparse
 from relabel_jax.ontology import Ontology
 
@@ -278,8 +279,8 @@ def audit_files(
         page(result, the_ontology).encode(),
     )
     for name, content in zip(names, contents, strict=True):
-        with complete_file(folder / name) as file:
-            file.write(content)
+        with complete_file(folder / name) as temporary:
+            temporary.write_bytes(content)
     _summarise(result, folder)
 
 

@@ -44,12 +44,12 @@ from data_prep.shards import (
     Outcome,
     Plan,
     Shard,
-    complete_file,
     count_rejects,
     write_plan,
 )
 from data_prep.workers import write_shards
 from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file
 from relabel_jax.ontology import Ontology
 from relabel_jax.records import record_features
 from relabel_jax.views import SPLITS, hashed_splits
@@ -186,9 +186,18 @@ def _working_folder(data_dir: pathlib.Path) -> Iterator[None]:
                 f"{data_dir}: another build is at work there; wait for it or choose another "
                 "--output_dir"
             ) from error
-        for left_behind in folder.glob("*.tmp"):
+        _delete_temporary(data_dir)
+        try:
+            yield
+        finally:
+            _delete_temporary(data_dir)
+
+
+def _delete_temporary(data_dir: pathlib.Path) -> None:
+    """Deletes what killed processes were writing."""
+    for folder in (data_dir, data_dir / WORKING_FOLDER):
+        for left_behind in folder.glob(".*.tmp"):
             left_behind.unlink()
-        yield
 
 
 def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | None) -> np.ndarray:
@@ -248,7 +257,7 @@ def _finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
         )
     ]
     with (
-        complete_file(data_dir, REJECTS) as path,
+        complete_file(data_dir / REJECTS) as path,
         # A file's name need not be UTF-8.
         open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
@@ -261,7 +270,7 @@ def _finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
             f"{data_dir}: none of the {len(rejects)} clips could be written; "
             f"{data_dir / REJECTS} says why"
         )
-    with complete_file(data_dir, "ontology.json") as path:
+    with complete_file(data_dir / "ontology.json") as path:
         path.write_bytes(plan.ontology.text.encode())
 
     # TFDS learns the data set's name and splits from the names of shards beside its metadata. These
@@ -292,10 +301,10 @@ def _finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
         description="AudioSet's labels re-labelled by its ontology; waveforms at 8 kHz.",
     )
     for name in ("features.json", "dataset_info.json"):
-        with complete_file(data_dir, name) as path:
+        with complete_file(data_dir / name) as path:
             path.write_bytes((folder / name).read_bytes())
     shutil.rmtree(folder)
-    with complete_file(data_dir, INDEX) as path:
+    with complete_file(data_dir / INDEX) as path:
         pq.write_table(pa.Table.from_batches(index).replace_schema_metadata(None), path)
 
 

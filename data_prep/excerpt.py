@@ -25,10 +25,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from data_prep.outputs import complete_file, refuse_existing
+from data_prep.outputs import refuse_existing
 from data_prep.relabel import Relabelled
 from data_prep.segments import GroupedSegments, read_segments, write_segments
 from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file
 from relabel_jax.ontology import Ontology
 
 _Path = str | pathlib.Path
@@ -78,7 +79,7 @@ def excerpt(
         np.random.default_rng(seed),
     )
     result = table.take(np.flatnonzero(chosen))
-    with complete_file(output) as file:
+    with complete_file(output) as temporary, open(temporary, "wb") as file:
         write_segments(
             file,
             clip_ids=result.clip_ids,

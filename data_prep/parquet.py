@@ -23,8 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from data_prep.outputs import joined_bytes
-
 _ROWS_PER_PAGE = 1 << 14
 _ROWS_PER_GROUP = 1 << 18  # a reader holds one group at a time: 17 M masked labels of all AudioSet
 
@@ -390,3 +388,10 @@ def _struct(*fields: _Field) -> bytes:
         encoded += value
         last = field
     return bytes(encoded) + b"\0"
+
+
+def joined_bytes(values: pa.Array) -> memoryview:
+    """The bytes of all values of a string or binary array, one behind the other."""
+    _, offsets, content = values.buffers()
+    start, end = np.frombuffer(offsets, np.int32)[[values.offset, values.offset + len(values)]]
+    return memoryview(content or b"")[start:end]

@@ -20,9 +20,10 @@ import numpy as np
 from scipy import sparse
 
 from data_prep import parquet
-from data_prep.outputs import complete_file, refuse_existing
+from data_prep.outputs import refuse_existing
 from data_prep.segments import GroupedSegments, read_segments, write_segments
 from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file
 from relabel_jax.labelings import relabel_sparse
 from relabel_jax.ontology import Ontology
 
@@ -74,7 +75,7 @@ def relabel_files(
     table = read_segments(segments, the_ontology, unknown=unknown)
     labels = Relabelled(table, the_ontology, classes)
     for path, write in outputs.items():
-        with complete_file(path) as file:
+        with complete_file(path) as temporary, open(temporary, "wb") as file:
             write(file, labels)
     _summarise(labels, list(outputs), time.monotonic() - began)
 

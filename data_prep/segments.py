@@ -26,7 +26,7 @@ import pyarrow.csv
 import tqdm
 from scipy import sparse
 
-from data_prep.outputs import joined_bytes
+from data_prep.parquet import joined_bytes
 from relabel_jax.errors import InputError
 from relabel_jax.ontology import Ontology
 

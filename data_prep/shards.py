@@ -10,18 +10,18 @@ In the working folder `DATA/.build`:
 - `plan.arrow`: one record batch a shard, in the order of the data set, and last a batch of the
   clips that have no recording. The schema's metadata carry the ontology and the inputs.
 - `train-00000.json` ...: the outcome of a task. It is written last: a shard that has one is done.
-- `*.tmp`: what somebody is writing. A file gets its final name when it is complete and on disk.
+
+A file gets its final name when it is complete and on disk; until then it is `.*.tmp` beside it.
 """
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from data_prep.audio import Rejected, read_waveform
 from data_prep.segments import Segments, multi_hot
 from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file
 from relabel_jax.labelings import relabel
 from relabel_jax.ontology import Ontology
 from relabel_jax.records import record_features
@@ -53,28 +54,6 @@ _SCHEMA = pa.schema(
         "detail": pa.string(),
     }
 )
-
-
-@contextlib.contextmanager
-def complete_file(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
-    """A temporary path to write to; at the end the file is on disk as `data_dir / name`."""
-    path = data_dir / name
-    temporary = data_dir / WORKING_FOLDER / f"{path.name}.{os.getpid()}.tmp"
-    try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _fsync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +197,7 @@ def write_plan(
         _SCHEMA.with_metadata({"about": json.dumps(about), "ontology": ontology.text}),
     )
     with (
-        complete_file(data_dir, _PLAN) as path,
+        complete_file(data_dir / _PLAN) as path,
         pa.ipc.new_file(os.fspath(path), clips.schema) as file,
     ):
         for rows in batches:
@@ -251,7 +230,7 @@ def write_shard(
     rejects: list[tuple[int, str, str]] = []
     durations_s: list[float] = []
     try:
-        with complete_file(plan.data_dir, shard.name) as temporary:
+        with complete_file(plan.data_dir / shard.name) as temporary:
             writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1")
             for position, (clip_id, recording) in enumerate(
                 zip(clips["clip_id"].to_pylist(), clips["path"].to_pylist(), strict=True)
@@ -280,12 +259,12 @@ def write_shard(
             writer.close()
             num_bytes = temporary.stat().st_size
         outcome = Outcome(len(durations_s), num_bytes, sum(durations_s), rejects)
-        with complete_file(plan.data_dir, shard.outcome_name) as temporary:
+        with complete_file(plan.data_dir / shard.outcome_name) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
-    except (OSError, RuntimeError) as error:  # ArrayRecord's failures are RuntimeErrors
+    except (InputError, RuntimeError) as error:  # ArrayRecord's failures are RuntimeErrors
+        what = error if isinstance(error, InputError) else f"{shard.name}: cannot write: {error}"
         raise InputError(
-            f"{plan.data_dir / shard.name}: cannot write it: {error}; finished shards are kept, so "
-            "mend this and run the same command again"
+            f"{what}; finished shards are kept, so mend this and run the same command again"
         ) from error
     return outcome
 

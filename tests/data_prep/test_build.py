@@ -449,7 +449,7 @@ def test_a_disk_without_room(tmp_path):
     )
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
-    assert "cannot write it" in run.stderr.splitlines()[-1]
+    assert "cannot write" in run.stderr.splitlines()[-1]
     assert "File too large" in run.stderr.splitlines()[-1]
     assert not list((tmp_path / "set").glob("*-train.array_record*"))
     assert not list((tmp_path / "set" / ".build").glob("*.tmp"))

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.outputs import complete_file
 from data_prep.relabel import main
 from data_prep.segments import read_segments
 from relabel_jax.errors import InputError
@@ -297,30 +296,6 @@ def test_an_output_that_exists(run, tmp_path, format, output, written):
     assert (tmp_path / written).read_text() == "mine"
     assert run(CONTENT, format=format, output=tmp_path / output, overwrite=True)[0] == 0
     assert (tmp_path / written).read_bytes() != b"mine"
-
-
-def test_a_name_comes_with_the_last_byte(tmp_path):
-    path = tmp_path / "new" / "x"
-
-    def stop_half_way():
-        with complete_file(path) as file:
-            file.write(b"half")
-            assert not path.exists()
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        stop_half_way()
-    assert list(path.parent.iterdir()) == []
-    with complete_file(path) as file:
-        file.write(b"all")
-    assert path.read_bytes() == b"all"
-    assert path.stat().st_mode & 0o777 == 0o666 & ~current_umask()
-
-
-def current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def test_an_output_that_cannot_be(run, tmp_path):

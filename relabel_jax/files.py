@@ -1,0 +1,51 @@
+"""Files that are complete under their final name or not there at all."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from relabel_jax.errors import InputError
+
+
+@contextlib.contextmanager
+def complete_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary path to write to; when the block ends well it is on disk under the name `path`.
+
+    On an error nothing is left behind and what stood under the name before stays. Only a process
+    that is killed leaves its `.*.tmp` beside `path`. The folder is made where absent.
+
+    Raises:
+      InputError: an OSError while writing: no folder, no permission, no space.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot write: {error.strerror or error}") from error
+    finally:
+        # Its folder may be no folder; then the error above says so.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes strict JSON (no NaN), complete or not at all."""
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    with complete_file(path) as temporary:
+        temporary.write_text(text)
+
+
+def _fsync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,48 @@
+"""What is under a final name is complete."""
+
+import json
+import os
+
+import pytest
+
+from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file, write_json
+
+
+def test_a_name_comes_with_the_last_byte(tmp_path):
+    path = tmp_path / "new" / "x"
+
+    def stop_half_way():
+        with complete_file(path) as temporary:
+            temporary.write_bytes(b"half")
+            assert not path.exists()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        stop_half_way()
+    assert list(path.parent.iterdir()) == []
+    with complete_file(path) as temporary:
+        temporary.write_bytes(b"all")
+    assert path.read_bytes() == b"all"
+    assert path.stat().st_mode & 0o777 == 0o666 & ~current_umask()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, float("nan"))
+    assert path.read_bytes() == b"all"
+    write_json(path, {"a": [1]})
+    assert json.loads(path.read_text()) == {"a": [1]}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_where_no_file_can_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(InputError, match=r"file/x: cannot write: "),
+        complete_file(tmp_path / "file" / "x"),
+    ):
+        pass
