@@ -43,6 +43,18 @@ def write_json(path: pathlib.Path, value: Any) -> None:
         temporary.write_text(text)
 
 
+def read_json(path: pathlib.Path) -> Any:
+    """Reads what `write_json` wrote.
+
+    Raises:
+      InputError: it is absent or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot read it: {error}") from error
+
+
 def _fsync(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
