@@ -1,0 +1,175 @@
+"""The train step: a pure function of one member, and the chunk of steps that runs as one program.
+
+Many steps run in one jitted call, for two reasons: the device never waits for Python, and on a CPU
+the buffers of a step are mapped into memory once a call, not once a step.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The paper's optimizer: Adam, its rate multiplied by `decay` after each epoch."""
+
+    learning_rate: float
+    decay: float
+    steps_per_epoch: int
+
+    def schedule(self, step):
+        """The learning rate at `step` (0 is the first)."""
+        return optax.exponential_decay(
+            self.learning_rate, self.steps_per_epoch, self.decay, staircase=True
+        )(step)
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam with Keras's epsilon, 1e-7."""
+        return optax.adam(self.schedule, eps=1e-7)
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training changes.
+
+    Attributes:
+      step: int32[], steps done.
+      params, batch_stats: the network's variables.
+      opt_state: Adam's moments and step count.
+      loss_sum: float32[], sum of the losses of the current epoch's steps.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    loss_sum: jax.Array
+
+
+def init_state(variables: dict[str, Any], recipe: Recipe) -> TrainState:
+    """The state before the first step, from a network's `params` and `batch_stats`."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=recipe.optimizer().init(variables["params"]),
+        loss_sum=jnp.zeros((), jnp.float32),
+    )
+
+
+def masked_mean_squared_error(scores: jax.Array, labels: jax.Array, masked: jax.Array) -> jax.Array:
+    """Mean of (score - label)^2 over the outputs of the batch that are not masked.
+
+    A masked output has exactly no part in the value and in the gradient. A batch in which
+    everything is masked has the loss 0.
+
+    Args:
+      scores: float32[batch, classes].
+      labels: bool[batch, classes].
+      masked: bool[batch, classes], True is left out.
+
+    Returns:
+      float32[].
+    """
+    errors = jnp.where(masked, 0.0, scores - labels)
+    num_unmasked = jnp.sum(~masked)
+    return jnp.sum(errors * errors) / jnp.maximum(num_unmasked, 1)
+
+
+def train_step(
+    network: nn.Module,
+    recipe: Recipe,
+    state: TrainState,
+    inputs: jax.Array,
+    labels: jax.Array,
+    masked: jax.Array,
+) -> TrainState:
+    """One step of one member on one batch.
+
+    Args:
+      network: maps (inputs, train) to scores.
+      recipe: the optimizer.
+      state: the member.
+      inputs: [batch, ...], what the network takes.
+      labels, masked: bool[batch, classes].
+    """
+
+    def loss_fn(params):
+        scores, updates = network.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            inputs,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return masked_mean_squared_error(scores, labels, masked), updates["batch_stats"]
+
+    (loss, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    updates, opt_state = recipe.optimizer().update(gradients, state.opt_state)
+    return TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        loss_sum=state.loss_sum + loss,
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def train_chunk(
+    network: nn.Module,
+    recipe: Recipe,
+    state: TrainState,
+    inputs: jax.Array,
+    labels: jax.Array,
+    masked: jax.Array,
+    num_steps: jax.Array,
+) -> TrainState:
+    """The first `num_steps` of a chunk of batches, one after another.
+
+    The number of steps is data, so that an epoch's last, shorter chunk needs no program of its own.
+
+    Args:
+      inputs: [chunk, batch, ...].
+      labels, masked: bool[chunk, batch, classes].
+      num_steps: int32[], at most `chunk`.
+    """
+
+    def body(i, state):
+        return train_step(network, recipe, state, inputs[i], labels[i], masked[i])
+
+    return jax.lax.fori_loop(0, num_steps, body, state)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def predict_chunk(
+    network: nn.Module,
+    method: str,
+    variables: dict[str, Any],
+    inputs: jax.Array,
+    num_batches: jax.Array,
+) -> jax.Array:
+    """What the network's `method` (`__call__` for scores, `embed`) gives in evaluation mode.
+
+    Args:
+      variables: `params` and `batch_stats`.
+      inputs: [chunk, batch, ...].
+      num_batches: int32[]; the batches after these are not computed and stay 0.
+
+    Returns:
+      float32[chunk, batch, outputs].
+    """
+
+    def predict(batch):
+        return network.apply(variables, batch, train=False, method=method)
+
+    shape = jax.eval_shape(predict, inputs[0])
+    outputs = jnp.zeros((inputs.shape[0], *shape.shape), shape.dtype)
+    return jax.lax.fori_loop(
+        0, num_batches, lambda i, outputs: outputs.at[i].set(predict(inputs[i])), outputs
+    )
