@@ -1,0 +1,98 @@
+r"""Trains a network and tests it, as a config says.
+
+The base side of a root, then the transfer to its target side:
+
+  python -m relabel_jax.main --config=configs/base_human.py --workdir=W/base \
+      --config.data_dir=DATA --config.labeling=pe_cml
+  python -m relabel_jax.main --config=configs/target_human.py --workdir=W/target \
+      --config.data_dir=DATA --config.method=finetune --config.base=W/base
+
+A config has the paper's recipe; each field can be changed by --config.FIELD=VALUE:
+
+  data_dir       the --output_dir of data_prep.build
+  root           the target root, any class by name or mid
+  method         base: the side outside the root; features, finetune, scratch: the side under it
+  labeling       ol, pel or pe_cml
+  base           the --workdir of the base training, for features and finetune
+  num_epochs     100; a finished run goes on when it grows
+  batch_size     24
+  learning_rate  0.001, times learning_rate_decay (0.987) after each epoch
+  seed           of the weights and of the order of the clips
+
+The others are explained in relabel_jax/config.py. The same command goes on with a run that was
+stopped, at its last finished epoch. The workdir then has result.json, metrics.jsonl (a line an
+epoch), test_scores.npz and checkpoints/. A summary is printed on stdout, the log on stderr.
+"""
+
+import contextlib
+import logging
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from relabel_jax import grid
+from relabel_jax.errors import InputError
+from relabel_jax.run import run, summary
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: a file of configs/")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "the folder of this run alone; made where absent", required=True
+)
+flags.mark_flag_as_required("config")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Dispatches to one run or to a grid of them."""
+    del arguments
+    if not flags.FLAGS["verbosity"].present:  # Orbax says a hundred things at absl's level INFO
+        absl_logging.set_verbosity(absl_logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("relabel_jax")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    workdir = pathlib.Path(_WORKDIR.value)
+    with _one_line_errors():
+        if "roots" in _CONFIG.value:
+            print(grid.table(grid.run_grid(_CONFIG.value, workdir)))
+        else:
+            print(summary(run(_CONFIG.value, workdir)))
+
+
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
+    with _one_line_errors():
+        try:
+            rest = flags.FLAGS(arguments)
+            _CONFIG.value.keys()  # the error of a file that cannot be read shows on first use
+        except flags.Error as error:
+            raise InputError(f"{error}; see --help") from error
+        except OSError as error:
+            raise InputError(f"--config: {str(error).splitlines()[-1].strip()}") from error
+        except AttributeError as error:  # 'FIELD' or 'FIELD'\nDid you mean ...
+            what = str(error).replace("\\n", "; ").translate({ord(c): None for c in "\\\"'"})
+            raise InputError(f"the config has no field {what}; see --help") from error
+        if rest[1:]:
+            raise InputError(f"unexpected {rest[1]!r}; flags are --NAME=VALUE, see --help")
+    return rest
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Ends the program with one line where the user can mend it."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse_flags)

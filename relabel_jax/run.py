@@ -1,0 +1,289 @@
+"""One run from config to `result.json`: a base training, or one of the three transfers."""
+
+import contextlib
+import fcntl
+import functools
+import json
+import logging
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from relabel_jax.config import METHODS, audio_network
+from relabel_jax.data_set import DataSet, open_data_set
+from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file, read_json, write_json
+from relabel_jax.labelings import LABELINGS
+from relabel_jax.model.convolution import FORMULATIONS
+from relabel_jax.model.network import NORM_ORDERS, TAPS, FeatureNetwork
+from relabel_jax.records import WAVEFORM_SAMPLES
+from relabel_jax.train.loop import Inputs, Trained, Training, predict, train
+from relabel_jax.train.metrics import Evaluation, evaluate
+from relabel_jax.transfer.base import Base, load_base
+from relabel_jax.views import SPLITS, View, make_view
+
+_LOG = logging.getLogger(__name__)
+RESULT_NAME = "result.json"
+# Where these differ, it is still the same run: data may be moved, and a run may be prolonged.
+_MAY_CHANGE = ("data_dir", "num_epochs")
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+    """Trains and tests what the config says and returns the content of `result.json`.
+
+    A run that was interrupted goes on; a finished one is only read.
+
+    Args:
+      config: as of `relabel_jax.config.paper_config`.
+      workdir: the folder of this run alone; made where absent.
+
+    Raises:
+      InputError: a value of the config, the data set, the base or the workdir does not fit.
+    """
+    _check(config)
+    data_set = open_data_set(config.data_dir)
+    root = data_set.ontology.find(config.root)
+    side = "base" if config.method == "base" else "target"
+    view = make_view(
+        data_set.ontology,
+        data_set.labels,
+        data_set.clip_splits,
+        root=root,
+        side=side,
+        labeling=config.labeling,
+    )
+    base = None
+    if config.method in ("features", "finetune"):
+        base = load_base(config, data_set.ontology, root)
+    with _only_process(workdir):
+        result = _finished(config, data_set, workdir)
+        if result is not None:
+            _LOG.info("%s: finished already", workdir)
+            return result
+        network, variables, inputs = _prepare(config, data_set, view, base)
+        training = Training(
+            network=network,
+            variables=variables,
+            inputs=inputs,
+            view=view,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            num_epochs=config.num_epochs,
+            learning_rate=config.learning_rate,
+            learning_rate_decay=config.learning_rate_decay,
+            steps_per_call=config.steps_per_call,
+        )
+        trained = train(training, workdir)
+        test = _test(training, trained, data_set, workdir)
+        result = {
+            "test": {
+                "mAP": _or_none(test.mean_average_precision),
+                "mean_auc": _or_none(test.mean_auc),
+                "d_prime": _or_none(test.d_prime),
+            },
+            "best_epoch": trained.best_epoch,
+            "root": data_set.ontology.display_names[root],
+            "root_mid": data_set.ontology.mids[root],
+            "side": side,
+            "labeling": config.labeling,
+            "method": config.method,
+            "seed": config.seed,
+            "num_clips": {split: len(view.rows[split]) for split in SPLITS},
+            "num_labels": int(view.label_set.sum()),
+            "data_set": data_set.fingerprint,
+            "config": _plain(config),
+        }
+        write_json(workdir / RESULT_NAME, result)
+    return result
+
+
+def summary(result: dict[str, Any]) -> str:
+    """What a run reached, in one line."""
+    test = result["test"]
+    metrics = ", ".join(
+        f"{name} {'undefined' if test[field] is None else format(test[field], '.4f')}"
+        for name, field in (("mAP", "mAP"), ("mean AUC", "mean_auc"), ("d-prime", "d_prime"))
+    )
+    return (
+        f"{result['root']}, {result['side']} side, {result['method']}, {result['labeling']}: "
+        f"test {metrics} ({result['num_clips']['test']} clips, {result['num_labels']} labels, "
+        f"best epoch {result['best_epoch']} of {result['config']['num_epochs']})"
+    )
+
+
+def _check(config: ConfigDict) -> None:
+    """Refuses values that no run can have."""
+    for field, choices in (
+        ("labeling", LABELINGS),
+        ("method", METHODS),
+        ("norm_order", NORM_ORDERS),
+        ("formulation", ("auto", *FORMULATIONS)),
+    ):
+        if config[field] not in choices:
+            raise InputError(f"config.{field}: {config[field]!r} is none of {', '.join(choices)}")
+    for field in ("batch_size", "num_epochs", "steps_per_call", "learning_rate"):
+        if not config[field] > 0:
+            raise InputError(f"config.{field}: expected a positive number, got {config[field]}")
+    if len(config.filters) != len(TAPS):
+        raise InputError(
+            f"config.filters: expected {len(TAPS)} numbers, one a convolution, got {config.filters}"
+        )
+    if not config.dense_units:
+        raise InputError("config.dense_units: expected at least one layer, the embedding")
+    if not config.data_dir:
+        raise InputError("config.data_dir is empty; set it to the --output_dir of data_prep.build")
+    if config.seed < 0:
+        raise InputError(f"config.seed: expected 0 or more, got {config.seed}")
+
+
+def _prepare(
+    config: ConfigDict, data_set: DataSet, view: View, base: Base | None
+) -> tuple[nn.Module, dict[str, Any], Inputs]:
+    """The network of the config's method, its variables at the start, and what it is fed."""
+    num_classes = len(view.columns)
+
+    def read_waveforms(split: str, clips: np.ndarray) -> np.ndarray:
+        return data_set.read_waveforms(view.rows[split][clips])
+
+    if config.method == "features":
+        assert base is not None
+        embeddings = {
+            split: predict(
+                base.network,
+                base.variables,
+                functools.partial(read_waveforms, split),
+                len(view.rows[split]),
+                batch_size=config.batch_size,
+                batches_per_call=config.steps_per_call,
+                method="embed",
+            )
+            for split in SPLITS
+        }
+        classifier = FeatureNetwork(num_classes=num_classes, norm_order=config.norm_order)
+        start = _init(classifier, embeddings["train"][:1], config.seed)
+        return classifier, start, lambda split, clips: embeddings[split][clips]
+
+    network = audio_network(config, num_classes)
+    variables = _init(network, np.zeros((1, WAVEFORM_SAMPLES), np.int16), config.seed)
+    if base is not None:  # everything but the output layer, which has other classes
+        variables = {
+            "params": base.variables["params"] | {"output": variables["params"]["output"]},
+            "batch_stats": base.variables["batch_stats"],
+        }
+    return network, variables, read_waveforms
+
+
+def _init(network: nn.Module, inputs: np.ndarray, seed: int) -> dict[str, Any]:
+    """Random variables, on the host: the training gives its own buffers away at each step."""
+    init = jax.jit(network.init, static_argnames="train")
+    return jax.device_get(init(jax.random.key(seed), inputs, train=False))
+
+
+def _test(
+    training: Training, trained: Trained, data_set: DataSet, workdir: pathlib.Path
+) -> Evaluation:
+    """Scores the test clips with the best network and writes `test_scores.npz`.
+
+    The file has `clip_id` str[clips], `mids` str[classes], `scores` float32, `labels` bool and
+    `masked` bool [clips, classes], over the classes of the label set.
+    """
+    view = training.view
+    scores = predict(
+        training.network,
+        trained.variables,
+        lambda clips: training.inputs("test", clips),
+        len(view.rows["test"]),
+        batch_size=training.batch_size,
+        batches_per_call=training.steps_per_call,
+    )
+    in_set = view.label_set
+    scores = scores[:, in_set]
+    labels = view.labels["test"][:, in_set]
+    masked = view.masked["test"][:, in_set]
+    with complete_file(workdir / "test_scores.npz") as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            clip_id=data_set.clip_ids[view.rows["test"]],
+            mids=np.array(data_set.ontology.mids)[view.columns[in_set]],
+            scores=scores,
+            labels=labels,
+            masked=masked,
+        )
+    return evaluate(scores, labels, masked)
+
+
+def _finished(
+    config: ConfigDict, data_set: DataSet, workdir: pathlib.Path
+) -> dict[str, Any] | None:
+    """The result of a workdir that is finished, None if there is work left.
+
+    Raises:
+      InputError: the workdir belongs to another config or data set.
+    """
+    identity: dict[str, Any] = {"config": _plain(config), "data_set": data_set.fingerprint}
+    path = workdir / "config.json"
+    if path.exists():
+        before = read_json(path)
+        for field, value in identity["config"].items():
+            old = before["config"].get(field)
+            if field not in _MAY_CHANGE and old != value:
+                raise InputError(
+                    f"{workdir}: was begun with config.{field} {old!r}, not {value!r}; go on with "
+                    "the same config or give another --workdir"
+                )
+        if before["data_set"] != data_set.fingerprint:
+            raise InputError(
+                f"{workdir}: was begun on another data set than {data_set.path}; go on with that "
+                "one or give another --workdir"
+            )
+        if config.num_epochs < before["config"]["num_epochs"]:
+            raise InputError(
+                f"{workdir}: was begun with config.num_epochs {before['config']['num_epochs']}, "
+                f"which can grow but not shrink to {config.num_epochs}; give another --workdir"
+            )
+        if config.num_epochs == before["config"]["num_epochs"] and (workdir / RESULT_NAME).exists():
+            return read_json(workdir / RESULT_NAME)
+    elif any(workdir.glob("checkpoints/*")):
+        raise InputError(
+            f"{workdir}: has checkpoints but no config.json to tell of what; give another --workdir"
+        )
+    (workdir / RESULT_NAME).unlink(missing_ok=True)  # of the shorter run
+    write_json(path, identity)
+    return None
+
+
+@contextlib.contextmanager
+def _only_process(workdir: pathlib.Path) -> Iterator[None]:
+    """Makes the workdir and holds it for this process; the system lets go however it ends."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: cannot be written: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"{workdir}: another process is training here; wait for it or give another --workdir"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    """The config as JSON gives it back, with lists for tuples."""
+    return json.loads(config.to_json())
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Transfer: what a trained base gives to the target side."""
