@@ -167,11 +167,11 @@ def _prepare(
             for split in SPLITS
         }
         classifier = FeatureNetwork(num_classes=num_classes, norm_order=config.norm_order)
-        start = _init(classifier, embeddings["train"][:1], config.seed)
+        start = _start(classifier, embeddings["train"][:1], config.seed)
         return classifier, start, lambda split, clips: embeddings[split][clips]
 
     network = audio_network(config, num_classes)
-    variables = _init(network, np.zeros((1, WAVEFORM_SAMPLES), np.int16), config.seed)
+    variables = _start(network, np.zeros((1, WAVEFORM_SAMPLES), np.int16), config.seed)
     if base is not None:  # everything but the output layer, which has other classes
         variables = {
             "params": base.variables["params"] | {"output": variables["params"]["output"]},
@@ -180,10 +180,15 @@ def _prepare(
     return network, variables, read_waveforms
 
 
-def _init(network: nn.Module, inputs: np.ndarray, seed: int) -> dict[str, Any]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _random_variables(network: nn.Module, inputs: jax.ShapeDtypeStruct, key: jax.Array):
+    return network.lazy_init(key, inputs, train=False)
+
+
+def _start(network: nn.Module, inputs: np.ndarray, seed: int) -> dict[str, Any]:
     """Random variables, on the host: the training gives its own buffers away at each step."""
-    init = jax.jit(network.init, static_argnames="train")
-    return jax.device_get(init(jax.random.key(seed), inputs, train=False))
+    like = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
+    return jax.device_get(_random_variables(network, like, jax.random.key(seed)))
 
 
 def _test(

@@ -24,6 +24,7 @@ class Checkpoints:
             self._path,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep,
+                best_fn=_rank,  # without one the metrics are not written
                 create=not read_only,
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,

@@ -1,0 +1,79 @@
+"""The command line as a user meets it."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+CONFIG = "--config=configs/target_natural.py"
+CASES = {
+    "no such field": (
+        [CONFIG, "--workdir=W", "--config.num_epoch=3"],
+        "error: the config has no field num_epoch; Did you mean num_epochs",
+    ),
+    "no number": (
+        [CONFIG, "--workdir=W", "--config.num_epochs=three"],
+        "error: flag --config.num_epochs=three: invalid literal for int()",
+    ),
+    "no workdir": ([CONFIG], "error: flag --workdir=None"),
+    "no config": (
+        ["--config=configs/nope.py", "--workdir=W"],
+        "error: --config: [Errno 2] No such",
+    ),
+    "not a flag": ([CONFIG, "--workdir=W", "3"], "error: unexpected '3'"),
+    "no data": ([CONFIG, "--workdir=W"], "error: config.data_dir is empty; set it to the"),
+}
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Exit status, stdout and stderr of all cases, which run side by side."""
+
+    def start(flags):
+        return subprocess.Popen(
+            [sys.executable, "-m", "relabel_jax.main", *flags],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    running = {name: start(flags) for name, (flags, _) in CASES.items()} | {
+        "help": start(["--help"])
+    }
+    return {name: (*run.communicate(), run.returncode) for name, run in running.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line(answers, case):
+    stdout, stderr, status = answers[case]
+    assert status == 1
+    assert stdout == ""
+    assert stderr.count("\n") == 1
+    assert stderr.startswith(CASES[case][1])
+
+
+def test_help(answers):
+    stdout, stderr, status = answers["help"]
+    assert status in (0, 1)  # absl's own: 1
+    for word in ("--workdir", "data_dir", "pe_cml", "finetune", "metrics.jsonl"):
+        assert word in stdout + stderr
+
+
+@pytest.mark.parametrize("name", ["human", "things", "ambiguous", "natural"])
+@pytest.mark.parametrize("side", ["base", "target"])
+def test_configs_have_the_papers_recipe(name, side, audioset_dir):
+    from relabel_jax.ontology import Ontology
+
+    path = REPOSITORY / "configs" / f"{side}_{name}.py"
+    module = {}
+    exec(compile(path.read_text(), path, "exec"), module)
+    config = module["get_config"]()
+    assert (config.num_epochs, config.batch_size) == (100, 24)
+    assert (config.learning_rate, config.learning_rate_decay) == (0.001, 0.987)
+    assert (config.method == "base") == (side == "base")
+    ontology = Ontology.from_json(audioset_dir / "ontology.json")
+    assert not ontology.is_parent[:, ontology.find(config.root)].any()
+    assert path.name in module["__doc__"]

@@ -1,0 +1,82 @@
+"""A run that is killed and started again ends as if nothing had happened, bit for bit."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+
+from relabel_jax.train.checkpoint import Checkpoints
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+TIMINGS = ("clips_per_s", "seconds")
+NUM_EPOCHS = 5
+
+
+def start(data_dir, workdir):
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "relabel_jax.main", f"--workdir={workdir}"),
+            "--config=configs/base_human.py",
+            *(f"--config.data_dir={data_dir}", "--config.labeling=pe_cml"),
+            *(f"--config.num_epochs={NUM_EPOCHS}", "--config.batch_size=8"),
+            "--config.filters=(4, 4, 4, 4, 4, 4, 4, 4, 4)",
+            *("--config.dense_units=(8, 8)", "--config.steps_per_call=2"),
+        ],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def num_lines(workdir):
+    path = workdir / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def outcome(workdir):
+    """All that a run leaves, timings aside."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        for field in TIMINGS:
+            del line[field]
+    result = json.loads((workdir / "result.json").read_text())
+    with np.load(workdir / "test_scores.npz") as file:
+        scores = {name: file[name] for name in file.files}
+    kept = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
+    assert kept == {result["best_epoch"], NUM_EPOCHS}
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        states = [checkpoints.restore_arrays(epoch) for epoch in (result["best_epoch"], NUM_EPOCHS)]
+    return lines, result, scores, jax.tree.map(np.asarray, states)
+
+
+def test_killed_and_started_again(miniature_data, tmp_path):
+    undisturbed = start(miniature_data, tmp_path / "undisturbed")
+    assert undisturbed.wait() == 0, undisturbed.stdout.read()
+    rng = random.Random(0)
+    # Before the first epoch is done, and around the moments in which an epoch is being saved.
+    for lines in (0, 1, 3):
+        run = start(miniature_data, tmp_path / "killed")
+        while num_lines(tmp_path / "killed") < lines and run.poll() is None:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0.5, 2) if not lines else rng.uniform(0, 0.3))
+        os.kill(run.pid, signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL, run.stdout.read()
+    run = start(miniature_data, tmp_path / "killed")
+    assert run.wait() == 0, run.stdout.read()
+
+    lines, result, scores, states = outcome(tmp_path / "undisturbed")
+    assert [line["epoch"] for line in lines] == list(range(1, NUM_EPOCHS + 1))
+    again = outcome(tmp_path / "killed")
+    assert again[0] == lines
+    assert again[1] == result
+    assert jax.tree.all(jax.tree.map(np.array_equal, again[2], scores))
+    assert jax.tree.structure(again[3]) == jax.tree.structure(states)
+    assert jax.tree.all(jax.tree.map(np.array_equal, again[3], states))
