@@ -20,6 +20,14 @@ from relabel_jax.views import SPLITS
 
 INDEX_NAME = "clips.parquet"
 ONTOLOGY_NAME = "ontology.json"
+# The columns of the index that are read here.
+_INDEX = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("ol", pa.list_(pa.int16()), nullable=False),
+    ]
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +52,14 @@ class DataSet:
 
     @functools.cached_property
     def _records(self) -> ArrayRecordDataSource:
-        return ArrayRecordDataSource([str(shard) for shard in _shards(self.path)])
+        shards = [str(shard) for shard in _shards(self.path)]
+        try:
+            return ArrayRecordDataSource(shards)
+        except (OSError, RuntimeError) as error:
+            what = str(error).splitlines()[0]
+            raise InputError(
+                f"{self.path}: cannot open the shards ({what}); build the data set again"
+            ) from error
 
     def read_waveforms(self, rows: np.ndarray) -> np.ndarray:
         """int16[rows, 80000]: the waveforms of these rows, in their order.
@@ -79,16 +94,33 @@ def open_data_set(path: str | pathlib.Path) -> DataSet:
         )
     ontology = Ontology.from_json(path / ONTOLOGY_NAME)
     try:
-        index = pq.read_table(path / INDEX_NAME, columns=["clip_id", "split", "ol"])
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise InputError(f"{path / INDEX_NAME}: cannot read the clip index: {error}") from error
+        index = pq.read_table(path / INDEX_NAME, columns=_INDEX.names).cast(_INDEX)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        what = str(error).splitlines()[0]
+        raise InputError(
+            f"{path / INDEX_NAME}: cannot read the clip index ({what}); build the data set again"
+        ) from error
     clip_ids = np.asarray(index["clip_id"]).astype(str)
+    for split in index["split"].unique().to_pylist():
+        if split not in SPLITS:
+            raise InputError(
+                f"{path / INDEX_NAME}: has the split {split!r}, expected {', '.join(SPLITS)}; "
+                "build the data set again"
+            )
     clip_splits = np.asarray(pc.index_in(index["split"], pa.array(SPLITS))).astype(np.int8)
     numbers = index["ol"].combine_chunks()
     counts = np.asarray(pc.list_value_length(numbers))
     flat = np.asarray(numbers.flatten())
+    clips = np.repeat(np.arange(len(clip_ids)), counts)
+    outside = np.flatnonzero(~((flat >= 0) & (flat < len(ontology))))
+    if len(outside):
+        raise InputError(
+            f"{path / INDEX_NAME}: clip {str(clip_ids[clips[outside[0]]])!r} has the class number "
+            f"{flat[outside[0]]} but {ONTOLOGY_NAME} has {len(ontology)} classes; build the data "
+            "set again"
+        )
     labels = np.zeros((len(clip_ids), len(ontology)), bool)
-    labels[np.repeat(np.arange(len(clip_ids)), counts), flat] = True
+    labels[clips, flat] = True
 
     digest = hashlib.blake2b(digest_size=16)
     for part in (ontology.text.encode(), "\n".join(clip_ids).encode(), clip_splits, counts, flat):
@@ -114,11 +146,12 @@ def _shards(path: pathlib.Path) -> list[pathlib.Path]:
     """All shard files in the index's order: by split, then by number.
 
     Raises:
-      InputError: a shard is missing.
+      InputError: a shard is missing, or all are.
     """
     shards = []
     for split in SPLITS:
-        found = sorted(path.glob(f"*-{split}.array_record-*-of-*"))
+        # Not what a copying program left beside them, such as `.NAME.x8Tq` or `NAME.part`.
+        found = sorted(path.glob(f"[!.]*-{split}.array_record-?????-of-?????"))
         counts = {re.sub(r".*-of-", "", shard.name) for shard in found}
         if found and {len(found)} != {int(count) for count in counts}:
             raise InputError(
@@ -126,4 +159,6 @@ def _shards(path: pathlib.Path) -> list[pathlib.Path]:
                 f"{' or '.join(counts)}; build the data set again"
             )
         shards += found
+    if not shards:
+        raise InputError(f"{path}: has an index but no shards; build the data set again")
     return shards

@@ -1,0 +1,107 @@
+"""Imports point one way, JAX stays above the data, and nothing needs TensorFlow."""
+
+import ast
+import graphlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+# A part imports only what stands before it (design.md, section 3).
+ORDER = (
+    *("errors", "files", "ontology", "labelings", "views", "records", "data_set", "pipeline"),
+    *("model", "config", "train", "transfer", "run", "grid", "main"),
+)
+WITHOUT_JAX = ORDER[: ORDER.index("model")]
+
+
+def module_name(path: pathlib.Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    module_name(path): path
+    for package in ("relabel_jax", "data_prep")
+    for path in sorted((REPOSITORY / package).rglob("*.py"))
+}
+
+
+def imports(module: str) -> set[str]:
+    """What a module imports, wherever in the file; of our own packages the modules."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            assert node.module
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in MODULES else node.module)
+    return found
+
+
+def part(module: str) -> str:
+    return module.split(".")[1]
+
+
+OURS = [module for module in MODULES if module.startswith("relabel_jax.")]
+
+
+def test_the_parser_sees_imports():
+    assert imports("relabel_jax.grid") >= {"relabel_jax.run", "ml_collections", "pathlib"}
+    assert "relabel_jax.model.toom_cook" in imports("relabel_jax.model.convolution")
+    assert "relabel_jax.grid" in imports("relabel_jax.main")
+
+
+def test_every_part_has_its_place():
+    assert {part(module) for module in OURS} == set(ORDER)
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_imports_point_one_way(module):
+    for imported in imports(module):
+        assert imported.split(".")[0] != "data_prep"
+        if imported.startswith("relabel_jax.") and part(imported) != part(module):
+            assert ORDER.index(part(imported)) < ORDER.index(part(module)), imported
+
+
+def test_there_is_no_circle():
+    graph = {module: imports(module) & MODULES.keys() for module in MODULES}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_imports_tensorflow_or_torch(module):
+    assert not {name.split(".")[0] for name in imports(module)} & {"tensorflow", "torch", "keras"}
+
+
+@pytest.mark.parametrize("name", WITHOUT_JAX)
+def test_no_jax_below_the_model(name):
+    names = {imported.split(".")[0] for imported in imports(f"relabel_jax.{name}")}
+    assert not names & {"jax", "jaxlib", "flax", "optax", "orbax"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    run = subprocess.run(
+        [sys.executable, "-c", f"{statement}; import sys; print(*sys.modules)"],
+        **{"cwd": REPOSITORY, "capture_output": True, "text": True, "check": True},
+    )
+    return set(run.stdout.split())
+
+
+def test_jax_is_not_loaded_below_the_pipeline():
+    """Grain, which the pipeline is made of, loads JAX itself."""
+    names = [name for name in WITHOUT_JAX if name != "pipeline"]
+    loaded = loaded_by("import " + ", ".join(f"relabel_jax.{name}" for name in names))
+    assert {f"relabel_jax.{name}" for name in names} <= loaded
+    assert not loaded & {"jax", "jaxlib", "flax", "grain", "tensorflow", "torch"}
+
+
+def test_tensorflow_is_not_loaded():
+    loaded = loaded_by("import relabel_jax.main, data_prep.build, data_prep.miniature")
+    assert {"relabel_jax.train.loop", "data_prep.shards", "jax"} <= loaded
+    assert not loaded & {"tensorflow", "torch", "keras"}

@@ -1,0 +1,216 @@
+"""The train step against NumPy: the loss, Adam with Keras's constants, and chunks of steps."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relabel_jax.model.network import FeatureNetwork
+from relabel_jax.train.loop import predict
+from relabel_jax.train.step import (
+    Recipe,
+    init_state,
+    masked_mean_squared_error,
+    predict_chunk,
+    train_chunk,
+    train_step,
+)
+
+CLASSES = 5
+NETWORK = FeatureNetwork(CLASSES, hidden_units=6)
+
+
+def tiny(chunk, batch, features=3, seed=0):
+    """(variables, inputs, labels, masked) for NETWORK."""
+    rng = np.random.default_rng([chunk, batch, seed])
+    inputs = rng.normal(size=(chunk, batch, features)).astype(np.float32)
+    labels, masked = (rng.random((chunk, batch, CLASSES)) < p for p in (0.4, 0.3))
+    init = jax.jit(functools.partial(NETWORK.init, train=False))
+    return jax.device_get(init(jax.random.key(seed), inputs[0])), inputs, labels, masked
+
+
+def assert_close(got, expected, rtol=0.0, atol=0.0):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), got, expected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.3, 1.0]))
+def test_loss_is_the_mean_over_what_is_not_masked(seed, share_masked):
+    rng = np.random.default_rng(seed)
+    scores = rng.random((4, 3)).astype(np.float32)
+    labels, masked = rng.random((4, 3)) < 0.5, rng.random((4, 3)) < share_masked
+    squares = [
+        (float(scores[i, c]) - float(labels[i, c])) ** 2
+        for i in range(4)
+        for c in range(3)
+        if not masked[i, c]
+    ]
+    loss = masked_mean_squared_error(jnp.asarray(scores), jnp.asarray(labels), jnp.asarray(masked))
+    assert loss.shape == ()
+    assert loss.dtype == np.float32
+    assert float(loss) == pytest.approx(sum(squares) / len(squares) if squares else 0, rel=1e-5)
+
+
+def test_loss_and_gradient_are_zero_where_everything_is_masked():
+    scores = jnp.full((4, 3), 0.3)
+    value, gradient = jax.value_and_grad(masked_mean_squared_error)(
+        scores, np.ones((4, 3), bool), np.ones((4, 3), bool)
+    )
+    assert float(value) == 0
+    assert (np.asarray(gradient) == 0).all()
+
+
+def test_a_step_on_a_batch_that_is_all_masked_changes_no_parameter():
+    variables, inputs, labels, masked = tiny(1, 8)
+    recipe = Recipe(0.1, 0.5, 1)
+    step = jax.jit(train_step, static_argnums=(0, 1))
+    state = step(
+        NETWORK, recipe, init_state(variables, recipe), inputs[0], labels[0], masked[0] | True
+    )
+    assert_close(state.params, variables["params"])
+    assert float(state.loss_sum) == 0
+
+
+def test_learning_rate_is_constant_in_an_epoch_and_times_0_987_after_it():
+    recipe = Recipe(0.001, 0.987, 7)
+    rates = [float(recipe.schedule(step)) for step in range(7 * 100)]
+    expected = [0.001 * 0.987**epoch for epoch in range(100) for _ in range(7)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    for epoch in range(100):
+        assert len(set(rates[7 * epoch : 7 * epoch + 7])) == 1
+    # Also where the steps of 100 epochs of all of AudioSet are counted: 2,084,320 / 24 an epoch.
+    large = Recipe(0.001, 0.987, 86_846)
+    for step in (86_846 * 99 - 1, 86_846 * 99, 86_846 * 100 - 1):
+        assert float(large.schedule(jnp.int32(step))) == pytest.approx(
+            0.001 * 0.987 ** (step // 86_846), rel=1e-5
+        )
+
+
+class Linear(nn.Module):
+    """One sigmoid layer whose gradient is written by hand below; a statistic to carry along."""
+
+    @nn.compact
+    def __call__(self, inputs, train):
+        calls = self.variable("batch_stats", "calls", lambda: jnp.zeros(()))
+        if train:
+            calls.value += 1
+        return nn.sigmoid(nn.Dense(CLASSES)(inputs))
+
+
+def test_adam_with_keras_constants():
+    """Adam as Kingma and Ba have it (algorithm 1), epsilon 1e-7, the rate by epochs of 2 steps."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(7, 4, 3)).astype(np.float32)
+    labels, masked = (rng.random((7, 4, CLASSES)) < p for p in (0.4, 0.3))
+    masked[:, :, 1] = True  # its gradient is 0, and 0 / (0 + epsilon) moves nothing
+    inputs[:, :, 2] *= 1e-6  # small gradients: here epsilon decides
+    variables = Linear().init(jax.random.key(1), inputs[0], train=False)
+    recipe = Recipe(0.01, 0.9, 2)
+    state = init_state(variables, recipe)
+    step = jax.jit(train_step, static_argnums=(0, 1))
+
+    dense = variables["params"]["Dense_0"]
+    params = [np.asarray(dense[name], np.float64) for name in ("kernel", "bias")]
+    first = [np.zeros_like(p) for p in params]
+    second = [np.zeros_like(p) for p in params]
+    loss_sum = 0.0
+    for t in range(7):
+        x, kept = inputs[t].astype(np.float64), ~masked[t]
+        scores = 1 / (1 + np.exp(-(x @ params[0] + params[1])))
+        errors = np.where(kept, scores - labels[t], 0)
+        loss_sum += (errors**2).sum() / kept.sum()
+        slope = 2 * errors / kept.sum() * scores * (1 - scores)
+        for i, gradient in enumerate((x.T @ slope, slope.sum(axis=0))):
+            first[i] = 0.9 * first[i] + 0.1 * gradient
+            second[i] = 0.999 * second[i] + 0.001 * gradient**2
+            corrected = np.sqrt(second[i] / (1 - 0.999 ** (t + 1)))
+            rate = 0.01 * 0.9 ** (t // 2)
+            params[i] -= rate * first[i] / (1 - 0.9 ** (t + 1)) / (corrected + 1e-7)
+        state = step(Linear(), recipe, state, inputs[t], labels[t], masked[t])
+        got = state.params["Dense_0"]
+        np.testing.assert_allclose(got["kernel"], params[0], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(got["bias"], params[1], rtol=1e-4, atol=1e-6)
+    assert int(state.step) == 7
+    assert float(state.batch_stats["calls"]) == 7
+    assert float(state.loss_sum) == pytest.approx(loss_sum, rel=1e-5)
+    # The test would see another epsilon: with 1e-8 the third input's weights move further.
+    moved = np.abs(params[0][2] - np.asarray(dense["kernel"][2]))[[0, 2, 3, 4]]
+    assert (moved < 0.5 * np.abs(params[0][0] - np.asarray(dense["kernel"][0]))[[0, 2, 3, 4]]).all()
+
+
+def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
+    variables, inputs, labels, masked = tiny(5, 8)
+    recipe = Recipe(0.01, 0.9, 3)
+    step = jax.jit(train_step, static_argnums=(0, 1))
+    one_by_one = [init_state(variables, recipe)]
+    for i in range(5):
+        one_by_one.append(step(NETWORK, recipe, one_by_one[-1], inputs[i], labels[i], masked[i]))
+
+    train_chunk.clear_cache()
+    for num_steps in (5, 0, 1, 3):
+        # A chunk takes its state's buffers: each gets its own.
+        state = jax.tree.map(jnp.array, init_state(variables, recipe))
+        got = train_chunk(NETWORK, recipe, state, inputs, labels, masked, num_steps)
+        assert int(got.step) == num_steps
+        assert_close(got, one_by_one[num_steps], rtol=1e-5, atol=1e-6)
+    assert train_chunk._cache_size() == 1
+
+
+def test_how_steps_are_cut_into_chunks_changes_no_bit():
+    variables, inputs, labels, masked = tiny(6, 8)
+    recipe = Recipe(0.01, 0.9, 3)
+
+    def train(*sizes):
+        state, at = jax.tree.map(jnp.array, init_state(variables, recipe)), 0
+        for size in sizes:
+            rows = [np.roll(array, -at, axis=0) for array in (inputs, labels, masked)]
+            state = train_chunk(NETWORK, recipe, state, *rows, size)
+            at += size
+        return state
+
+    assert_close(train(6), train(1, 3, 2))
+
+
+def test_the_steps_after_num_steps_see_nothing():
+    variables, inputs, labels, masked = tiny(4, 8)
+    recipe = Recipe(0.01, 0.9, 3)
+
+    def train(inputs):
+        state = jax.tree.map(jnp.array, init_state(variables, recipe))
+        return train_chunk(NETWORK, recipe, state, inputs, labels, masked, 2)
+
+    other = inputs.copy()
+    other[2:] = np.nan
+    assert_close(train(inputs), train(other))
+
+
+def test_predict_chunk_computes_the_first_batches_alone():
+    variables, inputs, _, _ = tiny(4, 8)
+    inputs[2:] = np.nan
+    expected = np.stack([NETWORK.apply(variables, batch, train=False) for batch in inputs[:2]])
+    predict_chunk.clear_cache()
+    for num_batches in (2, 1, 0):
+        scores = predict_chunk(NETWORK, "__call__", variables, inputs, num_batches)
+        assert scores.shape == (4, 8, CLASSES)
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores[:num_batches], expected[:num_batches], atol=1e-6)
+        assert (np.asarray(scores[num_batches:]) == 0).all()
+    assert predict_chunk._cache_size() == 1
+
+
+@pytest.mark.parametrize("num_clips", [1, 7, 8, 9, 23, 24, 25, 60])
+def test_predict_gives_every_clip_once_in_order(num_clips):
+    """Batches of 8, chunks of 3 of them: the last batch and the last chunk may be partial."""
+    variables, inputs, _, _ = tiny(1, 60)
+    rows = inputs[0, :num_clips]
+    scores = predict(
+        NETWORK, variables, lambda clips: rows[clips], num_clips, batch_size=8, batches_per_call=3
+    )
+    assert scores.shape == (num_clips, CLASSES)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, NETWORK.apply(variables, rows, train=False), atol=1e-6)
