@@ -1,6 +1,8 @@
 """Checkpoints of a run by Orbax: the latest epoch, to go on from, and the best, to use."""
 
 import pathlib
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -61,13 +63,32 @@ class Checkpoints:
         return self._read(epoch, None)
 
     def _read(self, epoch: int, abstract: Any) -> Any:
+        hook = sys.unraisablehook
+        sys.unraisablehook = _silence_abandoned_reads(hook)
         try:
-            return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
+            state = self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # tensorstore, JSON and file errors of many kinds
+            reason = f"{error}\n".splitlines()[0].partition(" [tensorstore_spec")[0]
             raise InputError(
                 f"{self._path / str(epoch)}: cannot restore this checkpoint; it is damaged or of "
-                f"another network ({str(error).splitlines()[0]}); train it again in a new --workdir"
+                f"another network ({reason}); train it again in a new --workdir"
             ) from error
+        sys.unraisablehook = hook
+        return state
+
+
+def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A hook that leaves out what Orbax's own haste causes.
+
+    It gives up at the first error and closes its event loop. Every other read then raises, now or
+    later, in a thread of tensorstore where nobody can catch it.
+    """
+
+    def without_closed_loops(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    return without_closed_loops
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
