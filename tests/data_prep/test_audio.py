@@ -10,7 +10,8 @@ import pytest
 import scipy.signal
 import soundfile
 
-from data_prep.audio import Rejected, read_waveform, to_int16
+from data_prep.audio import read_waveform, to_int16
+from data_prep.rejected import Rejected
 from relabel_jax.records import WAVEFORM_SAMPLES
 
 
