@@ -16,12 +16,13 @@ X.flac, or X.wav in two subfolders, the first extension in `EXTENSIONS`, and of 
 sorts first; files with many recordings come after these.
 """
 
+import contextlib
 import glob
 import itertools
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -192,22 +193,24 @@ def label_by_source(
         return sorted({known[label] for label in entry.labels})
 
     num_repeated = 0
-    for entry in _entries([path for _, path in _files(audio)[1]], with_labels=True):
-        if entry.clip_id in seen:
-            num_repeated += 1
-            continue
-        if entry.clip_id:
-            seen.add(entry.clip_id)
-        numbers: list[int] = []
-        recording = entry.recording
-        if isinstance(recording, Recording):
-            try:
-                numbers = class_numbers(entry)
-            except Rejected as error:
-                recording = error
-        clip_ids.append(entry.clip_id)
-        labels.append(numbers)
-        recordings.append(recording)
+    paths = [path for _, path in _files(audio)[1]]
+    with contextlib.closing(_entries(paths, with_labels=True)) as entries:
+        for entry in entries:
+            if entry.clip_id in seen:
+                num_repeated += 1
+                continue
+            if entry.clip_id:
+                seen.add(entry.clip_id)
+            numbers: list[int] = []
+            recording = entry.recording
+            if isinstance(recording, Recording):
+                try:
+                    numbers = class_numbers(entry)
+                except Rejected as error:
+                    recording = error
+            clip_ids.append(entry.clip_id)
+            labels.append(numbers)
+            recordings.append(recording)
     if not any(labels):
         why = next((f": {each}" for each in recordings if isinstance(each, Rejected)), "")
         raise InputError(
@@ -302,13 +305,14 @@ def _list_recordings(audio: _Path) -> tuple[dict[str, Recording], list[str]]:
     return {stem: recording for stem, (_, recording) in best.items()}, damaged
 
 
-def _entries(paths: Sequence[str], *, with_labels: bool) -> Iterator[Entry]:
+def _entries(paths: Sequence[str], *, with_labels: bool) -> Generator[Entry, None, None]:
     """What lies in files with many recordings; a damaged file's last entry says so."""
-    for path in tqdm.tqdm(paths, desc="listing", unit="file", disable=not paths):
-        try:
-            yield from sources.open_source(path).entries(with_labels)
-        except Rejected as error:
-            yield Entry("", "", error)
+    with tqdm.tqdm(paths, desc="listing", unit="file", disable=not paths) as bar:
+        for path in bar:
+            try:
+                yield from sources.open_source(path).entries(with_labels)
+            except Rejected as error:
+                yield Entry("", "", error)
 
 
 def _files(audio: _Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:

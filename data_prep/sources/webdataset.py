@@ -8,12 +8,14 @@ a mid, a display name or a class number; one string may hold several mids with c
 between them. `KEY.cls` holds one label.
 """
 
+import contextlib
 import json
 import os
 import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,74 +31,84 @@ _MIDS = re.compile(r"(/[mgt]/\w+)(\s*[,;]\s*/[mgt]/\w+)*")
 class TarSource:
     def __init__(self, path: str):
         self._path = path
-        try:
-            self._file = open(path, "rb")  # noqa: SIM115 (open as long as this)
-            self._size = os.fstat(self._file.fileno()).st_size
-            self._tar = tarfile.TarFile(fileobj=self._file, errors="surrogateescape")
-        except (OSError, tarfile.TarError) as error:
-            raise Rejected("unreadable", f"{path}: not a tar, or damaged: {error}") from error
 
     def entries(self, with_labels: bool) -> Iterator[Entry]:
         entries: dict[str, Entry] = {}  # by key, the first of several formats
         labels: dict[str, Sequence[str | int] | Rejected] = {}
-        damage = ""
+        damage: Rejected | None = None
         try:
-            while (info := self._tar.next()) is not None:
-                self._tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
-                key, extension = os.path.splitext(info.name)
-                extension = extension.lower()
-                if not info.isreg() or info.issparse() or not posixpath.basename(key):
-                    continue
-                if extension in EXTENSIONS and key not in entries:
-                    name = _text(posixpath.basename(key))
-                    recording = Recording(self._path, f"{info.offset}:{_text(info.name)}")
-                    entries[key] = Entry(name, name, recording)
-                elif with_labels and extension in _LABELS and key not in labels:
-                    labels[key] = self._read_labels(info, extension)
-            self._file.seek(self._tar.offset)
-            if self._file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("no end of archive where it should be")
+            with self._open() as tar:
+                while (info := tar.next()) is not None:
+                    tar.members.clear()  # it would keep all of them
+                    key, extension = os.path.splitext(info.name)
+                    extension = extension.lower()
+                    if not info.isreg() or info.issparse() or not posixpath.basename(key):
+                        continue
+                    if extension in EXTENSIONS and key not in entries:
+                        name = _text(posixpath.basename(key))
+                        recording = Recording(self._path, f"{info.offset}:{_text(info.name)}")
+                        entries[key] = Entry(name, name, recording)
+                    elif with_labels and extension in _LABELS and key not in labels:
+                        labels[key] = self._read_labels(tar, info, extension)
+                # tarfile takes a damaged header for the end.
+                tar.fileobj.seek(tar.offset)
+                if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("no end of archive where it should be")
         except (OSError, tarfile.TarError) as error:
-            damage = f"{self._path}: damaged after {len(entries)} recordings: {error}"
+            damage = Rejected(
+                "unreadable", f"{self._path}: damaged after {len(entries)} recordings: {error}"
+            )
         for key, entry in entries.items():
             yield Entry(entry.name, entry.clip_id, entry.recording, labels.get(key, ()))
         if damage:
-            raise Rejected("unreadable", damage)
+            raise damage
 
     def read(self, member: str) -> tuple[np.ndarray, int]:
         offset, name = member.split(":", 1)
         try:
-            self._file.seek(int(offset))
-            info = self._tar.tarinfo.fromtarfile(self._tar)
-        except (OSError, tarfile.TarError):
-            info = None
-        if info is None or _text(info.name) != name or not info.isreg():
-            raise Rejected("changed", "another member lies there since the plan was made")
-        if info.offset_data + info.size > self._size:
-            raise Rejected("unreadable", "the tar ends in the middle of it")
-        content = self._tar.extractfile(info)
-        assert content is not None
-        with content:
-            return decode(content)
+            with self._open() as tar:
+                try:
+                    tar.fileobj.seek(int(offset))
+                    info = tar.tarinfo.fromtarfile(tar)
+                except tarfile.HeaderError:
+                    info = None
+                if info is None or _text(info.name) != name or not info.isreg():
+                    raise Rejected("changed", "another member lies there since the plan was made")
+                if info.offset_data + info.size > os.fstat(tar.fileobj.fileno()).st_size:
+                    raise Rejected("unreadable", "the tar ends in the middle of it")
+                with tar.extractfile(info) as content:
+                    return decode(content)
+        except (OSError, tarfile.TarError) as error:
+            raise Rejected("unreadable", str(error)) from error
 
-    def _read_labels(self, info: tarfile.TarInfo, extension: str) -> Sequence[str | int] | Rejected:
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:  # tarfile.TarFile, of which the type stubs know too little
+        with (
+            open(self._path, "rb") as file,
+            # Not tarfile.open: a compressed tar cannot be read in the middle.
+            tarfile.TarFile(fileobj=file, errors="surrogateescape") as tar,
+        ):
+            yield tar
+
+    def _read_labels(
+        self, tar: Any, info: tarfile.TarInfo, extension: str
+    ) -> Sequence[str | int] | Rejected:
+        where = f"{self._path}: {_text(info.name)}"
         if info.size > _MAX_LABEL_BYTES:
-            return Rejected("bad_labels", f"{self._path}: {_text(info.name)} is too long")
-        content = self._tar.extractfile(info)
-        assert content is not None
+            return Rejected("bad_labels", f"{where} is too long")
         try:
-            text = content.read().decode("utf-8-sig").strip()
-            found = json.loads(text) if extension == ".json" or text.isdigit() else text
+            text = tar.extractfile(info).read().decode("utf-8-sig").strip()
+            found = json.loads(text) if extension == ".json" or text.isdecimal() else text
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            return Rejected("bad_labels", f"{self._path}: {_text(info.name)}: {error}")
+            return Rejected("bad_labels", f"{where}: {error}")
         if isinstance(found, dict):
             found = found.get("labels", found.get("label", []))
         if isinstance(found, str):
             found = re.split(r"\s*[,;]\s*", found) if _MIDS.fullmatch(found) else [found]
-        if isinstance(found, int):
+        if type(found) is int:
             found = [found]
         if not isinstance(found, list) or not {type(each) for each in found} <= {str, int}:
-            return Rejected("bad_labels", f"{self._path}: {_text(info.name)} is no list of labels")
+            return Rejected("bad_labels", f"{where} is no list of labels")
         return found
 
 
