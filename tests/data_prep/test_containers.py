@@ -210,6 +210,16 @@ def test_a_file_that_names_another_does_not_open_it(tmp_path, name, text):
     assert rejected(tmp_path / name).reason == "unreadable"
 
 
+def test_first_bytes_open_no_other_format(tmp_path):
+    """FFmpeg finds some formats anywhere in a file, play lists of DASH among them."""
+    encode(str(tmp_path / "x.ts"), ("ts", "mpegts", "aac"), [tone(440, 48_000)], 48_000)
+    path = tmp_path / "x.wma"
+    path.write_bytes(b"\x30\x26\xb2\x75" + (tmp_path / "x.ts").read_bytes())
+    with av.open(io.BytesIO(path.read_bytes())) as container:
+        assert container.format.name == "mpegts"
+    assert rejected(path).reason == "unreadable"
+
+
 def test_a_quicktime_reference_is_not_followed(tmp_path):
     """A `dref` entry in an MP4 can say that the samples lie in another file."""
     encode(str(tmp_path / "secret.m4a"), FORMS[0], [tone(440, 48_000, 1)], 48_000)
