@@ -107,13 +107,14 @@ def decode(file: str | IO[bytes]) -> tuple[np.ndarray, int]:
         with _Stream(os.fsencode(file) if isinstance(file, str) else file) as stream:
             block = max(1, _BLOCK_SAMPLES // stream.channels)
             wanted = READ_S * stream.samplerate
-            pieces = [np.zeros(0, np.float32)]
+            pieces: list[np.ndarray] = []
             while wanted:
-                frames = stream.read(min(block, wanted), dtype="float32", always_2d=True)
-                if not len(frames):
-                    break
+                asked = min(block, wanted)
+                frames = stream.read(asked, dtype="float32", always_2d=True)
                 pieces.append(frames.mean(axis=1))
-                wanted -= len(frames)
+                wanted -= asked
+                if len(frames) < asked:
+                    break
             return np.concatenate(pieces), stream.samplerate
     except soundfile.LibsndfileError as error:
         if error.code not in _NOT_RECOGNISED:

@@ -68,7 +68,8 @@ class Entry:
 class Source(Protocol):
     """A file that holds many recordings.
 
-    Opening it raises `Rejected` if it is damaged, `InputError` if it is something else.
+    `__init__` and `entries` raise `Rejected` where the file is damaged and `InputError` where it is
+    of another form, or its library is not installed.
     """
 
     def __init__(self, path: str): ...

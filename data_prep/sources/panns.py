@@ -19,6 +19,8 @@ _ROWS_PER_READ = 4096
 
 
 class HDF5Source:
+    """An HDF5 file. `data_prep.sources.Source` says what its methods do."""
+
     def __init__(self, path: str):
         try:
             import h5py

@@ -9,6 +9,7 @@ between them. `KEY.cls` holds one label.
 """
 
 import contextlib
+import io
 import json
 import os
 import posixpath
@@ -25,10 +26,13 @@ from data_prep.sources import Entry, Recording
 
 _LABELS = (".json", ".cls")
 _MAX_LABEL_BYTES = 1 << 20
+_MAX_BYTES_IN_MEMORY = 1 << 26
 _MIDS = re.compile(r"(/[mgt]/\w+)(\s*[,;]\s*/[mgt]/\w+)*")
 
 
 class TarSource:
+    """A tar, opened for each reading. `data_prep.sources.Source` says what its methods do."""
+
     def __init__(self, path: str):
         self._path = path
 
@@ -77,7 +81,9 @@ class TarSource:
                 if info.offset_data + info.size > os.fstat(tar.fileobj.fileno()).st_size:
                     raise Rejected("unreadable", "the tar ends in the middle of it")
                 with tar.extractfile(info) as content:
-                    return decode(content)
+                    # From memory the decoder takes an eighth less time.
+                    is_small = info.size <= _MAX_BYTES_IN_MEMORY
+                    return decode(io.BytesIO(content.read()) if is_small else content)
         except (OSError, tarfile.TarError) as error:
             raise Rejected("unreadable", str(error)) from error
 

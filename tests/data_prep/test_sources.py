@@ -728,8 +728,10 @@ def test_member_names_in_every_form_of_tar(inputs, tmp_path, name, form):
         np.testing.assert_array_equal(waveform, inputs.expected("tar", inputs.ids[0]))
 
 
-def test_real_recordings_read_alike_from_a_tar(realaudio_dir, tmp_path):
-    """Every format of the real recordings: by an open file as by its path."""
+@pytest.mark.parametrize("max_bytes", [0, 1 << 26])
+def test_real_recordings_read_alike_from_a_tar(realaudio_dir, tmp_path, monkeypatch, max_bytes):
+    """Every format of the real recordings: by an open file, in memory or not, as by its path."""
+    monkeypatch.setattr("data_prep.sources.webdataset._MAX_BYTES_IN_MEMORY", max_bytes)
     with open(realaudio_dir / "clips_detail.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     chosen = {
