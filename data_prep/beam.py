@@ -5,6 +5,8 @@ pipeline is a few numbers. The plan, the recordings and the data set must be on 
 all machines see under the same paths.
 """
 
+import contextlib
+import io
 import os
 import pathlib
 import re
@@ -37,15 +39,14 @@ def write_shards(
       clip_timeout_s: a clip that takes longer is rejected (`timeout`).
 
     Raises:
-      InputError: the runner does not exist, the pipeline fails, or leaves tasks undone.
+      InputError: the runner or an option does not exist, the pipeline fails, or leaves tasks undone.
     """
+    parsed = _parsed([*shlex.split(options), f"--runner={runner}"])
     is_done = threading.Event()
     looker = threading.Thread(target=_show_progress, args=(plan, pending, runner, is_done))
     looker.start()
     try:
-        pipeline = apache_beam.Pipeline(
-            options=PipelineOptions([*shlex.split(options), f"--runner={runner}"])
-        )
+        pipeline = apache_beam.Pipeline(options=parsed)
         (
             pipeline
             | apache_beam.Create([shard.number for shard in pending])
@@ -90,6 +91,18 @@ class _WriteShard(apache_beam.DoFn):
         self._workers.__exit__()
 
 
+def _parsed(flags: Sequence[str]) -> PipelineOptions:
+    """Beam parses late, and ends the process when it does not like what it finds."""
+    options = PipelineOptions(list(flags))
+    with contextlib.redirect_stderr(io.StringIO()) as usage:
+        try:
+            options.get_all_options()
+        except SystemExit as error:
+            what = usage.getvalue().strip().rpartition("error: ")[2]
+            raise InputError(f"--beam_options: {what}") from error
+    return options
+
+
 def _show_progress(
     plan: Plan, pending: Sequence[Shard], runner: str, is_done: threading.Event
 ) -> None:
@@ -108,8 +121,7 @@ def _show_progress(
 
 def _gist(error: Exception) -> str:
     """One line of a runner's message, which may be the traceback of another machine."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in reversed(lines):
-        if match := re.search(r"InputError: (.*?)( \[while running.*)?$", line):
-            return match[1]
-    return lines[-1] if lines else type(error).__name__
+    text = re.sub(r" \[while running .*?\]$", "", str(error).strip(), flags=re.DOTALL)
+    lines = [line.strip() for line in text.splitlines()] or [type(error).__name__]
+    ours = [line for line in lines if "InputError: " in line]
+    return ours[-1].partition("InputError: ")[2] if ours else lines[-1]

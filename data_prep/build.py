@@ -56,6 +56,15 @@ from relabel_jax.views import SPLITS, hashed_splits
 
 REJECTS = "rejects.csv"
 INDEX = "clips.parquet"
+INDEX_SCHEMA = pa.schema(
+    {
+        "clip_id": pa.string(),
+        "split": pa.string(),
+        "start_s": pa.float64(),
+        "end_s": pa.float64(),
+        "ol": pa.list_(pa.int16()),
+    }
+)
 METADATA_FOLDER = f"{WORKING_FOLDER}/metadata"
 
 _Path = str | pathlib.Path
@@ -170,7 +179,7 @@ def build(
             )
         elif pending:
             write_shards(plan, pending, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
-        outcomes = [_outcome(plan, shard) for shard in plan.shards]
+        outcomes = plan.outcomes()
         if not is_complete:
             finish(plan, outcomes)
     if is_complete:
@@ -257,12 +266,6 @@ def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | Non
     return clip_splits
 
 
-def _outcome(plan: Plan, shard: Shard) -> Outcome:
-    outcome = plan.outcome(shard)
-    assert outcome is not None, shard
-    return outcome
-
-
 def write_shards(
     plan: Plan, pending: Sequence[Shard], *, num_workers: int | None, clip_timeout_s: float
 ) -> None:
@@ -294,11 +297,7 @@ def finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
                 clips[name][position].as_py() for name in ("row", "clip_id", "path")
             )
             rejects.append((row, clip_id, os.fsdecode(path), reason, detail))
-        index.append(
-            clips.select(["clip_id", "split", "start_s", "end_s", "ol"]).filter(
-                pa.array(is_written)
-            )
-        )
+        index.append(clips.select(INDEX_SCHEMA.names).filter(pa.array(is_written)))
     left_out = plan.without_recording.select(["row", "clip_id", "path", "reason", "detail"])
     rejects += [
         (row, clip_id, os.fsdecode(path), reason, detail)
@@ -436,8 +435,8 @@ results in DATA: TFDS data set (ArrayRecord shards), ontology.json, clips.parque
     add(
         "--runner",
         metavar="RUNNER",
-        help="a Beam runner (DirectRunner, DataflowRunner, FlinkRunner, SparkRunner, ...) to do the "
-        "work instead of processes on this machine; needs relabel-jax[beam]",
+        help="a Beam runner (DirectRunner, DataflowRunner, FlinkRunner, SparkRunner, ...) to do "
+        "the work instead of processes on this machine; needs relabel-jax[beam]",
     )
     add(
         "--beam_options",

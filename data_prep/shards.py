@@ -147,6 +147,12 @@ class Plan:
             return None
         return outcome if size == outcome.num_bytes else None
 
+    def outcomes(self) -> list[Outcome]:
+        """What all tasks left; they must be done."""
+        outcomes = [self.outcome(shard) for shard in self.shards]
+        assert None not in outcomes
+        return [outcome for outcome in outcomes if outcome is not None]
+
 
 def write_plan(
     data_dir: pathlib.Path,
