@@ -39,7 +39,7 @@ def write_shards(
       clip_timeout_s: a clip that takes longer is rejected (`timeout`).
 
     Raises:
-      InputError: the runner or an option does not exist, the pipeline fails, or leaves tasks undone.
+      InputError: runner or option do not exist, or the pipeline fails or leaves tasks undone.
     """
     parsed = _parsed([*shlex.split(options), f"--runner={runner}"])
     is_done = threading.Event()

@@ -87,7 +87,7 @@ def find_by_list(
       InputError: the CSV cannot be read, lacks a column, or has a clip twice.
     """
     paths = read_columns(list_path, "path")
-    folders = [str(pathlib.Path(list_path).absolute().parent)]
+    folders = [os.path.dirname(os.path.abspath(list_path))]
     if audio_dir is not None:
         folders.insert(0, os.path.abspath(audio_dir))
 

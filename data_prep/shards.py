@@ -246,7 +246,8 @@ def write_shard(
     durations_s: list[float] = []
     try:
         with complete_file(plan.data_dir / shard.name) as temporary:
-            writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1")
+            # zstd's level 1: as small as by the default, 3, in half the time.
+            writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1,zstd:1")
             for position, (clip_id, recording) in enumerate(
                 zip(clips["clip_id"].to_pylist(), clips["path"].to_pylist(), strict=True)
             ):
