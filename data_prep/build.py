@@ -55,7 +55,7 @@ from data_prep.shards import (
     write_plan,
 )
 from data_prep.sources import Recording
-from data_prep.workers import write_shards
+from data_prep.workers import CLIP_TIMEOUT_S, Workers
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.ontology import Ontology
@@ -64,6 +64,16 @@ from relabel_jax.views import SPLITS, hashed_splits
 
 REJECTS = "rejects.csv"
 INDEX = "clips.parquet"
+INDEX_SCHEMA = pa.schema(
+    {
+        "clip_id": pa.string(),
+        "split": pa.string(),
+        "start_s": pa.float64(),
+        "end_s": pa.float64(),
+        "ol": pa.list_(pa.int16()),
+    }
+)
+METADATA_FOLDER = f"{WORKING_FOLDER}/metadata"
 
 _Path = str | pathlib.Path
 
@@ -80,6 +90,9 @@ def build(
     num_workers: int | None = None,
     clips_per_shard: int = 256,
     split_seed: int = 0,
+    clip_timeout_s: float = CLIP_TIMEOUT_S,
+    runner: str | None = None,
+    beam_options: str = "",
 ) -> None:
     """Builds a data set, or what is still missing of it; tells on stderr what it did.
 
@@ -95,9 +108,13 @@ def build(
       num_workers: processes; by default the number of cores.
       clips_per_shard: the largest number of clips in a shard.
       split_seed: of the hashes that choose a clip's split and its place.
+      clip_timeout_s: a clip that takes longer to read is rejected.
+      runner: a Beam runner to do the work instead of processes here (beam.py).
+      beam_options: its options, as on a command line.
 
     Raises:
-      InputError: an input is wrong, `output_dir` holds something else, nothing can be written.
+      InputError: an input is wrong, `output_dir` holds something else, nothing can be written, a
+        folder is gone.
     """
     began = time.monotonic()
     if audio is None and paths is None:
@@ -107,6 +124,12 @@ def build(
     for flag, value in (("num_workers", num_workers), ("clips_per_shard", clips_per_shard)):
         if value is not None and value < 1:
             raise InputError(f"--{flag}={value}: expected a number of at least 1")
+    if not clip_timeout_s > 0:
+        raise InputError(f"--clip_timeout_s={clip_timeout_s:g}: expected seconds, more than 0")
+    if beam_options and runner is None:
+        raise InputError("--beam_options: only with --runner")
+    if num_workers is not None and runner is not None:
+        raise InputError("--num_workers: not with --runner, whose --beam_options say how many")
     data_dir = pathlib.Path(output_dir).absolute()
     the_ontology = Ontology.from_json(ontology)
     inputs = {
@@ -119,7 +142,7 @@ def build(
         "--clips_per_shard": str(clips_per_shard),
         "--split_seed": str(split_seed),
     }
-    with _working_folder(data_dir):
+    with working_folder(data_dir):
         try:
             plan = Plan.open(data_dir)
         except FileNotFoundError:
@@ -164,13 +187,21 @@ def build(
         pending = [shard for shard in plan.shards if plan.outcome(shard) is None]
         is_complete = not pending and (data_dir / INDEX).exists()
         num_pending = sum(plan.clips(shard).num_rows for shard in pending)
-        if pending:
-            workers = min(num_workers or os.cpu_count() or 1, len(pending))
-            with tqdm.tqdm(total=num_pending, unit="clip", desc=f"{workers} workers") as bar:
-                write_shards(plan, pending, num_workers=workers, on_clips=bar.update)
-        outcomes = [_outcome(plan, shard) for shard in plan.shards]
+        if pending and runner is not None:
+            try:
+                from data_prep import beam
+            except ImportError as error:
+                raise InputError(
+                    f"--runner={runner} needs Apache Beam ({error}); pip install relabel-jax[beam]"
+                ) from error
+            beam.write_shards(
+                plan, pending, runner=runner, options=beam_options, clip_timeout_s=clip_timeout_s
+            )
+        elif pending:
+            write_shards(plan, pending, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
+        outcomes = plan.outcomes()
         if not is_complete:
-            _finish(plan, outcomes)
+            finish(plan, outcomes)
     if is_complete:
         print(f"{data_dir} is complete already, nothing to do", file=sys.stderr)
     _summarise(plan, outcomes, num_pending, time.monotonic() - began)
@@ -185,16 +216,20 @@ def _digest(path: _Path) -> str:
 
 
 @contextlib.contextmanager
-def _working_folder(data_dir: pathlib.Path) -> Iterator[None]:
-    """Makes the folder ours alone, without what a killed build left behind."""
+def working_folder(data_dir: pathlib.Path) -> Iterator[None]:
+    """Makes the folder ours alone, without what a killed build left behind.
+
+    Raises:
+      InputError: the folder is another's, or an OSError in it: no permission, no space.
+    """
     folder = data_dir / WORKING_FOLDER
-    if (data_dir / INDEX).exists() and not folder.exists():
-        raise InputError(
-            f"{data_dir}: holds a data set that this command did not build; choose another "
-            "--output_dir"
-        )
     with contextlib.ExitStack() as stack:
         try:
+            if (data_dir / INDEX).exists() and not folder.exists():
+                raise InputError(
+                    f"{data_dir}: holds a data set that this command did not build; choose another "
+                    "--output_dir"
+                )
             folder.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context(open(folder / "lock", "w"))
         except OSError as error:
@@ -206,15 +241,22 @@ def _working_folder(data_dir: pathlib.Path) -> Iterator[None]:
                 f"{data_dir}: another build is at work there; wait for it or choose another "
                 "--output_dir"
             ) from error
-        _delete_temporary(data_dir)
         try:
-            yield
-        finally:
             _delete_temporary(data_dir)
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or data_dir}: {error.strerror or error}; mend this and run the "
+                "same command again"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):  # the next one deletes it
+                _delete_temporary(data_dir)
 
 
 def _delete_temporary(data_dir: pathlib.Path) -> None:
     """Deletes what killed processes were writing."""
+    shutil.rmtree(data_dir / METADATA_FOLDER, ignore_errors=True)
     for folder in (data_dir, data_dir / WORKING_FOLDER):
         for left_behind in folder.glob(".*.tmp"):
             left_behind.unlink()
@@ -244,14 +286,25 @@ def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | Non
     return clip_splits
 
 
-def _outcome(plan: Plan, shard: Shard) -> Outcome:
-    outcome = plan.outcome(shard)
-    assert outcome is not None, shard
-    return outcome
+def write_shards(
+    plan: Plan, pending: Sequence[Shard], *, num_workers: int | None, clip_timeout_s: float
+) -> None:
+    """Does the tasks with processes on this machine, by default as many as it has cores."""
+    num_workers = min(num_workers or os.cpu_count() or 1, len(pending))
+    num_clips = sum(plan.clips(shard).num_rows for shard in pending)
+    with (
+        tqdm.tqdm(total=num_clips, unit="clip", desc=f"{num_workers} workers") as bar,
+        Workers(plan, num_workers=num_workers, clip_timeout_s=clip_timeout_s) as workers,
+    ):
+        workers.write_shards(pending, bar.update)
 
 
-def _finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
-    """Writes what describes the shards: rejects, ontology, TFDS's metadata, the index last."""
+def finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
+    """Writes what describes the shards: rejects, ontology, TFDS's metadata, the index last.
+
+    Raises:
+      InputError: it cannot be written, or there is no record at all.
+    """
     data_dir = plan.data_dir
     rejects: list[tuple[int, str, str, str, str]] = []
     index: list[pa.RecordBatch] = []
@@ -265,11 +318,7 @@ def _finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
             )
             source = str(Recording(os.fsdecode(path), member))
             rejects.append((row, clip_id, source, reason, detail))
-        index.append(
-            clips.select(["clip_id", "split", "start_s", "end_s", "ol"]).filter(
-                pa.array(is_written)
-            )
-        )
+        index.append(clips.select(INDEX_SCHEMA.names).filter(pa.array(is_written)))
     left_out = plan.without_recording.select(["row", "clip_id", "path", "reason", "detail"])
     rejects += [
         (row, clip_id, os.fsdecode(path), reason, detail)
@@ -296,8 +345,7 @@ def _finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
 
     # TFDS learns the data set's name and splits from the names of shards beside its metadata. These
     # are written in a folder apart, so that no half of them is ever seen; empty files do there.
-    folder = data_dir / WORKING_FOLDER / "metadata"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = data_dir / METADATA_FOLDER
     folder.mkdir()
     split_infos = []
     for split in SPLITS:
@@ -324,7 +372,6 @@ def _finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
     for name in ("features.json", "dataset_info.json"):
         with complete_file(data_dir / name) as path:
             path.write_bytes((folder / name).read_bytes())
-    shutil.rmtree(folder)
     with complete_file(data_dir / INDEX) as path:
         pq.write_table(pa.Table.from_batches(index).replace_schema_metadata(None), path)
 
@@ -426,6 +473,26 @@ results in DATA: TFDS data set (ArrayRecord shards), ontology.json, clips.parque
         default=0,
         metavar="N",
         help="seed of the hashes that choose a clip's split and place (default: %(default)s)",
+    )
+    add(
+        "--clip_timeout_s",
+        type=float,
+        default=CLIP_TIMEOUT_S,
+        metavar="S",
+        help="a clip that takes longer to read is rejected (default: %(default)g)",
+    )
+    add(
+        "--runner",
+        metavar="RUNNER",
+        help="a Beam runner (DirectRunner, DataflowRunner, FlinkRunner, SparkRunner, ...) to do "
+        "the work instead of processes on this machine; needs relabel-jax[beam]",
+    )
+    add(
+        "--beam_options",
+        default="",
+        metavar="OPTIONS",
+        help="of the runner: --beam_options='--direct_num_workers=8 "
+        "--direct_running_mode=multi_processing'",
     )
     return parser.parse_args(arguments)
 

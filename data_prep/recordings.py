@@ -112,7 +112,7 @@ def find_by_list(
         folder.
     """
     paths = read_columns(list_path, "path")
-    folders = [str(pathlib.Path(list_path).absolute().parent)]
+    folders = [os.path.dirname(os.path.abspath(list_path))]
     if audio_dir is not None:
         if not os.path.isdir(audio_dir):
             raise InputError(f"{audio_dir}: no such folder; with --paths, --audio is one folder")

@@ -2,8 +2,8 @@
 
 `concurrent.futures` cannot say which clip a dead process was at, and leaves its processes behind
 when it is killed itself. Here each worker has a pipe: it says which clip it opens, so that a clip
-that kills its worker (the decoders are C) is known and left out; and without a reader at the
-other end of the pipe it stops.
+that kills its worker or never ends (the decoders are C) is known and left out; and without a reader
+at the other end of the pipe it stops.
 """
 
 import collections
@@ -13,83 +13,105 @@ import multiprocessing.connection
 import os
 import pathlib
 import signal
+import time
 import traceback
 from collections.abc import Callable, Sequence
 
 from data_prep.shards import Outcome, Plan, Shard, write_shard
 from relabel_jax.errors import InputError
 
+CLIP_TIMEOUT_S = 60.0  # a hundred times what the slowest recording takes
 _DEATHS = 3  # so many times a clip may kill its worker; a worker may also be killed from outside
+_TICK_S = 0.25
 
 
-def write_shards(
-    plan: Plan,
-    pending: Sequence[Shard],
-    *,
-    num_workers: int,
-    on_clips: Callable[[int], None],
-) -> None:
-    """Does the pending tasks with `num_workers` processes.
+class Workers:
+    """Up to `num_workers` processes, started as they are needed; a context manager ends them."""
 
-    A worker that dies is replaced and its shard begun again; a clip that is open when its worker
-    dies for the third time is rejected (`crash`).
+    def __init__(self, plan: Plan, *, num_workers: int, clip_timeout_s: float = CLIP_TIMEOUT_S):
+        self._plan = plan
+        self._num_workers = num_workers
+        self._clip_timeout_s = clip_timeout_s
+        self._idle: list[_Worker] = []
+        self._busy: dict[object, _Worker] = {}
 
-    Args:
-      plan: the plan.
-      pending: the tasks to do.
-      num_workers: at most so many processes.
-      on_clips: told how many clips are done; a negative number when a shard is begun again.
+    def __enter__(self) -> "Workers":
+        return self
 
-    Raises:
-      InputError: a shard cannot be written, or the workers die before they open a clip.
-    """
-    waiting = collections.deque(pending)
-    deaths: collections.Counter[tuple[int, int | None]] = collections.Counter()
-    fatal: dict[int, dict[int, str]] = collections.defaultdict(dict)  # by shard, then position
-    idle: list[_Worker] = []
-    busy: dict[object, _Worker] = {}
-    try:
-        while waiting or busy:
-            while waiting and len(busy) < num_workers:
-                worker = idle.pop() if idle else _Worker(plan.data_dir)
-                worker.begin(waiting.popleft(), fatal)
-                busy[worker.connection] = worker
-            for connection in multiprocessing.connection.wait(
-                [each.connection for each in busy.values()]
-            ):
-                worker = busy[connection]
+    def __exit__(self, *_) -> None:
+        for worker in (*self._idle, *self._busy.values()):
+            worker.process.kill()
+            worker.dead()
+
+    def write_shards(self, pending: Sequence[Shard], on_clips: Callable[[int], None]) -> None:
+        """Does the pending tasks.
+
+        A worker that dies is replaced and its shard begun again. A clip that is open when its
+        worker dies for the third time is rejected (`crash`), and at once one that takes longer than
+        `clip_timeout_s` (`timeout`).
+
+        Args:
+          pending: the tasks to do.
+          on_clips: told how many clips are done; a negative number when a shard is begun again.
+
+        Raises:
+          InputError: a shard cannot be written, or the workers die while no clip is open.
+        """
+        waiting = collections.deque(pending)
+        # By shard and position; those before the first clip together, until a clip is opened.
+        deaths: collections.Counter[tuple[int, int] | None] = collections.Counter()
+        # Reason and detail, by shard and position.
+        fatal: dict[int, dict[int, tuple[str, str]]] = collections.defaultdict(dict)
+        before_s = time.monotonic()
+        while waiting or self._busy:
+            while waiting and len(self._busy) < self._num_workers:
+                worker = self._idle.pop() if self._idle else _Worker(self._plan.data_dir)
+                shard = waiting.popleft()
+                worker.begin(shard, self._plan.clips(shard).num_rows, fatal[shard.number])
+                self._busy[worker.connection] = worker
+            ready = multiprocessing.connection.wait(
+                [each.connection for each in self._busy.values()], _TICK_S
+            )
+            now_s = time.monotonic()
+            # The time that this process itself was stopped (Ctrl-Z, a busy machine) counts little.
+            passed_s, before_s = min(now_s - before_s, 2 * _TICK_S), now_s
+            for worker in self._busy.values():
+                worker.silent_s = 0 if worker.connection in ready else worker.silent_s + passed_s
+                if worker.silent_s > self._clip_timeout_s and (place := worker.open_clip):
+                    fatal[place[0]][place[1]] = (
+                        "timeout",
+                        f"was not read within {self._clip_timeout_s:g} s",
+                    )
+                    worker.process.kill()  # and its end of the pipe closes
+            for connection in ready:
+                worker = self._busy[connection]
                 try:
                     message = worker.connection.recv()
                 except (EOFError, OSError):
                     how = worker.dead()
-                    del busy[connection]
+                    del self._busy[connection]
                     on_clips(-(worker.position or 0))
                     waiting.appendleft(worker.shard)
-                    place = (worker.shard.number, worker.position)
-                    deaths[place] += 1
-                    if deaths[place] == _DEATHS:
-                        if worker.position is None:
+                    deaths[worker.place] += 1
+                    if deaths[worker.place] == _DEATHS:
+                        if not (place := worker.open_clip):
                             raise InputError(
-                                f"workers die as they start ({how}); if memory is short, use a "
-                                "smaller --num_workers; the same command goes on from here"
+                                f"workers die while no clip is open ({how}); if memory is short, "
+                                "use a smaller --num_workers; the same command goes on from here"
                             ) from None
-                        fatal[worker.shard.number][worker.position] = (
-                            f"killed the process that read it {_DEATHS} times ({how})"
-                        )
+                        detail = f"killed the process that read it {_DEATHS} times ({how})"
+                        fatal[place[0]].setdefault(place[1], ("crash", detail))
                     continue
                 match message:
                     case int(position):
                         on_clips(position - (worker.position or 0))
                         worker.position = position
+                        deaths[None] = 0
                     case Outcome():
-                        on_clips(plan.clips(worker.shard).num_rows - (worker.position or 0))
-                        idle.append(busy.pop(connection))
+                        on_clips(worker.num_clips - (worker.position or 0))
+                        self._idle.append(self._busy.pop(connection))
                     case Exception():
                         raise message
-    finally:
-        for worker in (*idle, *busy.values()):
-            worker.process.kill()
-            worker.dead()
 
 
 class _Worker:
@@ -103,11 +125,23 @@ class _Worker:
         self.process.start()
         far_end.close()
 
-    def begin(self, shard: Shard, fatal: dict[int, dict[int, str]]) -> None:
+    def begin(self, shard: Shard, num_clips: int, fatal: dict[int, tuple[str, str]]) -> None:
         self.shard = shard
+        self.num_clips = num_clips
         self.position: int | None = None
+        self.silent_s = 0.0
         with contextlib.suppress(OSError):  # it died while idle; the next receive says so
-            self.connection.send((shard, fatal[shard.number]))
+            self.connection.send((shard, fatal))
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Number of the shard and position of the clip that it is at, once it is at one."""
+        return None if self.position is None else (self.shard.number, self.position)
+
+    @property
+    def open_clip(self) -> tuple[int, int] | None:
+        """The same, but None when it has read all clips of the shard."""
+        return None if self.position == self.num_clips else self.place
 
     def dead(self) -> str:
         """Waits for its end and says how it came about."""

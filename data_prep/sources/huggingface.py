@@ -20,7 +20,10 @@ _BUFFER_BYTES = 1 << 20
 
 
 class ParquetSource:
-    """A Parquet file; rows of a row group are best read in order. `data_prep.sources.Source` says what its methods do."""
+    """A Parquet file; rows of a row group are best read in order.
+
+    `data_prep.sources.Source` says what its methods do.
+    """
 
     def __init__(self, path: str):
         self._path = path

@@ -22,7 +22,7 @@ from data_prep.audio import read_waveform
 from data_prep.build import build, main
 from data_prep.segments import read_segments
 from data_prep.shards import Plan
-from data_prep.workers import write_shards
+from data_prep.workers import Workers
 from relabel_jax.errors import InputError
 from relabel_jax.labelings import relabel
 from relabel_jax.ontology import Ontology
@@ -287,7 +287,8 @@ def test_a_clip_that_kills_its_worker_is_left_out(tmp_path, monkeypatch, capfd):
             worker.kill()
             deaths += 1
 
-    write_shards(plan, [shard], num_workers=1, on_clips=on_clips)
+    with Workers(plan, num_workers=1) as workers:
+        workers.write_shards([shard], on_clips)
     assert deaths == 3
     build(**arguments, output_dir=build_dir)
     assert rejects(build_dir) == {clip_id: "crash"}
@@ -433,7 +434,7 @@ def test_folders_that_cannot_be_written(arguments, data_dir, tmp_path, capfd):
     assert "file: cannot write there" in refused(arguments, tmp_path / "file", capfd)
     (tmp_path / "clips.parquet").touch()
     assert "that this command did not build" in refused(arguments, tmp_path, capfd)
-    with build_module._working_folder(data_dir):
+    with build_module.working_folder(data_dir):
         assert "another build is at work there" in refused(arguments, data_dir, capfd)
 
 

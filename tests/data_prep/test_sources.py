@@ -22,6 +22,7 @@ from data_prep.build import build, main
 from data_prep.recordings import audio_places, label_by_source
 from data_prep.shards import Plan, write_shard
 from data_prep.sources import Recording, open_source, read_recording
+from relabel_jax.errors import InputError
 from relabel_jax.ontology import Ontology
 from relabel_jax.views import SPLITS
 
@@ -560,18 +561,26 @@ def test_a_file_that_changes_after_the_plan_is_never_read_wrongly(tmp_path, kind
     assert reasons(tmp_path / "set") == dict.fromkeys(inputs.ids[4:], "changed")
 
 
-def test_a_file_that_is_gone_after_the_plan(tmp_path):
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_file_that_is_gone_after_the_plan(tmp_path, is_named):
     inputs = Inputs(tmp_path, 12)
-    paths = [inputs.write(kind, [inputs.ids[n]], f"k{n}") for n, kind in enumerate(KINDS)]
-    for clip_id in inputs.ids[:3]:
-        (inputs.audio / f"{clip_id}.flac").unlink()
-    arguments = inputs.arguments(f"{tmp_path}/k?.*,{inputs.audio}", with_segments=True)
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    for n, kind in enumerate((*KINDS, "parquet")):
+        inputs.write(kind, [inputs.ids[n]], f"packed/k{n}")
+        (inputs.audio / f"{inputs.ids[n]}.flac").unlink()
+    paths = sorted(folder.iterdir())
+    places = paths if is_named else [folder]
+    arguments = inputs.arguments(",".join(map(str, [*places, inputs.audio])), with_segments=True)
     plan_only(arguments, tmp_path / "set")
-    arguments["audio"] = ",".join([*map(str, paths), str(inputs.audio)])
-    for path in paths:
+    for path in paths[:3]:
         path.unlink()
-    build_here(**arguments, output_dir=tmp_path / "set")
-    assert reasons(tmp_path / "set") == dict.fromkeys(inputs.ids[:3], "unreadable")
+    if is_named:  # as a folder that is gone: no fault of its clips
+        with pytest.raises(InputError, match=r"k0.*: the recordings were here when the build"):
+            build_here(**arguments, output_dir=tmp_path / "set")
+    else:
+        build_here(**arguments, output_dir=tmp_path / "set")
+        assert reasons(tmp_path / "set") == dict.fromkeys(inputs.ids[:3], "unreadable")
 
 
 # Names that would leave the folders

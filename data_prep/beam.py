@@ -1,0 +1,127 @@
+"""The tasks of a plan as an Apache Beam pipeline, for a cluster.
+
+A task is no more than the number of a shard, and its results are files: what goes through the
+pipeline is a few numbers. The plan, the recordings and the data set must be on a file system that
+all machines see under the same paths.
+"""
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+import shlex
+import threading
+from collections.abc import Iterator, Sequence
+
+import apache_beam
+import tqdm
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
+
+from data_prep.shards import Plan, Shard
+from data_prep.workers import Workers
+from relabel_jax.errors import InputError
+
+_LOOK_EVERY_S = 1.0
+
+
+def write_shards(
+    plan: Plan, pending: Sequence[Shard], *, runner: str, options: str, clip_timeout_s: float
+) -> None:
+    """Does the pending tasks with a Beam runner.
+
+    Args:
+      plan: the plan.
+      pending: the tasks to do.
+      runner: a runner's name, as Beam's `--runner` has it.
+      options: of the pipeline, as on a command line.
+      clip_timeout_s: a clip that takes longer is rejected (`timeout`).
+
+    Raises:
+      InputError: runner or option do not exist, or the pipeline fails or leaves tasks undone.
+    """
+    parsed = _parsed([*shlex.split(options), f"--runner={runner}"])
+    is_done = threading.Event()
+    looker = threading.Thread(target=_show_progress, args=(plan, pending, runner, is_done))
+    looker.start()
+    try:
+        pipeline = apache_beam.Pipeline(options=parsed)
+        (
+            pipeline
+            | apache_beam.Create([shard.number for shard in pending])
+            | apache_beam.Reshuffle()  # or the runner may fuse all tasks into one
+            | apache_beam.ParDo(_WriteShard(os.fspath(plan.data_dir), clip_timeout_s))
+        )
+        result = pipeline.run()
+        state = result.wait_until_finish() or result.state
+    except Exception as error:  # runners raise what they like
+        raise InputError(f"--runner={runner}: {_gist(error)}") from error
+    finally:
+        is_done.set()
+        looker.join()
+    undone = sum(plan.outcome(shard) is None for shard in pending)
+    if state != PipelineState.DONE or undone:
+        raise InputError(
+            f"--runner={runner}: the pipeline ended {state} and left {undone} of {len(pending)} "
+            "shards undone; its log says why; the same command goes on from here"
+        )
+
+
+class _WriteShard(apache_beam.DoFn):
+    """Shard numbers in; shards and their outcomes on disk; nothing out."""
+
+    def __init__(self, data_dir: str, clip_timeout_s: float):
+        self._data_dir = data_dir
+        self._clip_timeout_s = clip_timeout_s
+
+    def setup(self) -> None:
+        self._plan = Plan.open(pathlib.Path(self._data_dir))
+        # A process of its own: a recording that kills or holds up its reader costs one clip, and
+        # the runners that use threads run on all cores.
+        self._workers = Workers(self._plan, num_workers=1, clip_timeout_s=self._clip_timeout_s)
+
+    def process(self, number: int) -> Iterator[None]:
+        shard = self._plan.shards[number]
+        if self._plan.outcome(shard) is None:  # a runner may do a task twice
+            self._workers.write_shards([shard], lambda _: None)
+        return iter(())
+
+    def teardown(self) -> None:
+        self._workers.__exit__()
+
+
+def _parsed(flags: Sequence[str]) -> PipelineOptions:
+    """Beam parses late, and ends the process when it does not like what it finds."""
+    options = PipelineOptions(list(flags))
+    with contextlib.redirect_stderr(io.StringIO()) as usage:
+        try:
+            options.get_all_options()
+        except SystemExit as error:
+            what = usage.getvalue().strip().rpartition("error: ")[2]
+            raise InputError(f"--beam_options: {what}") from error
+    return options
+
+
+def _show_progress(
+    plan: Plan, pending: Sequence[Shard], runner: str, is_done: threading.Event
+) -> None:
+    """Looks for finished shards until `is_done`: all that every runner lets one see."""
+    undone = list(pending)
+    num_clips = sum(plan.clips(shard).num_rows for shard in undone)
+    with tqdm.tqdm(total=num_clips, unit="clip", desc=runner) as bar:
+        while True:
+            is_last = is_done.wait(_LOOK_EVERY_S)
+            for shard in [each for each in undone if plan.outcome(each) is not None]:
+                undone.remove(shard)
+                bar.update(plan.clips(shard).num_rows)
+            if is_last:
+                return
+
+
+def _gist(error: Exception) -> str:
+    """One line of a runner's message, which may be the traceback of another machine."""
+    text = re.sub(r" \[while running .*?\]$", "", str(error).strip(), flags=re.DOTALL)
+    lines = [line.strip() for line in text.splitlines()] or [type(error).__name__]
+    ours = [line for line in lines if "InputError: " in line]
+    return ours[-1].partition("InputError: ")[2] if ours else lines[-1]
