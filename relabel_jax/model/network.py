@@ -27,6 +27,13 @@ passes of bfloat16); a CPU has none, so there it is `f32`.
 """
 
 
+def _compute(precision: str) -> tuple[jnp.dtype, str]:
+    """The entry of `PRECISIONS`; ValueError if there is none."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
 def default_precision() -> str:
     """`f32` on a CPU, where nothing less precise is faster; `tf32` elsewhere."""
     return "f32" if jax.default_backend() == "cpu" else "tf32"
@@ -110,18 +117,18 @@ class AudioNetwork(nn.Module):
         Returns:
           float32[batch, 128].
         """
-        with jax.default_matmul_precision(PRECISIONS[self.precision][1]):
+        with jax.default_matmul_precision(_compute(self.precision)[1]):
             return add_bias(*self._last_hidden(waveforms, train))
 
     def __call__(self, waveforms: jax.Array, train: bool) -> jax.Array:
         """The scores, after the sigmoid: float32[batch, num_classes]."""
-        with jax.default_matmul_precision(PRECISIONS[self.precision][1]):
+        with jax.default_matmul_precision(_compute(self.precision)[1]):
             hidden = self.norms[-1](*self._last_hidden(waveforms, train), train)
             return nn.sigmoid(add_bias(*self.output(hidden)))
 
     def _last_hidden(self, waveforms: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         # On the device, so that what crosses the bus is int16.
-        dtype, _ = PRECISIONS[self.precision]
+        dtype, _ = _compute(self.precision)
         hidden = Activations((waveforms.astype(jnp.float32)[:, :, None] / 32768).astype(dtype))
         for layer, norm in zip(self.convolutions, self.norms, strict=False):
             hidden = norm(*layer(hidden), train)
@@ -142,7 +149,7 @@ class FeatureNetwork(nn.Module):
     @nn.compact
     def __call__(self, embeddings: jax.Array, train: bool) -> jax.Array:
         """float32[batch, 128] -> scores, float32[batch, num_classes]."""
-        with jax.default_matmul_precision(PRECISIONS[self.precision][1]):
+        with jax.default_matmul_precision(_compute(self.precision)[1]):
             outputs, bias = Dense(self.hidden_units)(Activations(embeddings))
             hidden = ActivationAndNorm(self.norm_order)(outputs, bias, train)
             return nn.sigmoid(add_bias(*Dense(self.num_classes, name="output")(hidden)))

@@ -70,7 +70,13 @@ class ActivationAndNorm(nn.Module):
 
     @nn.compact
     def __call__(self, outputs: jax.Array, bias: jax.Array, train: bool) -> Activations:
-        """Of a layer's float[batch, ..., channels] before its bias, float32[channels]."""
+        """Of a layer's float[batch, ..., channels] before its bias, float32[channels].
+
+        Raises:
+          ValueError: an unknown `norm_order`.
+        """
+        if self.norm_order not in NORM_ORDERS:
+            raise ValueError(f"norm_order {self.norm_order!r} is none of {', '.join(NORM_ORDERS)}")
         if self.norm_order == "elu_bn" and self.fold:
             values, mean, mean_square = elu_and_moments(outputs, bias)
             return Activations(values, *Affine(name="BatchNorm_0")(mean, mean_square, train))
@@ -129,12 +135,20 @@ def elu_and_moments(outputs: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax
 
 
 def _sum(x: jax.Array) -> jax.Array:
-    """Over all axes but the last: in parts, as a CPU adds up one by one, and rounds each time."""
-    x = x.reshape(-1, x.shape[-1])
-    parts = math.isqrt(len(x))
-    whole = len(x) // parts * parts
-    by_part = jnp.sum(x[:whole].reshape(parts, -1, x.shape[-1]), 1)
-    return jnp.sum(jax.lax.optimization_barrier(by_part), 0) + jnp.sum(x[whole:], 0)
+    """Over all axes but the last.
+
+    In parts, as a CPU adds up one by one and rounds each time; and the parts within clips, so that
+    devices that share a batch exchange nothing but the last few sums.
+    """
+    *batch, time, channels = x.shape if x.ndim > 2 else (*x.shape[:-1], 1, x.shape[-1])
+    x = x.reshape(*batch, time, channels)
+    parts = math.isqrt(time)
+    whole = time // parts * parts
+    by_part = x[..., :whole, :].reshape(*batch, parts, -1, channels).sum(-2)
+    by_part = jax.lax.optimization_barrier(by_part)
+    axes = tuple(range(by_part.ndim - 1))
+    total = by_part.sum(axes)
+    return total + x[..., whole:, :].sum(axes) if whole < time else total
 
 
 def _forward(outputs, bias):
