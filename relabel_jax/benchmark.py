@@ -275,9 +275,10 @@ def table(result: dict[str, Any]) -> str:
     for row in result["variants"]:
         low, high = row["ms_per_step_range"]
         accessed = row["accessed_bytes_per_step"]
+        norm = "folded" if row["fold_norm"] else "plain"
         moved = "-" if accessed is None else f"{accessed / 1e6:.0f}"
         lines.append(
-            f"{row['formulation']:11}  {row['mode']:4}  {'folded' if row['fold_norm'] else 'plain':6}"
+            f"{row['formulation']:11}  {row['mode']:4}  {norm:6}"
             f"  {row['precision']:9}  {row['clips_per_s']:7.1f}  {row['ms_per_step']:7.1f}"
             f"  {low:6.1f}-{high:7.1f}  {row['flop_per_s'] / 1e9:7.1f}"
             f"  {row['share_of_matmul_peak']:7.2f}  {row['memory_bytes'] / 1e6:9.0f}  {moved:>13}"
