@@ -18,8 +18,14 @@ the cotangents of e, of its mean and of its mean square, over n values a channel
 
 of e alone, in one pass; the two reductions of batch normalization's own backward pass have become
 the products of dW and W that autodiff finds behind a and s.
+
+The bracket's sum over batch and time is zero: a constant added to e leaves a e + s as it was.
+Rounding leaves some of it, as d1 comes another way than d; and where ELU is nearly linear, the
+gradient of b is hardly more than that. So it is taken out of b's gradient, where the errors of n
+values add up.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -78,7 +84,7 @@ class ActivationAndNorm(nn.Module):
         if self.norm_order not in NORM_ORDERS:
             raise ValueError(f"norm_order {self.norm_order!r} is none of {', '.join(NORM_ORDERS)}")
         if self.norm_order == "elu_bn" and self.fold:
-            values, mean, mean_square = elu_and_moments(outputs, bias)
+            values, mean, mean_square = elu_and_moments(outputs, bias, train)
             return Activations(values, *Affine(name="BatchNorm_0")(mean, mean_square, train))
         norm = nn.BatchNorm(not train, momentum=_MOMENTUM, epsilon=_EPSILON, dtype=outputs.dtype)
         sums = add_bias(outputs, bias)
@@ -117,13 +123,17 @@ def add_bias(outputs: jax.Array, bias: jax.Array) -> jax.Array:
     return outputs.astype(dtype) + bias.reshape((1,) * (outputs.ndim - 1) + (-1,))
 
 
-@jax.custom_vjp
-def elu_and_moments(outputs: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def elu_and_moments(
+    outputs: jax.Array, bias: jax.Array, normalizes: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """e = ELU(outputs + bias), and by channel the means of e and of its square.
 
     Args:
       outputs: float[..., channels].
       bias: float32[channels].
+      normalizes: the results serve to normalize e by these moments and nothing else; the gradient
+        of `bias` is then more exact.
 
     Returns:
       e of the dtype of `outputs`, and twice float32[channels].
@@ -151,20 +161,24 @@ def _sum(x: jax.Array) -> jax.Array:
     return total + x[..., whole:, :].sum(axes) if whole < time else total
 
 
-def _forward(outputs, bias):
-    values, mean, mean_square = elu_and_moments(outputs, bias)
+def _forward(outputs, bias, normalizes):
+    values, mean, mean_square = elu_and_moments(outputs, bias, normalizes)
     return (values, mean, mean_square), values
 
 
-def _backward(values, cotangents):
+def _backward(normalizes, values, cotangents):
     of_values, of_mean, of_mean_square = cotangents
     count = values.size // values.shape[-1]
     by_channel = (1,) * (values.ndim - 1) + (-1,)
     e = values.astype(of_mean.dtype)
     total = of_values.astype(of_mean.dtype) + (of_mean / count).reshape(by_channel)
     total += e * (of_mean_square * (2 / count)).reshape(by_channel)
-    gradient = total * jnp.where(e > 0, 1, e + 1)
-    return gradient.astype(values.dtype), _sum(gradient)
+    slope = jnp.where(e > 0, 1, e + 1)
+    gradient = total * slope
+    of_bias = _sum(gradient)
+    if normalizes:
+        of_bias -= _sum(total) * (_sum(slope) / count)
+    return gradient.astype(values.dtype), of_bias
 
 
 elu_and_moments.defvjp(_forward, _backward)

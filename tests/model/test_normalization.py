@@ -151,13 +151,18 @@ def test_variables_have_flax_names_folded_or_not(norm_order):
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 5), (2, 1, 4), (6, 3), (1, 257, 2), (2, 3, 5, 4)])
-def test_elu_and_moments_agree_with_autodiff(shape):
+@pytest.mark.parametrize("normalizes", [True, False])
+def test_elu_and_moments_agree_with_autodiff(shape, normalizes):
     rng = np.random.default_rng(0)
     outputs, weights = rng.normal(size=(2, *shape))
     bias, of_mean, of_square = rng.normal(size=(3, shape[-1]))
 
     def loss(of, outputs, bias):
         values, mean, mean_square = of(outputs, bias)
+        if normalizes:
+            by_channel = (1,) * (len(shape) - 1) + (-1,)
+            a = of_square / jnp.sqrt(mean_square - mean**2 + 1e-3)
+            return jnp.vdot(a.reshape(by_channel) * (values - mean.reshape(by_channel)), weights)
         return (
             jnp.vdot(values, weights) + jnp.vdot(mean, of_mean) + jnp.vdot(mean_square, of_square)
         )
@@ -167,12 +172,17 @@ def test_elu_and_moments_agree_with_autodiff(shape):
         axes = tuple(range(values.ndim - 1))
         return values, values.mean(axes), (values**2).mean(axes)
 
+    def folded(outputs, bias):
+        return elu_and_moments(outputs, bias, normalizes)
+
     with jax.enable_x64(True):
         got, expected = (
             jax.value_and_grad(functools.partial(loss, of), (0, 1))(outputs, bias)
-            for of in (elu_and_moments, plain)
+            for of in (folded, plain)
         )
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), got, expected)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), got, expected
+        )
 
 
 def narrow_members():
@@ -231,11 +241,13 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(norm_order, fold_norm):
     np.testing.assert_allclose(got[0], expected[0], rtol=0, atol=0.05)
     assert np.abs(got[0] - expected[0]).max() > 1e-5
     assert worst(got[1], expected[1]) < 0.05
-    for path, array in flatten(expected[2]).items():
-        if norm_order == "bn_elu" and path[-1] == "bias" and len(path) == 2 and path[0] != "output":
-            continue
-        direction = np.vdot(array, flatten(got[2])[path])
-        assert direction > 0.9 * np.vdot(array, array), path
+    # Of all gradients together: single tensors of so narrow a network are at times hardly more
+    # than rounding.
+    got_all, expected_all = (
+        np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(step[2])])
+        for step in (got, expected)
+    )
+    assert np.linalg.norm(got_all - expected_all) < 0.1 * np.linalg.norm(expected_all)
 
 
 def products(jaxpr):
