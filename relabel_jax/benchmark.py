@@ -56,14 +56,15 @@ class Program(NamedTuple):
     Attributes:
       run: takes a state through all steps of a round, and returns the new one.
       compile_s: seconds from Python to machine code.
-      memory_bytes: arguments, results and temporary buffers of one call, by XLA's plan.
+      memory_bytes: arguments, results and temporary buffers of one call, by XLA's plan;
+        None where a backend does not say.
       accessed_bytes: what one step reads and writes, by XLA's cost analysis; None where the
         program has inner loops, of which the analysis counts one turn.
     """
 
     run: Callable[[TrainState], TrainState]
     compile_s: float
-    memory_bytes: int
+    memory_bytes: int | None
     accessed_bytes: float | None
 
 
@@ -133,15 +134,16 @@ def compile_variant(network: AudioNetwork, mode: str, data: Sequence[np.ndarray]
 
     compile_s = time.perf_counter() - start
     memory = compiled.memory_analysis()
-    memory_bytes = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-    )
-    accessed = None
+    memory_bytes = accessed = None
+    if memory is not None:
+        memory_bytes = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+        )
     if mode == "loop" and network.formulation == "lax":
-        accessed = compiled.cost_analysis().get("bytes accessed")
+        accessed = (compiled.cost_analysis() or {}).get("bytes accessed")
     return Program(run, compile_s, memory_bytes, accessed)
 
 
@@ -274,14 +276,16 @@ def table(result: dict[str, Any]) -> str:
     ]
     for row in result["variants"]:
         low, high = row["ms_per_step_range"]
-        accessed = row["accessed_bytes_per_step"]
         norm = "folded" if row["fold_norm"] else "plain"
-        moved = "-" if accessed is None else f"{accessed / 1e6:.0f}"
+        memory, moved = (
+            "-" if row[field] is None else f"{row[field] / 1e6:.0f}"
+            for field in ("memory_bytes", "accessed_bytes_per_step")
+        )
         lines.append(
             f"{row['formulation']:11}  {row['mode']:4}  {norm:6}"
             f"  {row['precision']:9}  {row['clips_per_s']:7.1f}  {row['ms_per_step']:7.1f}"
             f"  {low:6.1f}-{high:7.1f}  {row['flop_per_s'] / 1e9:7.1f}"
-            f"  {row['share_of_matmul_peak']:7.2f}  {row['memory_bytes'] / 1e6:9.0f}  {moved:>13}"
+            f"  {row['share_of_matmul_peak']:7.2f}  {memory:>9}  {moved:>13}"
             f"  {row['compile_s']:9.1f}"
         )
     return "\n".join(lines)

@@ -27,7 +27,7 @@ passes of bfloat16); a CPU has none, so there it is `f32`.
 """
 
 
-def _compute(precision: str) -> tuple[jnp.dtype, str]:
+def _compute(precision: str) -> tuple[jax.typing.DTypeLike, str]:
     """The entry of `PRECISIONS`; ValueError if there is none."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
