@@ -22,7 +22,8 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, read_json, write_json
 from relabel_jax.labelings import LABELINGS
 from relabel_jax.model.convolution import FORMULATIONS
-from relabel_jax.model.network import NORM_ORDERS, TAPS, FeatureNetwork
+from relabel_jax.model.network import PRECISIONS, TAPS, FeatureNetwork
+from relabel_jax.model.normalization import NORM_ORDERS
 from relabel_jax.records import WAVEFORM_SAMPLES
 from relabel_jax.train.loop import Inputs, Trained, Training, predict, train
 from relabel_jax.train.metrics import Evaluation, evaluate
@@ -125,6 +126,7 @@ def _check(config: ConfigDict) -> None:
         ("method", METHODS),
         ("norm_order", NORM_ORDERS),
         ("formulation", ("auto", *FORMULATIONS)),
+        ("precision", ("auto", *PRECISIONS)),
     ):
         if config[field] not in choices:
             raise InputError(f"config.{field}: {config[field]!r} is none of {', '.join(choices)}")
@@ -166,7 +168,9 @@ def _prepare(
             )
             for split in SPLITS
         }
-        classifier = FeatureNetwork(num_classes=num_classes, norm_order=config.norm_order)
+        classifier = FeatureNetwork(
+            num_classes, config.norm_order, precision=base.network.precision
+        )
         start = _start(classifier, embeddings["train"][:1], config.seed)
         return classifier, start, lambda split, clips: embeddings[split][clips]
 
