@@ -5,6 +5,7 @@ one process everything here is the identity.
 """
 
 import contextlib
+import itertools
 import json
 import logging
 import signal
@@ -20,6 +21,8 @@ from relabel_jax.errors import InputError
 _LOG = logging.getLogger(__name__)
 # A process that says nothing for so long is taken for dead; one whose connection breaks, at once.
 _HEARTBEAT_TIMEOUT_S = 60
+# JAX's preemption service asks for numbers that grow by one, in every process the same.
+_CHUNKS_DONE = itertools.count()
 
 
 def connect(coordinator_address: str, num_processes: int | None, process_id: int | None) -> None:
@@ -89,10 +92,14 @@ def from_primary(function: Callable[[], Any]) -> Any:
 
 
 def arrays_from_primary(function: Callable[[], Any], like: Any) -> Any:
-    """The tree of arrays that `function` returns in process 0, of the shapes of `like`."""
-    if jax.process_count() == 1:
-        return function()
-    return multihost_utils.broadcast_one_to_all(function() if is_primary() else like)
+    """The tree of arrays that `function` returns in process 0, of the shapes of `like`.
+
+    Raises:
+      InputError: in all processes, when it is raised there.
+    """
+    arrays = [like]
+    from_primary(lambda: arrays.append(function()))
+    return multihost_utils.broadcast_one_to_all(arrays[-1])
 
 
 def all_processes(condition: bool) -> bool:
@@ -134,9 +141,8 @@ def until_terminated() -> Iterator[Callable[[], bool]]:
     so all must ask after each chunk.
     """
     if jax.process_count() > 1:
-        chunks = iter(range(2**31))
-        # JAX's preemption service has the signal. It asks for numbers without gaps.
-        yield lambda: multihost_utils.reached_preemption_sync_point(next(chunks))
+        # JAX's preemption service has the signal.
+        yield lambda: multihost_utils.reached_preemption_sync_point(next(_CHUNKS_DONE))
         return
     signals: list[int] = []
     try:

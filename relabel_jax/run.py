@@ -28,16 +28,10 @@ from relabel_jax.model.convolution import FORMULATIONS
 from relabel_jax.model.network import NORM_ORDERS, TAPS, FeatureNetwork
 from relabel_jax.records import WAVEFORM_SAMPLES
 from relabel_jax.train import resident
-from relabel_jax.train.loop import (
-    Inputs,
-    Member,
-    Training,
-    predict,
-    predict_members,
-    train,
-)
+from relabel_jax.train.loop import Inputs, Member, Training, train
 from relabel_jax.train.metrics import evaluate
 from relabel_jax.train.population import WRAPPERS
+from relabel_jax.train.predict import predict
 from relabel_jax.transfer.base import Base, load_base
 from relabel_jax.views import SPLITS, View, make_view
 
@@ -152,7 +146,15 @@ def run_population(
             wrapper=config.members_by,
         )
         trained = train(training)
-        scores = predict_members(training, [best.variables for best in trained], "test")
+        scores = predict(
+            network,
+            [best.variables for best in trained],
+            training.read("test"),
+            len(views[0].rows["test"]),
+            batch_size=config.batch_size,
+            batches_per_call=config.steps_per_call,
+            wrapper=config.members_by,
+        )
         for m, member, best, member_scores in zip(
             unfinished, training.members, trained, scores, strict=True
         ):
@@ -170,9 +172,7 @@ def run_population(
                 "config": _plain(configs[m]),
             }
             results[m] = hosts.from_primary(
-                lambda member=member, scores=member_scores, facts=facts: _write_result(
-                    member, scores, facts, data_set
-                )
+                functools.partial(_write_result, member, member_scores, facts, data_set)
             )
     return results
 
@@ -232,13 +232,13 @@ def _prepare(
         embeddings = {
             split: predict(
                 base.network,
-                base.variables,
+                [base.variables],
                 functools.partial(read_waveforms, split),
                 len(view.rows[split]),
                 batch_size=config.batch_size,
                 batches_per_call=config.steps_per_call,
                 method="embed",
-            )
+            )[0]
             for split in SPLITS
         }
         classifier = FeatureNetwork(num_classes=num_classes, norm_order=config.norm_order)

@@ -44,7 +44,8 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The newest complete epoch, None before the first."""
+        """The newest epoch, None before the first."""
+        self._manager.wait_until_finished()
         return self._manager.latest_step()
 
     def save(self, epoch: int, state: TrainState, validation_map: float) -> None:
@@ -58,6 +59,9 @@ class Checkpoints:
             args=ocp.args.StandardSave(state),
             metrics={"validation_mAP": validation_map, "epoch": epoch},
         )
+        if self._interrupted_path.is_dir():  # older now
+            self._manager.wait_until_finished()
+            shutil.rmtree(self._interrupted_path)
 
     def restore(self, epoch: int, like: TrainState) -> TrainState:
         """The state after `epoch`, on the host, with the shapes and dtypes of `like`."""
@@ -78,7 +82,7 @@ class Checkpoints:
 
     def save_interrupted(self, state: TrainState) -> None:
         """Saves a state within an epoch; complete under its name or not there."""
-        self.drop_interrupted()
+        shutil.rmtree(self._interrupted_path, ignore_errors=True)
         self._interrupted_path.mkdir()
         with _manager(self._interrupted_path, enable_async_checkpointing=False) as manager:
             manager.save(int(state.step), args=ocp.args.StandardSave(state))
@@ -87,12 +91,6 @@ class Checkpoints:
         """The state that `save_interrupted` left."""
         with _manager(self._interrupted_path, read_only=True) as manager:
             return _read(manager, step, like)
-
-    def drop_interrupted(self) -> None:
-        """Deletes it, when what `save` was given is complete."""
-        if self._interrupted_path.is_dir():
-            self._manager.wait_until_finished()
-            shutil.rmtree(self._interrupted_path)
 
 
 def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:

@@ -12,14 +12,11 @@ while it trains an epoch the host scores and saves the one before.
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
 import logging
-import math
-import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -29,18 +26,12 @@ from tqdm import tqdm
 
 from relabel_jax import hosts
 from relabel_jax.errors import InputError, Interrupted
-from relabel_jax.files import complete_file
-from relabel_jax.pipeline import epoch_order, read_chunks, to_batches
-from relabel_jax.train.checkpoint import Checkpoints
+from relabel_jax.pipeline import ReadInputs, epoch_order, to_batches
+from relabel_jax.train.folder import RunFolder
 from relabel_jax.train.metrics import evaluate
-from relabel_jax.train.population import (
-    Layout,
-    predict_population,
-    split_members,
-    stack_members,
-    train_population,
-)
-from relabel_jax.train.resident import Blocks, ReadInputs, load_resident
+from relabel_jax.train.population import Layout, split_members, stack_members, train_population
+from relabel_jax.train.predict import begin_predict
+from relabel_jax.train.resident import Blocks, input_chunks, load_resident
 from relabel_jax.train.step import Recipe, TrainState, init_state
 from relabel_jax.views import View
 
@@ -129,8 +120,8 @@ def train(training: Training) -> list[Trained]:
         finite.
       Interrupted: by a SIGTERM, after saving.
     """
-    members, recipe = training.members, training.recipe
-    if not recipe.steps_per_epoch:
+    members, steps_per_epoch = training.members, training.recipe.steps_per_epoch
+    if not steps_per_epoch:
         raise InputError(
             f"{training.num_clips} training clips are fewer than a batch; set config.batch_size to "
             f"at most {training.num_clips} or use more data"
@@ -143,261 +134,209 @@ def train(training: Training) -> list[Trained]:
                 f"label set ({member.name}), so no epoch could be chosen as the best; use more "
                 "data or other --splits"
             )
-    starts = [
-        jax.device_get(init_state(jax.device_put(member.variables), recipe)) for member in members
-    ]
     with contextlib.ExitStack() as stack:
-        folders = []
+        folders: list[RunFolder] = []  # of the members; process 0 alone has them
         if hosts.is_primary():
-            folders = [stack.enter_context(_Folder(member.workdir)) for member in members]
-        epochs_done, steps_done = hosts.from_primary(
-            lambda: _progress(folders, recipe.steps_per_epoch)
-        )
+            folders = [
+                stack.enter_context(RunFolder(member.workdir, steps_per_epoch))
+                for member in members
+            ]
 
-        def restore(m: int) -> TrainState:
-            steps, epochs = steps_done[m], epochs_done[m]
-            if not steps:
-                return starts[m]
-            return hosts.arrays_from_primary(
-                lambda: folders[m].restore(epochs, steps, recipe, starts[m]), starts[m]
+        def progress() -> list[list[int]]:
+            return [folder.progress() for folder in folders]
+
+        while (least := min(done := hosts.from_primary(progress)))[0] < training.num_epochs:
+            # After a kill between two saves some are further: the others first train up to them.
+            ahead = [
+                epochs + (steps > epochs * steps_per_epoch)
+                for epochs, steps in done
+                if [epochs, steps] != least
+            ]
+            behind = [m for m, of_member in enumerate(done) if of_member == least]
+            group = dataclasses.replace(
+                training,
+                members=[members[m] for m in behind],
+                num_epochs=min(ahead, default=training.num_epochs),
             )
+            _train(group, [folders[m] for m in behind if folders], *least)
 
-        if min(epochs_done) < training.num_epochs:
-            _train(training, folders, epochs_done, min(steps_done), restore)
+        best_epochs = hosts.from_primary(lambda: [folder.best_epoch for folder in folders])
+        best = _restore(training, folders, RunFolder.restore_best)
+    return [
+        Trained(epoch, {"params": state.params, "batch_stats": state.batch_stats})
+        for epoch, state in zip(best_epochs, best, strict=True)
+    ]
 
-        trained = []
-        for m, start in enumerate(starts):
-            best_epoch = hosts.from_primary(lambda m=m: folders[m].best_epoch)
-            best = hosts.arrays_from_primary(
-                lambda m=m, start=start, best_epoch=best_epoch: folders[m].checkpoints.restore(
-                    best_epoch, start
-                ),
-                start,
-            )
-            variables = {"params": best.params, "batch_stats": best.batch_stats}
-            trained.append(Trained(best_epoch, variables))
-    return trained
+
+def _restore(
+    training: Training,
+    folders: Sequence[RunFolder],
+    restore: Callable[[RunFolder, TrainState], TrainState],
+) -> list[TrainState]:
+    """The members' states, on the host; `restore` is given a folder and the state at the start."""
+    starts = [
+        jax.device_get(init_state(jax.device_put(member.variables), training.recipe))
+        for member in training.members
+    ]
+    return hosts.arrays_from_primary(lambda: list(map(restore, folders, starts)), starts)
 
 
 def _train(
-    training: Training,
-    folders: "list[_Folder]",
-    epochs_done: list[int],
-    steps_done: int,
-    restore: Callable[[int], TrainState],
+    training: Training, folders: Sequence[RunFolder], epochs_done: int, steps_done: int
 ) -> None:
-    """The epochs that are missing, from `steps_done`, those of the member that is least far.
-
-    Members that are further, after a kill between two saves, join when the others are there.
-    """
-    members, recipe, batch_size = training.members, training.recipe, training.batch_size
-    layout = Layout.of(len(members), batch_size, training.wrapper)
-    view = members[0].view
+    """The epochs that are missing, from `steps_done`, which all members have done."""
+    recipe, batch_size = training.recipe, training.batch_size
+    num_validation = len(training.members[0].view.rows["validation"])
+    layout = Layout.of(len(training.members), batch_size, training.wrapper)
     resident = load_resident(
-        {split: (training.read(split), len(view.rows[split])) for split in ("train", "validation")},
+        {
+            "train": (training.read("train"), training.num_clips),
+            "validation": (training.read("validation"), num_validation),
+        },
         training.resident,
         layout,
     )
-    active: list[int] = []
-    states: TrainState | None = None
+    if steps_done:
+        _LOG.info("going on after step %d (epoch %d is done)", steps_done, epochs_done)
+    starts = _restore(
+        training, folders, lambda folder, start: folder.restore(epochs_done, steps_done, start)
+    )
+    states = layout.put(stack_members(starts), "member")
     with contextlib.ExitStack() as stack:
         should_stop = stack.enter_context(hosts.until_terminated())
-        background = _Background(stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)))
-        for epoch in range(min(epochs_done) + 1, training.num_epochs + 1):
-            start = time.perf_counter()
-            joining = [m for m, done in enumerate(epochs_done) if done == epoch - 1]
-            if joining:
-                background.wait()
-                active_states = jax.device_get(split_members(layout, states)) if active else []
-                active += joining
-                layout = Layout.of(len(active), batch_size, training.wrapper)
-                states = layout.put(
-                    stack_members(active_states + [restore(m) for m in joining]), "member"
-                )
-            assert states is not None
+        executor = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+        stack.enter_context(jax.transfer_guard("disallow"))
+        saving = executor.submit(lambda: None)  # what is being scored and saved, with its errors
+        for epoch in range(epochs_done + 1, training.num_epochs + 1):
+            start_s = time.perf_counter()
             first_step = max(steps_done, (epoch - 1) * recipe.steps_per_epoch)
-
-            with jax.transfer_guard("disallow"):
-                chunks = _Chunks(training, active, epoch, first_step, layout, resident["train"])
-                unchecked: Any = None
-                for chunk in chunks:
-                    states, loss_sums = chunk.train(states)
-                    if unchecked is not None:
-                        chunks.check(*unchecked)
-                    unchecked = chunk.first_step, chunk.num_steps, loss_sums
-                    if should_stop():
-                        chunks.check(*unchecked)
-                        background.wait()
-                        _interrupt(folders, active, split_members(layout, states))
-                train_seconds = time.perf_counter() - start
-
-                variables = {"params": states.params, "batch_stats": states.batch_stats}
-                scores = _predict(
-                    training.network,
-                    variables,
-                    training.read("validation"),
-                    len(view.rows["validation"]),
-                    layout=layout,
-                    resident=resident["validation"],
-                    batch_size=batch_size,
-                    batches_per_call=training.steps_per_call,
+            running: list[tuple[int, jax.Array]] = []
+            for step, inputs in _train_inputs(training, epoch, first_step, layout, resident):
+                states, loss_sums = train_population(
+                    training.network, recipe, layout, states, *inputs
                 )
-                if unchecked is not None:
-                    chunks.check(*unchecked)
-                background.wait()
-                snapshot = split_members(layout, states)
-                zeros = np.zeros(len(active), np.float32)
-                states = dataclasses.replace(states, loss_sum=layout.put(zeros, "member"))
-            if hosts.is_primary():
-                background.start(
-                    _finish_epoch,
-                    training,
-                    [(members[m], folders[m]) for m in active],
-                    epoch,
-                    snapshot,
-                    scores,
-                    chunks.num_clips / train_seconds,
-                    start,
+                # The chunk before this one; so the device always has one to do.
+                _check_losses(training, epoch, running)
+                running = [(step, loss_sums)]
+                if should_stop():
+                    _check_losses(training, epoch, running)
+                    saving.result()
+                    _interrupt(folders, split_members(layout, states))
+            _check_losses(training, epoch, running)
+            num_clips = (epoch * recipe.steps_per_epoch - first_step) * batch_size
+            clips_per_s = num_clips / (time.perf_counter() - start_s)
+
+            scores = begin_predict(
+                training.network,
+                {"params": states.params, "batch_stats": states.batch_stats},
+                training.read("validation"),
+                num_validation,
+                layout=layout,
+                resident=resident["validation"],
+                batch_size=batch_size,
+                batches_per_call=training.steps_per_call,
+            )
+            snapshot = split_members(layout, states)
+            zeros = np.zeros(len(training.members), np.float32)
+            states = dataclasses.replace(states, loss_sum=layout.put(zeros, "member"))
+            saving.result()
+            if folders:
+                saving = executor.submit(
+                    _finish_epoch, training, folders, epoch, snapshot, scores, clips_per_s, start_s
                 )
-        background.wait()
+        saving.result()
 
 
-class _Background:
-    """One task at a time beside the training; its errors come out of `wait`."""
+def _train_inputs(
+    training: Training, epoch: int, first_step: int, layout: Layout, resident: dict[str, Blocks]
+) -> Iterator[tuple[int, tuple]]:
+    """What is left of an epoch, chunk by chunk, put on the devices when it is asked for.
 
-    def __init__(self, executor: concurrent.futures.Executor):
-        self._executor = executor
-        self._running: concurrent.futures.Future | None = None
-
-    def start(self, function: Callable, *arguments) -> None:
-        self._running = self._executor.submit(function, *arguments)
-
-    def wait(self) -> None:
-        if self._running is not None:
-            self._running.result()
-            self._running = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Chunk:
-    first_step: int  # of all, 0 is the first of the training
-    num_steps: int
-    train: Callable[[TrainState], tuple[TrainState, jax.Array]]
-
-
-class _Chunks:
-    """What is left of an epoch, from `first_step` of the training on.
-
-    Iteration puts a chunk on the devices when it is asked for it: one that runs and one that waits
-    are there, no more, since the caller asks when the one before the last is done.
+    Yields:
+      The step (0 is the first of the training) at which the chunk begins, and the arguments of
+      `train_population` from `resident` on.
     """
-
-    def __init__(
-        self,
-        training: Training,
-        active: list[int],
-        epoch: int,
-        first_step: int,
-        layout: Layout,
-        resident: Blocks,
-    ):
-        self._training = training
-        self._members = [training.members[m] for m in active]
-        self._epoch = epoch
-        self._first_step = first_step
-        self._layout = layout
-        self._resident = resident
-        recipe, batch_size = training.recipe, training.batch_size
-        skipped = (first_step - (epoch - 1) * recipe.steps_per_epoch) * batch_size
-        end = recipe.steps_per_epoch * batch_size
-        # Members of one seed share an order: its clips are read once for all of them.
-        self._orders = {
-            member.seed: epoch_order(member.seed, epoch, training.num_clips)[skipped:end]
-            for member in self._members
-        }
-        self.num_clips = end - skipped
-
-    def __iter__(self):
-        training, layout, resident = self._training, self._layout, self._resident
-        batch_size, steps = training.batch_size, training.steps_per_call
-        read = training.read("train")
-        seeds = list(self._orders)
-        order = layout.put(
-            np.array([seeds.index(member.seed) for member in self._members], np.int32), "member"
-        )
-        readers = [
-            _read_part(read, clips, batch_size, steps, layout, resident)
-            for clips in self._orders.values()
+    recipe, batch_size, chunk = training.recipe, training.batch_size, training.steps_per_call
+    start, end = (epoch - 1) * recipe.steps_per_epoch, epoch * recipe.steps_per_epoch
+    # Members of one seed share an order: its clips are read once for all of them.
+    orders = {
+        member.seed: epoch_order(member.seed, epoch, training.num_clips)[
+            (first_step - start) * batch_size : (end - start) * batch_size
         ]
-        progress = tqdm(
-            total=self.num_clips,
-            desc=f"epoch {self._epoch}/{training.num_epochs}",
-            unit=" clips",
-            leave=False,
-            disable=not sys.stderr.isatty(),
-        )
-        with progress:
-            for at, chunks in zip(
-                range(0, self.num_clips, batch_size * steps),
-                zip(*readers, strict=True),
-                strict=True,
-            ):
-                num_steps = chunks[0].num_batches
-                labels, masked = (
-                    np.stack([self._rows(member, field, at) for member in self._members])
-                    for field in ("labels", "masked")
+        for member in training.members
+    }
+    order = np.array([list(orders).index(member.seed) for member in training.members], np.int32)
+    order = layout.put(order, "member")
+    readers = [
+        input_chunks(training.read("train"), clips, batch_size, chunk, layout, resident["train"])
+        for clips in orders.values()
+    ]
+    with tqdm(
+        total=(end - first_step) * batch_size,
+        desc=f"epoch {epoch}/{training.num_epochs}",
+        unit=" clips",
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        for step in range(first_step, end, chunk):
+            inputs, num_steps = zip(*map(next, readers), strict=True)
+            clips = slice(
+                (step - first_step) * batch_size, (step - first_step + chunk) * batch_size
+            )
+            labels, masked = (
+                np.stack(
+                    [
+                        to_batches(
+                            getattr(member.view, field)["train"][orders[member.seed][clips]],
+                            batch_size,
+                            chunk,
+                        )
+                        for member in training.members
+                    ]
                 )
-                arguments = (
-                    resident,
-                    tuple(layout.put_part(chunk.inputs, None, "data") for chunk in chunks),
+                for field in ("labels", "masked")
+            )
+            yield (
+                step,
+                (
+                    resident["train"],
+                    inputs,
                     order,
                     layout.put(labels, "member", None, "data"),
                     layout.put(masked, "member", None, "data"),
-                    layout.put(np.int32(num_steps)),
-                )
-                yield _Chunk(
-                    self._first_step + at // batch_size,
-                    num_steps,
-                    lambda states, arguments=arguments: train_population(
-                        training.network, training.recipe, layout, states, *arguments
-                    ),
-                )
-                progress.update(num_steps * batch_size)
+                    layout.put(np.int32(num_steps[0])),
+                ),
+            )
+            progress.update(num_steps[0] * batch_size)
 
-    def _rows(self, member: Member, field: str, at: int) -> np.ndarray:
-        """bool[chunk, batch, classes]: labels or masks of the clips from `at` on."""
-        shape = (self._training.batch_size, self._training.steps_per_call)
-        clips = self._orders[member.seed][at : at + math.prod(shape)]
-        return to_batches(getattr(member.view, field)["train"][clips], *shape)
 
-    def check(self, first_step: int, num_steps: int, loss_sums: jax.Array) -> None:
-        """Waits for a chunk; raises InputError where its loss is not finite."""
-        values = jax.device_get(loss_sums)[:, :num_steps]
-        if np.isfinite(values).all():
-            return
-        step = int(np.argmin(np.isfinite(values).all(axis=0)))
-        m = int(np.argmin(np.isfinite(values[:, step])))
-        raise InputError(
-            f"epoch {self._epoch}: the training loss is {values[m, step]} at step "
-            f"{first_step + step + 1} ({self._members[m].name}); the checkpoints of the epochs "
-            "before are kept; lower config.learning_rate"
-        )
+def _check_losses(training: Training, epoch: int, running: list[tuple[int, jax.Array]]) -> None:
+    """Waits for chunks; raises InputError where the loss of a step is not finite."""
+    for first_step, loss_sums in running:
+        values = jax.device_get(loss_sums)
+        if not np.isfinite(values).all():
+            step = int(np.argmin(np.isfinite(values).all(axis=0)))
+            m = int(np.argmin(np.isfinite(values[:, step])))
+            raise InputError(
+                f"epoch {epoch}: the training loss is {values[m, step]} at step "
+                f"{first_step + step + 1} ({training.members[m].name}); the checkpoints of the "
+                "epochs before are kept; lower config.learning_rate"
+            )
 
 
 def _finish_epoch(
     training: Training,
-    members: "list[tuple[Member, _Folder]]",
+    folders: Sequence[RunFolder],
     epoch: int,
     snapshot: list[TrainState],
     scores: Callable[[], np.ndarray],
     clips_per_s: float,
-    start: float,
+    start_s: float,
 ) -> None:
     """Scores the epoch and writes its line and its checkpoint, for every member."""
     recipe = training.recipe
-    all_scores = scores()
-    for (member, folder), state, member_scores in zip(
-        members, jax.device_get(snapshot), all_scores, strict=True
+    for member, folder, state, member_scores in zip(
+        training.members, folders, jax.device_get(snapshot), scores(), strict=True
     ):
         if not np.isfinite(member_scores).all():
             raise InputError(
@@ -415,7 +354,7 @@ def _finish_epoch(
             "validation_mAP": validation.mean_average_precision,
             "learning_rate": float(recipe.schedule(int(state.step) - 1)),
             "clips_per_s": clips_per_s,
-            "seconds": time.perf_counter() - start,
+            "seconds": time.perf_counter() - start_s,
         }
         folder.finish_epoch(line, dataclasses.replace(state, loss_sum=np.zeros((), np.float32)))
         _LOG.info(
@@ -430,200 +369,11 @@ def _finish_epoch(
         )
 
 
-def _interrupt(folders: "list[_Folder]", active: list[int], snapshot: list[TrainState]) -> None:
+def _interrupt(folders: Sequence[RunFolder], snapshot: list[TrainState]) -> None:
     """Saves within an epoch and raises Interrupted."""
     states = jax.device_get(snapshot)
-    if hosts.is_primary():
-        for m, state in zip(active, states, strict=True):
-            folders[m].checkpoints.save_interrupted(state)
+    for folder, state in zip(folders, states, strict=False):  # no folders but in process 0
+        folder.save_interrupted(state)
     raise Interrupted(
         f"interrupted; saved after step {states[0].step}, the same command goes on from there"
     )
-
-
-def _progress(folders: "list[_Folder]", steps_per_epoch: int) -> tuple[list[int], list[int]]:
-    """The epochs and the steps that members have done.
-
-    A state within an epoch counts when all members have one of the same step; when the system
-    ended the program between two of them, they go back to the epoch's beginning.
-    """
-    epochs = [folder.checkpoints.latest or 0 for folder in folders]
-    for folder, done in zip(folders, epochs, strict=True):
-        folder.keep_epochs(done)
-        if done:
-            _LOG.info("%s: going on after epoch %d", folder.workdir, done)
-    steps = [done * steps_per_epoch for done in epochs]
-    interrupted = {folder.checkpoints.interrupted for folder in folders}
-    if len(interrupted) == 1 and len(set(steps)) == 1:
-        step = interrupted.pop()
-        if step is not None and steps[0] < step <= steps[0] + steps_per_epoch:
-            _LOG.info("going on after step %d", step)
-            steps = [step] * len(folders)
-    return epochs, steps
-
-
-class _Folder:
-    """A member's run folder, in the one process that has it: checkpoints and `metrics.jsonl`."""
-
-    def __init__(self, workdir: pathlib.Path):
-        self.workdir = workdir
-        self.checkpoints = Checkpoints(workdir)
-        self._metrics_path = workdir / "metrics.jsonl"
-        self._lines: list[dict[str, Any]] = []
-
-    def __enter__(self) -> "_Folder":
-        return self
-
-    def __exit__(self, *arguments) -> None:
-        self.checkpoints.__exit__(*arguments)
-
-    @property
-    def best_epoch(self) -> int:
-        """By validation mAP, of equals the first."""
-        return max(self._lines, key=lambda line: (line["validation_mAP"], -line["epoch"]))["epoch"]
-
-    def keep_epochs(self, num_epochs: int) -> None:
-        """Cuts `metrics.jsonl` back to its first epochs."""
-        path = self._metrics_path
-        lines = path.read_text().splitlines() if path.exists() else []
-        if len(lines) < num_epochs:
-            raise InputError(
-                f"{path}: has {len(lines)} lines but the checkpoints are of epoch {num_epochs}; "
-                "somebody changed it: put it back, or train in a new --workdir"
-            )
-        self._lines = [json.loads(line) for line in lines[:num_epochs]]
-        with complete_file(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines[:num_epochs]))
-
-    def restore(self, epochs: int, steps: int, recipe: Recipe, like: TrainState) -> TrainState:
-        """The state after `steps`, of which `epochs` are whole."""
-        if steps == epochs * recipe.steps_per_epoch:
-            return self.checkpoints.restore(epochs, like)
-        return self.checkpoints.restore_interrupted(steps, like)
-
-    def finish_epoch(self, line: dict[str, Any], state: TrainState) -> None:
-        """Writes an epoch's line and checkpoint."""
-        # The line first: an epoch with a checkpoint always has its line, and a line without a
-        # checkpoint is dropped when the run goes on.
-        with open(self._metrics_path, "a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._lines.append(line)
-        self.checkpoints.save(line["epoch"], state, line["validation_mAP"])
-        self.checkpoints.drop_interrupted()
-
-
-def predict(
-    network: nn.Module,
-    variables: dict[str, Any],
-    read_inputs: ReadInputs,
-    num_clips: int,
-    *,
-    batch_size: int,
-    batches_per_call: int,
-    method: str = "__call__",
-) -> np.ndarray:
-    """A network's outputs in evaluation mode for clips 0 to `num_clips` - 1.
-
-    Args:
-      network: with `method` mapping (inputs, train) to outputs.
-      variables: its `params` and `batch_stats`, on the host.
-      read_inputs: int64[n] -> [n, ...].
-      method: `__call__` for scores or `embed`.
-
-    Returns:
-      float32[num_clips, outputs].
-    """
-    layout = Layout.of(1, batch_size, "auto")
-    return _predict(
-        network,
-        layout.put(stack_members([variables]), "member"),
-        read_inputs,
-        num_clips,
-        layout=layout,
-        resident=(),
-        batch_size=batch_size,
-        batches_per_call=batches_per_call,
-        method=method,
-    )()[0]
-
-
-def predict_members(
-    training: Training, variables: Sequence[dict[str, Any]], split: str
-) -> np.ndarray:
-    """Scores of a split's clips by each member's network: float32[members, clips, classes]."""
-    layout = Layout.of(len(training.members), training.batch_size, training.wrapper)
-    return _predict(
-        training.network,
-        layout.put(stack_members(list(variables)), "member"),
-        training.read(split),
-        len(training.members[0].view.rows[split]),
-        layout=layout,
-        resident=(),
-        batch_size=training.batch_size,
-        batches_per_call=training.steps_per_call,
-    )()
-
-
-def _predict(
-    network: nn.Module,
-    variables: dict[str, Any],
-    read_inputs: ReadInputs,
-    num_clips: int,
-    *,
-    layout: Layout,
-    resident: Blocks,
-    batch_size: int,
-    batches_per_call: int,
-    method: str = "__call__",
-) -> Callable[[], np.ndarray]:
-    """`predict` for a population; returns when the device has its last chunk to do.
-
-    Returns:
-      A function that waits for it and gives float32[members, num_clips, outputs].
-    """
-    clips = np.arange(num_clips)
-    clips = np.pad(clips, (0, -num_clips % batch_size), mode="edge")  # whole batches
-    fetched: list[np.ndarray] = []
-    running: list[jax.Array] = []
-
-    def fetch() -> None:
-        outputs = jax.device_get(running.pop(0))
-        fetched.append(outputs.reshape(len(outputs), -1, outputs.shape[-1]))
-
-    for chunk in _read_part(read_inputs, clips, batch_size, batches_per_call, layout, resident):
-        inputs = layout.put_part(chunk.inputs, None, "data")
-        num_batches = layout.put(np.int32(chunk.num_batches))
-        running.append(
-            predict_population(network, layout, method, variables, resident, inputs, num_batches)
-        )
-        if len(running) > 1:
-            fetch()
-
-    def outputs() -> np.ndarray:
-        while running:
-            fetch()
-        return np.concatenate(fetched, axis=1)[:, :num_clips]
-
-    return outputs
-
-
-def _read_part(
-    read_inputs: ReadInputs,
-    clips: np.ndarray,
-    batch_size: int,
-    batches_per_chunk: int,
-    layout: Layout,
-    resident: Blocks,
-):
-    """`read_chunks` of this process's part of every batch; where inputs are resident, of clips."""
-    part = layout.part(batch_size, "data")
-    clips = clips.reshape(-1, batch_size)[:, part]
-    if resident:
-        read_inputs = _as_indices
-    return read_chunks(read_inputs, clips.ravel(), clips.shape[1], batches_per_chunk)
-
-
-def _as_indices(clips: np.ndarray) -> np.ndarray:
-    return clips.astype(np.int32)

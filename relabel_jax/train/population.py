@@ -6,8 +6,7 @@ over the devices of all hosts, and over where the inputs lie. A lone run is a po
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,7 +47,11 @@ class Layout:
         """
         # A process's devices side by side, so that its part of a batch is one piece.
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-        along_members = math.gcd(num_members, len(devices))
+        along_members = max(
+            number
+            for number in range(1, num_members + 1)
+            if num_members % number == 0 and _divides(number, len(devices))
+        )
         along_batch = len(devices) // along_members
         if batch_size % along_batch:
             raise InputError(
@@ -85,7 +88,7 @@ class Layout:
     def part(self, length: int, *axes: Any) -> slice:
         """This process's part of an axis of `length` that is divided over mesh `axes`."""
         indices = self.sharding(axes).addressable_devices_indices_map((length,)).values()
-        ranges = [index[0].indices(length) for index in indices]
+        ranges = [index[0].indices(length) for index in indices if index is not None]
         return slice(min(first for first, *_ in ranges), max(last for _, last, _ in ranges))
 
     def each_member(self, function: Callable, of_members: Any, shared: Any) -> Any:
@@ -112,6 +115,13 @@ class Layout:
             axis_names={"member"},
             check_vma=False,
         )(of_members, shared)
+
+
+def _divides(along_members: int, num_devices: int) -> bool:
+    """Whether so many rows of devices are equal, and no process has parts of two."""
+    along_batch, rest = divmod(num_devices, along_members)
+    local = jax.local_device_count()
+    return rest == 0 and (along_batch % local == 0 or local % along_batch == 0)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
@@ -193,7 +203,7 @@ def split_members(layout: Layout, states: Any) -> list[Any]:
     return jax.lax.with_sharding_constraint(members, layout.sharding())
 
 
-def stack_members(members: list[Any]) -> Any:
+def stack_members(members: Sequence[Any]) -> Any:
     """The reverse of `split_members`, on the host."""
     return jax.tree.map(lambda *arrays: np.stack(arrays), *members)
 

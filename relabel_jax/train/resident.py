@@ -1,11 +1,11 @@
-"""Inputs that stay on the device for a whole training, when they fit."""
+"""Inputs on the device: for a whole training where they fit, else a chunk of batches at a time."""
 
 import contextlib
 import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from relabel_jax import hosts
 from relabel_jax.errors import InputError
+from relabel_jax.pipeline import ReadInputs, read_chunks
 from relabel_jax.train.population import Layout
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +24,6 @@ _MAX_BLOCK_ELEMENTS = 2**31 - 1
 _SHARE = 0.75
 _CLIPS_A_READ = 512
 
-ReadInputs = Callable[[np.ndarray], np.ndarray]
 Blocks = tuple[jax.Array, ...]
 
 
@@ -88,6 +88,36 @@ def _load(read: ReadInputs, num_clips: int, layout: Layout, progress: tqdm) -> B
         divided = layout.put_part(rows, ("member", "data"))
         blocks.append(jax.jit(lambda rows: rows, out_shardings=layout.sharding())(divided))
     return tuple(blocks)
+
+
+def input_chunks(
+    read_inputs: ReadInputs,
+    clips: np.ndarray,
+    batch_size: int,
+    batches_per_chunk: int,
+    layout: Layout,
+    resident: Blocks,
+) -> Iterator[tuple[jax.Array, int]]:
+    """Puts chunks of batches on the devices when asked for them; reads ahead on the host.
+
+    Every process reads its own part of each batch.
+
+    Args:
+      clips: int64[n], whole batches.
+
+    Yields:
+      [chunk, batch, ...] inputs, or int32[chunk, batch] clips where the inputs are `resident`, and
+      how many batches of the chunk hold clips.
+    """
+    parts = clips.reshape(-1, batch_size)[:, layout.part(batch_size, "data")]
+    if resident:
+        read_inputs = _as_indices
+    for chunk in read_chunks(read_inputs, parts.ravel(), parts.shape[1], batches_per_chunk):
+        yield layout.put_part(chunk.inputs, None, "data"), chunk.num_batches
+
+
+def _as_indices(clips: np.ndarray) -> np.ndarray:
+    return clips.astype(np.int32)
 
 
 def free_bytes() -> int:

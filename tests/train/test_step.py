@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relabel_jax.model.network import FeatureNetwork
-from relabel_jax.train.loop import predict
+from relabel_jax.train.predict import predict
 from relabel_jax.train.step import (
     Recipe,
     init_state,
@@ -211,8 +211,8 @@ def test_predict_gives_every_clip_once_in_order(num_clips):
     """Batches of 8, chunks of 3 of them: the last batch and the last chunk may be partial."""
     variables, inputs, _, _ = tiny(1, 60)
     rows = inputs[0, :num_clips]
-    scores = predict(
-        NETWORK, variables, lambda clips: rows[clips], num_clips, batch_size=8, batches_per_call=3
+    (scores,) = predict(
+        NETWORK, [variables], lambda clips: rows[clips], num_clips, batch_size=8, batches_per_call=3
     )
     assert scores.shape == (num_clips, CLASSES)
     assert scores.dtype == np.float32
