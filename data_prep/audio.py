@@ -1,4 +1,7 @@
-"""One recording in any format of libsndfile -> one waveform as the data set stores it.
+"""One recording in any format -> one waveform as the data set stores it.
+
+libsndfile decodes WAV, FLAC, Ogg, MP3, AIFF and CAF; what it does not know (m4a, webm, mkv) is
+left to containers.py.
 
 The waveform (design.md, section 1) is mono, 8 kHz, 10 s, int16. AudioSet's recordings are cut to
 their segment when they are downloaded, so a clip is the beginning of its file; `start_s` and
@@ -6,51 +9,63 @@ their segment when they are downloaded, so a clip is the beginning of its file; 
 """
 
 import os
+from typing import IO
 
 import numpy as np
 import soundfile
 import soxr
 
+from data_prep import containers
+from data_prep.rejected import Rejected
 from relabel_jax.records import DURATION_S, SAMPLE_RATE_HZ, WAVEFORM_SAMPLES
 
-_READ_S = DURATION_S + 1  # the low-pass at the 10th second looks some 20 ms ahead
+# Those of several recordings with one name that are preferred come first.
+EXTENSIONS = (
+    *(".wav", ".flac", ".aiff", ".aif", ".caf", ".ogg", ".oga", ".opus", ".mp3"),
+    *containers.EXTENSIONS,
+)
 
+# The low-pass at the 10th second looks some 20 ms ahead.
+READ_S = DURATION_S + 1
 
-class Rejected(Exception):
-    """Why a clip is not in the data set.
-
-    Attributes:
-      reason: a short slug, the `reason` column of rejects.csv.
-      detail: one line for people.
-    """
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return self.detail
+_BLOCK_SAMPLES = 1 << 20  # over all channels; WAV allows 1,024 of them
+_NOT_RECOGNISED = (1, 7)  # libsndfile's codes; the second is what it says of a bad .mp3
 
 
 def read_waveform(path: str) -> tuple[np.ndarray, float]:
-    """Decodes the beginning of a recording and resamples it.
-
-    Channels are averaged. soxr's "VHQ" low-passes before it resamples: above 4 kHz nothing folds
-    back into the band. A file that is at 8 kHz already is not touched. Shorter recordings are
-    zero-padded at the end, longer ones cut at 10 s.
+    """Decodes the beginning of a recording and resamples it: `to_waveform(*decode(path))`.
 
     Args:
-      path: a file that libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF, CAF; any depth, rate, layout).
+      path: a file that libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF, CAF; any depth, rate, layout),
+        or PyAV where that is installed (m4a, mp4, webm, mkv, aac, wma).
+
+    Returns:
+      `(waveform, duration_s)` of `to_waveform`.
+
+    Raises:
+      Rejected: as `decode` and `to_waveform` do.
+    """
+    return to_waveform(*decode(path))
+
+
+def to_waveform(mono: np.ndarray, rate_hz: int) -> tuple[np.ndarray, float]:
+    """Resamples, pads or cuts, and quantises.
+
+    soxr's "VHQ" low-passes before it resamples: above 4 kHz nothing folds back into the band. A
+    recording that is at 8 kHz already is not touched. Shorter recordings are zero-padded at the
+    end, longer ones cut at 10 s.
+
+    Args:
+      mono: float32[time], full scale is 1; of a longer recording at least the first `READ_S`.
+      rate_hz: its sample rate.
 
     Returns:
       `(waveform, duration_s)`: int16[80000], and the seconds of it that come from the recording.
 
     Raises:
-      Rejected: `unreadable` (no such file, not audio, damaged), `empty` (no samples), `not_finite`
-        (a NaN or an infinity among the samples).
+      Rejected: `empty` (no samples), `not_finite` (a NaN or an infinity among the samples),
+        `unreadable` (a rate that cannot be resampled).
     """
-    mono, rate_hz = _read_mono(path)
     if not np.isfinite(mono).all():
         raise Rejected("not_finite", f"{int((~np.isfinite(mono)).sum())} samples are NaN or inf")
     if rate_hz != SAMPLE_RATE_HZ and len(mono):
@@ -71,23 +86,47 @@ def to_int16(samples: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
 
 
-def _read_mono(path: str) -> tuple[np.ndarray, int]:
-    """The mean over the channels, float32[time], of the first 11 s, and the sample rate in Hz."""
+def decode(file: str | IO[bytes]) -> tuple[np.ndarray, int]:
+    """The mean over the channels of the first 11 s of a recording.
+
+    Args:
+      file: a path, or an open file that can seek.
+
+    Returns:
+      `(mono, rate_hz)`: float32[time], and the sample rate.
+
+    Raises:
+      Rejected: `unreadable` (no such file, not audio, damaged), `empty` (0 bytes), `needs_pyav`.
+    """
     try:
-        if not os.path.getsize(path):
+        size = os.path.getsize(file) if isinstance(file, str) else file.seek(0, os.SEEK_END)
+        if not size:
             raise Rejected("empty", "the file has 0 bytes")
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            # One read: soundfile seeks after each, and after a seek an MP3 decodes otherwise. Not
-            # blocks(): a file that ends before its header says comes out with stray memory.
-            frames = file.read(_READ_S * file.samplerate, dtype="float32", always_2d=True)
-            rate_hz = file.samplerate
+        if not isinstance(file, str):
+            file.seek(0)
+        with _Stream(os.fsencode(file) if isinstance(file, str) else file) as stream:
+            block = max(1, _BLOCK_SAMPLES // stream.channels)
+            wanted = READ_S * stream.samplerate
+            pieces: list[np.ndarray] = []
+            while wanted:
+                asked = min(block, wanted)
+                frames = stream.read(asked, dtype="float32", always_2d=True)
+                pieces.append(frames.mean(axis=1))
+                wanted -= asked
+                if len(frames) < asked:
+                    break
+            return np.concatenate(pieces), stream.samplerate
     except soundfile.LibsndfileError as error:
-        detail = error.error_string
-        if detail.startswith("File does not exist"):  # what libsndfile says of a bad .mp3
-            detail = "Format not recognised."
-        raise Rejected("unreadable", detail) from error
+        if error.code not in _NOT_RECOGNISED:
+            raise Rejected("unreadable", error.error_string) from error
     except OSError as error:
         raise Rejected("unreadable", error.strerror or str(error)) from error
-    except MemoryError as error:
-        raise Rejected("unreadable", "its header claims more samples than fit in memory") from error
-    return frames.mean(axis=1), rate_hz
+    return containers.decode(file, READ_S)
+
+
+class _Stream(soundfile.SoundFile):
+    """Reads from front to back. soundfile seeks after each read, and then an MP3 decodes otherwise;
+    its blocks() fills a file that ends before its header says with stray memory."""
+
+    def seekable(self) -> bool:
+        return False

@@ -1,4 +1,4 @@
-"""Recordings, an ontology and segment files in; a data set that relabel_jax trains on out.
+"""Recordings, an ontology and labels in; a data set that relabel_jax trains on out.
 
     python -m data_prep.build --ontology=ontology.json --segments=segments.csv \
         --audio=AUDIO_DIR --output_dir=DATA
@@ -11,8 +11,8 @@ What it leaves in DATA:
 - `clips.parquet`: the clip index, a row for each record, in the order of the records: the shards
   of train by number, then validation, then test; `clip_id`, `split`, `start_s`, `end_s`, and `ol`,
   the class numbers of the original labels;
-- `rejects.csv`: the clips left out: `clip_id`, `source` (the file, if there is one), `reason`,
-  `detail`. Every clip of the segments is in the shards or here;
+- `rejects.csv`: the clips left out: `clip_id`, `source` (the file, if there is one, and the place
+  in it), `reason`, `detail`. Every clip is in the shards or here;
 - `.build`: the plan and what was done of it (shards.py). `clips.parquet` is written last of all: a
   folder that has it is complete.
 
@@ -37,8 +37,15 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 import tqdm
 
-from data_prep.recordings import find_by_list, find_by_name, read_columns
-from data_prep.segments import read_segments
+from data_prep.recordings import (
+    audio_places,
+    find_by_list,
+    find_by_name,
+    label_by_source,
+    read_class_indices,
+    read_columns,
+)
+from data_prep.segments import Segments, read_segments
 from data_prep.shards import (
     WORKING_FOLDER,
     Outcome,
@@ -47,6 +54,7 @@ from data_prep.shards import (
     count_rejects,
     write_plan,
 )
+from data_prep.sources import Recording
 from data_prep.workers import write_shards
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
@@ -63,10 +71,11 @@ _Path = str | pathlib.Path
 def build(
     *,
     ontology: _Path,
-    segments: Sequence[_Path],
     output_dir: _Path,
+    segments: Sequence[_Path] = (),
     audio: _Path | None = None,
     paths: _Path | None = None,
+    class_indices: _Path | None = None,
     splits: _Path | None = None,
     num_workers: int | None = None,
     clips_per_shard: int = 256,
@@ -76,10 +85,12 @@ def build(
 
     Args:
       ontology: AudioSet's ontology.json.
-      segments: segment files.
       output_dir: the data set's folder.
-      audio: the folder of the recordings; needed unless `paths` is given.
+      segments: segment files; where there are none, the sources in `audio` have the labels.
+      audio: where the recordings are: a folder, or a file with many (`data_prep.sources`); several
+        with commas, wildcards. Needed unless `paths` is given.
       paths: a CSV of `clip_id,path` that names the recordings, instead of a search by name.
+      class_indices: AudioSet's class_labels_indices.csv, for sources whose labels are numbers.
       splits: a CSV of `clip_id,split` that overrides the hashed split of the clips it names.
       num_workers: processes; by default the number of cores.
       clips_per_shard: the largest number of clips in a shard.
@@ -91,6 +102,8 @@ def build(
     began = time.monotonic()
     if audio is None and paths is None:
         raise InputError("where are the recordings? give --audio=FOLDER or --paths=CSV")
+    if paths is not None and not segments:
+        raise InputError("--paths needs --segments=CSV: files of their own have no labels")
     for flag, value in (("num_workers", num_workers), ("clips_per_shard", clips_per_shard)):
         if value is not None and value < 1:
             raise InputError(f"--{flag}={value}: expected a number of at least 1")
@@ -99,8 +112,9 @@ def build(
     inputs = {
         "--ontology": hashlib.sha256(the_ontology.text.encode()).hexdigest(),
         "--segments": " ".join(_digest(path) for path in segments),
-        "--audio": "" if audio is None else os.path.realpath(audio),
+        "--audio": "" if audio is None else ",".join(map(os.path.realpath, audio_places(audio))),
         "--paths": "" if paths is None else f"{os.path.realpath(paths)} {_digest(paths)}",
+        "--class_indices": "" if class_indices is None else _digest(class_indices),
         "--splits": "" if splits is None else _digest(splits),
         "--clips_per_shard": str(clips_per_shard),
         "--split_seed": str(split_seed),
@@ -109,14 +123,20 @@ def build(
         try:
             plan = Plan.open(data_dir)
         except FileNotFoundError:
-            table = read_segments(segments, the_ontology)
-            clip_splits = _clip_splits(table.clip_ids.to_pylist(), split_seed, splits)
-            if paths is not None:
-                recordings = find_by_list(table, paths, audio)
-            else:
+            table: Segments
+            if not segments:
                 assert audio is not None
-                recordings = find_by_name(table, audio)
-            if not any(isinstance(recording, str) for recording in recordings):
+                class_mids = None if class_indices is None else read_class_indices(class_indices)
+                table, recordings = label_by_source(audio, the_ontology, class_mids)
+            else:
+                table = read_segments(segments, the_ontology)
+                if paths is not None:
+                    recordings = find_by_list(table, paths, audio)
+                else:
+                    assert audio is not None
+                    recordings = find_by_name(table, audio)
+            clip_splits = _clip_splits(table.clip_ids.to_pylist(), split_seed, splits)
+            if not any(isinstance(recording, Recording) for recording in recordings):
                 raise InputError(
                     f"{audio if paths is None else paths}: no recording of any of the {len(table)} "
                     f"clips; of the first, {table.clip_ids[0].as_py()}: {recordings[0]} (--help "
@@ -240,10 +260,11 @@ def _finish(plan: Plan, outcomes: Sequence[Outcome]) -> None:
         is_written = np.ones(clips.num_rows, bool)
         for position, reason, detail in outcome.rejects:
             is_written[position] = False
-            row, clip_id, path = (
-                clips[name][position].as_py() for name in ("row", "clip_id", "path")
+            row, clip_id, path, member = (
+                clips[name][position].as_py() for name in ("row", "clip_id", "path", "member")
             )
-            rejects.append((row, clip_id, os.fsdecode(path), reason, detail))
+            source = str(Recording(os.fsdecode(path), member))
+            rejects.append((row, clip_id, source, reason, detail))
         index.append(
             clips.select(["clip_id", "split", "start_s", "end_s", "ol"]).filter(
                 pa.array(is_written)
@@ -331,16 +352,31 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.build",
         description="Makes the data set that relabel_jax trains on from recordings, AudioSet's "
-        "ontology and segment files. The same command finishes a build that was stopped.",
+        "ontology and labels. The same command finishes a build that was stopped.",
         epilog="""\
-how the recording of clip X, 30 s to 40 s, is found below --audio (in order of preference):
+what --audio takes, one or several with commas, wildcards too:
+  a folder with recordings: wav, flac, aiff, aif, caf, ogg, oga, opus, mp3; with PyAV
+      (pip install 'relabel-jax[sources]') m4a, mp4, webm, mkv, mka, aac, wma
+  *.parquet  Hugging Face's form of AudioSet: video_id, audio {bytes, path}, labels
+  *.tar      WebDataset: KEY.flac (or another of these formats) beside KEY.json or KEY.cls
+  *.h5       PANNs' packed waveforms: audio_name, waveform, target (needs the same extra)
+  a folder with such files; nothing is unpacked on disk
+
+how the recording of clip X, 30 s to 40 s, is found there (in order of preference):
   X.ext, YX.ext, X_30_40.ext, X_30.ext; times in seconds (30, 30.0, 30.000) or milliseconds
-  (30000); ext is wav, flac, aiff, aif, caf, ogg, oga, opus or mp3, in this order, in any case
+  (30000); ext as above, in this order, in any case; video_id, KEY and audio_name count as names
   a recording is taken to begin where its clip begins; its first 10 s are stored
 
-example:
+where the labels come from:
+  --segments; without it, from parquet, tar or h5 itself: every recording there is a clip, its
+  times in clips.parquet are 0 and 10 s; labels may be mids, names or, with --class_indices, numbers
+
+examples:
   python -m data_prep.build --ontology=ontology.json --audio=recordings \\
       --segments=balanced_train_segments.csv,unbalanced_train_segments.csv.gz --output_dir=DATA
+  python -m data_prep.build --ontology=ontology.json --audio='bal_train/*.parquet' --output_dir=DATA
+  python -m data_prep.build --ontology=ontology.json --audio=balanced_train.h5 \\
+      --class_indices=class_labels_indices.csv --output_dir=DATA
 
 results in DATA: TFDS data set (ArrayRecord shards), ontology.json, clips.parquet, rejects.csv""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -348,14 +384,27 @@ results in DATA: TFDS data set (ArrayRecord shards), ontology.json, clips.parque
     )
     add = parser.add_argument
     add("--ontology", required=True, metavar="JSON", help="AudioSet's ontology.json")
-    add("--segments", required=True, metavar="CSV[,CSV.gz]", help="one or more segment files")
-    add("--audio", metavar="FOLDER", help="where the recordings are; optional with --paths")
+    add(
+        "--segments",
+        metavar="CSV[,CSV.gz]",
+        help="one or more segment files; optional where the files in --audio have labels",
+    )
+    add(
+        "--audio",
+        metavar="FOLDER|FILE[,...]",
+        help="where the recordings are (see below); with --paths one folder, and optional",
+    )
     add("--output_dir", required=True, metavar="DATA", help="the data set's folder")
     add(
         "--paths",
         metavar="CSV",
         help="columns clip_id and path: the recordings, instead of a search by name; paths are "
         "relative to --audio or, where that has no such file, to the CSV's folder",
+    )
+    add(
+        "--class_indices",
+        metavar="CSV",
+        help="AudioSet's class_labels_indices.csv, where labels in --audio are class numbers",
     )
     add(
         "--splits",
@@ -384,7 +433,7 @@ results in DATA: TFDS data set (ArrayRecord shards), ontology.json, clips.parque
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
     flags = vars(_parse_flags(arguments))
-    flags["segments"] = flags["segments"].split(",")
+    flags["segments"] = flags["segments"].split(",") if flags["segments"] else []
     try:
         build(**flags)
     except InputError as error:

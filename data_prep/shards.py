@@ -3,7 +3,8 @@
 The plan is made once and holds all that a task needs, so that a task is no more than its number:
 local worker processes or a cluster engine run the same ones, in any order and any number of times.
 A seeded hash of the clip id places the clips: every shard is a random sample of its split, all
-shards of a split have equal sizes but for one clip, and the number of workers has no say.
+shards of a split have equal sizes but for one clip, and the number of workers has no say. Clips
+that can only be read with their neighbours (a row group of a Parquet file) are placed with them.
 
 In the working folder `DATA/.build`:
 
@@ -28,8 +29,9 @@ import pyarrow as pa
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from data_prep.audio import Rejected, read_waveform
+from data_prep.rejected import Rejected
 from data_prep.segments import Segments, multi_hot
+from data_prep.sources import Recording, read_recording
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labelings import relabel
@@ -50,10 +52,12 @@ _SCHEMA = pa.schema(
         "end_s": pa.float64(),
         "ol": pa.list_(pa.int16()),
         "path": pa.binary(),  # the bytes of the file system: they need not be UTF-8
+        "member": pa.string(),  # where the recording lies in a file with many; else ""
         "reason": pa.string(),
         "detail": pa.string(),
     }
 )
+_READ_COLUMNS = ("clip_id", "path", "member")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +151,7 @@ def write_plan(
     inputs: Mapping[str, str],
     ontology: Ontology,
     segments: Segments,
-    recordings: Sequence[str | Rejected],
+    recordings: Sequence[Recording | Rejected],
     clip_splits: np.ndarray,
     clips_per_shard: int,
     seed: int,
@@ -159,18 +163,24 @@ def write_plan(
       inputs: what the plan is made from, by flag; a later run compares.
       ontology: goes into the plan.
       segments: all clips.
-      recordings: path of each clip's file, or why it has none.
+      recordings: of each clip, or why it has none.
       clip_splits: int8[clips], index into `SPLITS`.
       clips_per_shard: at most so many.
       seed: of the hash that orders the clips.
     """
     clip_ids = segments.clip_ids.to_pylist()
     salt = f"shard:{seed}:".encode()
-    digests = [
-        hashlib.blake2b(salt + clip_id.encode(), digest_size=8).digest() for clip_id in clip_ids
-    ]
-    order = np.array(sorted(range(len(clip_ids)), key=lambda row: (digests[row], clip_ids[row])))
-    has_recording = np.array([isinstance(recording, str) for recording in recordings])
+    nowhere = Recording("")
+    places = [each if isinstance(each, Recording) else nowhere for each in recordings]
+
+    def key(row: int):
+        place = places[row]
+        name = (place.block or clip_ids[row]).encode()
+        digest = hashlib.blake2b(salt + name, digest_size=8).digest()
+        return digest, place.path if place.block else "", place.row, clip_ids[row]
+
+    order = np.array(sorted(range(len(clip_ids)), key=key))
+    has_recording = np.array([isinstance(recording, Recording) for recording in recordings])
     batches: list[np.ndarray] = []
     num_shards: dict[str, int] = {}
     for split_number, split in enumerate(SPLITS):
@@ -187,7 +197,8 @@ def write_plan(
         "start_s": segments.start_s,
         "end_s": segments.end_s,
         "ol": segments.labels,
-        "path": [os.fsencode(each) if isinstance(each, str) else b"" for each in recordings],
+        "path": [os.fsencode(place.path) for place in places],
+        "member": [place.member for place in places],
         "reason": [each.reason if isinstance(each, Rejected) else None for each in recordings],
         "detail": [each.detail if isinstance(each, Rejected) else None for each in recordings],
     }
@@ -232,15 +243,15 @@ def write_shard(
     try:
         with complete_file(plan.data_dir / shard.name) as temporary:
             writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1")
-            for position, (clip_id, recording) in enumerate(
-                zip(clips["clip_id"].to_pylist(), clips["path"].to_pylist(), strict=True)
+            for position, (clip_id, path, member) in enumerate(
+                zip(*(clips[name].to_pylist() for name in _READ_COLUMNS), strict=True)
             ):
                 on_clip(position)
                 if position in fatal:
                     rejects.append((position, "crash", fatal[position]))
                     continue
                 try:
-                    waveform, duration_s = read_waveform(os.fsdecode(recording))
+                    waveform, duration_s = read_recording(os.fsdecode(path), member)
                 except Rejected as error:
                     rejects.append((position, error.reason, error.detail))
                     continue

@@ -34,10 +34,12 @@ All devices of a machine train together. On several machines start the same comm
 
 import contextlib
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
@@ -114,6 +116,16 @@ def _one_line_errors() -> Iterator[None]:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         sys.exit(143)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(
+            f"error: a process or its network failed ({str(error).splitlines()[0]}); the finished "
+            "epochs are saved, start all processes again with the same command",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)  # an ordinary exit waits for the processes that are gone
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -16,24 +16,33 @@ from relabel_jax.train.checkpoint import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 TIMINGS = ("clips_per_s", "seconds")
-NUM_EPOCHS = 5
+NUM_EPOCHS = 8
 
 
-def start(data_dir, workdir):
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "relabel_jax.main", f"--workdir={workdir}"),
-            "--config=configs/base_human.py",
-            *(f"--config.data_dir={data_dir}", "--config.labeling=pe_cml"),
-            *(f"--config.num_epochs={NUM_EPOCHS}", "--config.batch_size=8"),
-            "--config.filters=(4, 4, 4, 4, 4, 4, 4, 4, 4)",
-            *("--config.dense_units=(8, 8)", "--config.steps_per_call=2"),
-        ],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def start(data_dir, workdir, num_epochs=NUM_EPOCHS):
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "programs"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    with open(f"{workdir}.log", "w") as log:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "relabel_jax.main", f"--workdir={workdir}"),
+                "--config=configs/base_human.py",
+                *(f"--config.data_dir={data_dir}", "--config.labeling=pe_cml"),
+                *(f"--config.num_epochs={num_epochs}", "--config.batch_size=8"),
+                "--config.filters=(4, 4, 4, 4, 4, 4, 4, 4, 4)",
+                *("--config.dense_units=(8, 8)", "--config.steps_per_call=2"),
+            ],
+            cwd=REPOSITORY,
+            env=os.environ | cache,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def log(workdir):
+    return pathlib.Path(f"{workdir}.log").read_text()
 
 
 def num_lines(workdir):
@@ -58,25 +67,32 @@ def outcome(workdir):
 
 
 def test_killed_and_started_again(miniature_data, tmp_path):
-    undisturbed = start(miniature_data, tmp_path / "undisturbed")
-    assert undisturbed.wait() == 0, undisturbed.stdout.read()
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert start(miniature_data, undisturbed).wait() == 0, log(undisturbed)
     rng = random.Random(0)
     # Before the first epoch is done, and around the moments in which an epoch is being saved.
     for lines in (0, 1, 3):
-        run = start(miniature_data, tmp_path / "killed")
-        while num_lines(tmp_path / "killed") < lines and run.poll() is None:
+        run = start(miniature_data, killed)
+        while num_lines(killed) < lines and run.poll() is None:
             time.sleep(0.001)
-        time.sleep(rng.uniform(0.5, 2) if not lines else rng.uniform(0, 0.3))
-        os.kill(run.pid, signal.SIGKILL)
-        assert run.wait() == -signal.SIGKILL, run.stdout.read()
-    run = start(miniature_data, tmp_path / "killed")
-    assert run.wait() == 0, run.stdout.read()
+        time.sleep(rng.uniform(0.5, 2) if not lines else rng.uniform(0, 0.1))
+        run.kill()
+        assert run.wait() == -signal.SIGKILL, log(killed)
+    assert start(miniature_data, killed).wait() == 0, log(killed)
 
-    lines, result, scores, states = outcome(tmp_path / "undisturbed")
+    lines, result, scores, states = outcome(undisturbed)
     assert [line["epoch"] for line in lines] == list(range(1, NUM_EPOCHS + 1))
-    again = outcome(tmp_path / "killed")
+    again = outcome(killed)
     assert again[0] == lines
     assert again[1] == result
     assert jax.tree.all(jax.tree.map(np.array_equal, again[2], scores))
     assert jax.tree.structure(again[3]) == jax.tree.structure(states)
     assert jax.tree.all(jax.tree.map(np.array_equal, again[3], states))
+
+    # One line, though what Orbax had begun to read goes on when the error is there.
+    for path in (killed / "checkpoints" / str(NUM_EPOCHS)).rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(b"damage")
+    assert start(miniature_data, killed, NUM_EPOCHS + 1).wait() == 1
+    assert "cannot restore this checkpoint; it is damaged" in log(killed)
+    assert "Traceback" not in log(killed)

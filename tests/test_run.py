@@ -178,12 +178,6 @@ def test_refused(miniature_data, tmp_path, fields, message):
     assert not (tmp_path / "result.json").exists()
 
 
-def damage_checkpoint(workdir):
-    for path in (workdir / "checkpoints").rglob("*"):
-        if path.is_file() and path.parent.name == "d":
-            path.write_bytes(b"damage")
-
-
 def change_result(**fields):
     def change(workdir):
         result = json.loads((workdir / "result.json").read_text())
@@ -195,7 +189,6 @@ def change_result(**fields):
 @pytest.mark.parametrize(
     ("damage", "fields", "message"),
     [
-        (damage_checkpoint, {}, "cannot restore this checkpoint; it is damaged"),
         (lambda workdir: shutil.rmtree(workdir / "checkpoints"), {}, "cannot restore"),
         (lambda workdir: (workdir / "result.json").unlink(), {}, "is not finished"),
         (lambda workdir: (workdir / "result.json").write_text("{"), {}, "cannot read it"),

@@ -6,6 +6,8 @@ one more, in `interrupted/`, numbered by steps.
 
 import pathlib
 import shutil
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -82,9 +84,10 @@ class Checkpoints:
 
     def save_interrupted(self, state: TrainState) -> None:
         """Saves a state within an epoch; complete under its name or not there."""
-        shutil.rmtree(self._interrupted_path, ignore_errors=True)
-        self._interrupted_path.mkdir()
-        with _manager(self._interrupted_path, enable_async_checkpointing=False) as manager:
+        self._interrupted_path.mkdir(exist_ok=True)
+        with _manager(
+            self._interrupted_path, max_to_keep=1, enable_async_checkpointing=False
+        ) as manager:
             manager.save(int(state.step), args=ocp.args.StandardSave(state))
 
     def restore_interrupted(self, step: int, like: TrainState) -> TrainState:
@@ -107,13 +110,32 @@ def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
 
 
 def _read(manager: ocp.CheckpointManager, number: int, like: TrainState | None) -> Any:
+    hook = sys.unraisablehook
+    sys.unraisablehook = _silence_abandoned_reads(hook)
     try:
-        return manager.restore(number, args=ocp.args.StandardRestore(like))
+        state = manager.restore(number, args=ocp.args.StandardRestore(like))
     except Exception as error:  # tensorstore, JSON and file errors of many kinds
+        reason = f"{error}\n".splitlines()[0].partition(" [tensorstore_spec")[0]
         raise InputError(
             f"{manager.directory / str(number)}: cannot restore this checkpoint; it is damaged or "
-            f"of another network ({str(error).splitlines()[0]}); train it again in a new --workdir"
+            f"of another network ({reason}); train it again in a new --workdir"
         ) from error
+    sys.unraisablehook = hook
+    return state
+
+
+def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A hook that leaves out what Orbax's own haste causes.
+
+    It gives up at the first error and closes its event loop. Every other read then raises, now or
+    later, in a thread of tensorstore where nobody can catch it.
+    """
+
+    def without_closed_loops(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    return without_closed_loops
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:

@@ -1,6 +1,8 @@
 """One recording -> one waveform: formats, resampling, levels, and what is rejected."""
 
+import contextlib
 import struct
+import tracemalloc
 
 import hypothesis
 import hypothesis.extra.numpy
@@ -10,7 +12,8 @@ import pytest
 import scipy.signal
 import soundfile
 
-from data_prep.audio import Rejected, read_waveform, to_int16
+from data_prep.audio import decode, read_waveform, to_int16
+from data_prep.rejected import Rejected
 from relabel_jax.records import WAVEFORM_SAMPLES
 
 
@@ -38,7 +41,11 @@ def test_what_is_above_4_khz_does_not_fold_back(tmp_path, rate_hz):
         assert rms_db(waveform[:32_000] / 32_768) < rms_db(samples) - 60
 
 
-@pytest.mark.parametrize("rate_hz", [6_000, 11_000, 11_025, 22_050, 24_000, 44_100, 48_000, 96_000])
+# Those of real recordings, and one below 8 kHz.
+RATES_HZ = [6_000, 11_000, 11_025, 16_000, 22_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000]
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_pass_band_agrees_with_scipys_polyphase_resampler(tmp_path, rate_hz):
     limit_hz = min(3_400, 0.42 * rate_hz)
     noise = np.random.default_rng(0).standard_normal(rate_hz * 3)
@@ -162,6 +169,126 @@ def test_long_recordings_are_cut_as_if_all_of_them_had_been_read(tmp_path, rate_
     assert duration_s == 10
     expected, _ = read_waveform(write(tmp_path / "y.wav", samples[: rate_hz * 11], rate_hz))
     np.testing.assert_array_equal(waveform, expected)
+
+
+@pytest.mark.parametrize("rate_hz", [11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
+def test_stop_band_of_noise(tmp_path, rate_hz):
+    """All that is above 4.2 kHz, at once, against scipy's polyphase resampler on the rest."""
+    noise = np.random.default_rng(0).standard_normal(rate_hz * 3)
+    high = scipy.signal.firwin(4_001, 4_400, fs=rate_hz, pass_zero=False, window=("kaiser", 12))
+    samples = 0.1 * scipy.signal.fftconvolve(noise, high, mode="same")
+    samples *= scipy.signal.windows.tukey(len(samples), 0.2)
+    low = 0.01 * tone(1_000, rate_hz, 3)
+    waveform, _ = read_waveform(write(tmp_path / "high.wav", samples, rate_hz))
+    assert rms_db(waveform[:24_000] / 32_768) < rms_db(samples) - 60
+    waveform, _ = read_waveform(write(tmp_path / "both.wav", samples + low, rate_hz))
+    expected = 0.01 * tone(1_000, 8_000, 3)
+    assert rms_db(waveform[:24_000] / 32_768 - expected) < rms_db(samples) - 60
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, *RATES_HZ])
+@pytest.mark.parametrize("duration_s", [0.1, 22.0])
+def test_the_shortest_and_the_longest_at_every_rate(tmp_path, rate_hz, duration_s):
+    samples = np.full(round(duration_s * rate_hz), 0.25)
+    path = write(tmp_path / "x.wav", samples, rate_hz, "PCM_24")
+    waveform, found_s = read_waveform(path)
+    assert found_s == pytest.approx(min(duration_s, 10), abs=1 / 8_000)
+    length = round(found_s * 8_000)
+    edge = min(300, length // 4)  # there the filter rings
+    np.testing.assert_allclose(waveform[edge : length - edge], 8_192, atol=30)  # DC stays DC
+    assert not waveform[length:].any()
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("rate_hz", [8_000, 44_100])
+def test_full_scale_and_dc(tmp_path, subtype, rate_hz):
+    """The largest and the smallest value of each depth, held: no wrap, no shift, no gain."""
+    for level in (-1.0, 0.0, 0.5, 1.0):
+        samples = np.full(rate_hz, level)
+        waveform, _ = read_waveform(write(tmp_path / "x.wav", samples, rate_hz, subtype))
+        step = 256 if subtype == "PCM_U8" else 1
+        expected = np.clip(level * 32_768, -32_768, 32_768 - step)
+        np.testing.assert_allclose(waveform[300:7_700], expected, atol=max(step, 5))
+
+
+@pytest.mark.parametrize(("channels", "extension"), [(6, "wav"), (8, "flac"), (255, "ogg")])
+def test_many_channels(tmp_path, channels, extension):
+    left = tone(440, 16_000, 1)
+    samples = left[:, None] * np.linspace(0, 1, channels)
+    path = str(tmp_path / f"x.{extension}")
+    soundfile.write(path, samples, 16_000)
+    waveform, _ = read_waveform(path)
+    expected, _ = read_waveform(write(tmp_path / "y.wav", left / 2, 16_000))
+    assert rms_db((waveform[:8_000] - expected[:8_000]) / 32_768.0) < rms_db(left) - 40
+
+
+def test_1024_channels_take_no_more_memory_than_one(tmp_path):
+    """WAV's header allows 65,535 and libsndfile 1,024; as float32 11 s of them would be 1 GB."""
+    rng = np.random.default_rng(0)
+    path = str(tmp_path / "x.wav")
+    samples = rng.integers(-9_000, 9_000, (12_000, 1_024), np.int16)
+    soundfile.write(path, samples, 8_000)
+    tracemalloc.start()
+    try:
+        waveform, duration_s = read_waveform(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert duration_s == 1.5
+    np.testing.assert_allclose(waveform[:12_000], samples.mean(axis=1), atol=0.51)
+    assert peak < 12e6  # all at once: 49 MB
+
+
+@pytest.mark.parametrize(
+    ("extension", "subtype"),
+    [
+        *(("wav", "PCM_16"), ("wav", "IMA_ADPCM"), ("flac", "PCM_24"), ("caf", "ALAC_16")),
+        *(("ogg", "VORBIS"), ("ogg", "OPUS"), ("mp3", "MPEG_LAYER_III")),
+    ],
+)
+def test_blocks_change_nothing(tmp_path, monkeypatch, extension, subtype):
+    """What soundfile.read gives at once."""
+    path = tmp_path / f"x.{extension}"
+    noise = 0.1 * np.random.default_rng(0).standard_normal((48_000, 2))
+    write(path, noise, 48_000, subtype)
+    whole, _ = soundfile.read(path, dtype="float32")
+    monkeypatch.setattr("data_prep.audio._BLOCK_SAMPLES", 2_000)
+    mono, rate_hz = decode(str(path))
+    assert rate_hz == 48_000
+    np.testing.assert_array_equal(mono, whole.mean(axis=1))
+
+
+def test_blocks_change_nothing_in_real_mp3s(realaudio_dir, monkeypatch):
+    """With a seek after each block, as soundfile does it, each of these comes out otherwise."""
+    monkeypatch.setattr("data_prep.audio._BLOCK_SAMPLES", 3_000)
+    paths = sorted((realaudio_dir / "audio" / "audioset_real").glob("*.mp3"))[:5]
+    for path in [*paths, realaudio_dir / "audio" / "animal_sounds" / "koyun_20.wav"]:
+        whole, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        mono, _ = decode(str(path))
+        np.testing.assert_array_equal(mono, whole.mean(axis=1)[: 11 * rate_hz])
+
+
+def test_a_header_that_claims_more_than_there_is(tmp_path):
+    """A WAV that says 4 GB, and a rate of 4 GHz: only what is there takes memory."""
+    path = tmp_path / "x.wav"
+    write(path, np.full(800, 0.5), 8_000, "PCM_16")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = struct.pack("<I", 0xFFFF_FF00)
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        waveform, duration_s = read_waveform(str(path))
+        content[24:28] = struct.pack("<I", 4_000_000_000)
+        path.write_bytes(content)
+        with contextlib.suppress(Rejected):
+            read_waveform(str(path))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert duration_s == 0.1
+    np.testing.assert_array_equal(waveform[:800], 16_384)
+    assert peak < 12e6
 
 
 def test_silence_is_a_recording_like_any_other(tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_prep.audio import Rejected
 from data_prep.recordings import find_by_list, find_by_name
+from data_prep.rejected import Rejected
 from data_prep.segments import Segments
 from relabel_jax.errors import InputError
 
@@ -27,7 +27,7 @@ def clips(*rows):
 def found(recordings, folder):
     """Paths below the folder, or the reason of the rejection."""
     return [
-        each.reason if isinstance(each, Rejected) else os.path.relpath(each, folder)
+        each.reason if isinstance(each, Rejected) else os.path.relpath(str(each), folder)
         for each in recordings
     ]
 

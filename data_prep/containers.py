@@ -1,0 +1,72 @@
+"""What libsndfile does not know (m4a, mp4, webm, mkv, aac, wma), by PyAV, an extra."""
+
+import re
+from typing import IO, Any
+
+import numpy as np
+
+from data_prep.rejected import Rejected
+
+EXTENSIONS = (".m4a", ".mp4", ".webm", ".mkv", ".mka", ".aac", ".wma")
+
+# MP4 and QuickTime, Matroska and WebM, ASF, AAC's ADTS.
+_FIRST_BYTES = re.compile(
+    rb".{4}(ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|\x30\x26\xb2\x75|\xff[\xf0\xf1\xf8\xf9]",
+    re.DOTALL,
+)
+# FFmpeg also reads play lists, which name other files and addresses: these must stay shut.
+_OPTIONS = {"format_whitelist": "mov,matroska,asf,aac"}
+
+
+def decode(file: str | IO[bytes], duration_s: float) -> tuple[np.ndarray, int]:
+    """The mean over the channels of the beginning of a file's first audio stream.
+
+    Args:
+      file: a path, or an open file that can seek.
+      duration_s: so many seconds, at most.
+
+    Returns:
+      `(mono, rate_hz)`: float32[time], and the sample rate.
+
+    Raises:
+      Rejected: `unreadable` (none of these formats, damaged), `needs_pyav` (it is not installed).
+    """
+    try:
+        if isinstance(file, str):
+            with open(file, "rb") as opened:
+                return decode(opened, duration_s)
+        file.seek(0)
+        first_bytes = file.read(8)
+        file.seek(0)
+    except OSError as error:
+        raise Rejected("unreadable", error.strerror or str(error)) from error
+    if not _FIRST_BYTES.match(first_bytes):
+        raise Rejected("unreadable", "Format not recognised.")
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        what = "only PyAV reads this format: pip install 'relabel-jax[sources]'"
+        raise Rejected("needs_pyav", what) from error
+    # Tags need not be UTF-8; from PyAV 19 on they cannot fail.
+    tags: dict[str, Any] = (
+        {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    )
+    try:
+        with av.open(file, mode="r", options=_OPTIONS, **tags) as container:
+            if not container.streams.audio:
+                raise Rejected("unreadable", "no audio in it")
+            stream = container.streams.audio[0]
+            rate_hz = stream.rate
+            to_float = av.AudioResampler(format="fltp", rate=rate_hz)
+            pieces = [np.zeros(0, np.float32)]
+            wanted = round(duration_s * rate_hz)
+            for frame in container.decode(stream):
+                for planes in to_float.resample(frame):
+                    pieces.append(planes.to_ndarray().mean(axis=0, dtype=np.float32))
+                    wanted -= planes.samples
+                if wanted <= 0:
+                    break
+            return np.concatenate(pieces)[: round(duration_s * rate_hz)], rate_hz
+    except (av.error.FFmpegError, ValueError) as error:
+        detail = getattr(error, "strerror", None) or str(error)
+        raise Rejected("unreadable", detail) from error

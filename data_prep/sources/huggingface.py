@@ -1,0 +1,94 @@
+"""Hugging Face's Parquet files, as `agkphysics/AudioSet` has them.
+
+Columns `video_id` (string), `audio` {bytes, path}, and `labels` (list of mids). A row group is
+read as a stream, a few rows at a time, and only as far as needed. `audio.path` is never opened.
+"""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.audio import decode
+from data_prep.rejected import Rejected
+from data_prep.sources import Entry, Recording
+from relabel_jax.errors import InputError
+
+_BUFFER_BYTES = 1 << 20
+
+
+class ParquetSource:
+    """A Parquet file; rows of a row group are best read in order. `data_prep.sources.Source` says what its methods do."""
+
+    def __init__(self, path: str):
+        self._path = path
+        try:
+            self._file = pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        except (OSError, pa.ArrowException) as error:
+            raise Rejected("unreadable", f"{path}: {_line(error)}") from error
+        columns = {self._file.schema.column(i).path for i in range(len(self._file.schema))}
+        if missing := {"video_id", "audio.bytes"} - columns:
+            raise InputError(
+                f"{path}: no column {' and '.join(sorted(missing))}; expected video_id, audio "
+                "{bytes, path} and labels, as agkphysics/AudioSet has them"
+            )
+        self._has_labels = "labels" in self._file.schema_arrow.names
+        self._group = -1
+        self._rows: Iterator[pa.RecordBatch] = iter(())
+        self._next_row = 0
+
+    def entries(self, with_labels: bool) -> Iterator[Entry]:
+        columns = ["video_id"] + ["labels"] * (with_labels and self._has_labels)
+        for group in range(self._file.num_row_groups):
+            try:
+                table = self._file.read_row_group(group, columns, use_threads=False)
+            except (OSError, pa.ArrowException) as error:
+                raise Rejected(
+                    "unreadable", f"{self._path}: row group {group}: {_line(error)}"
+                ) from error
+            names = table["video_id"].to_pylist()
+            labels = table["labels"].to_pylist() if len(columns) > 1 else [None] * len(names)
+            for row, (name, mids) in enumerate(zip(names, labels, strict=True)):
+                if not name:
+                    where = f"{self._path}: row {row} of row group {group}"
+                    yield Entry("", "", Rejected("missing", f"{where} has no video_id"))
+                    continue
+                # A row group is the least that can be read. Its first name stands for it, so that
+                # moved files give the same shards.
+                recording = Recording(self._path, f"{group}:{row}:{name}", f"{names[0]}", row)
+                yield Entry(name, name, recording, tuple(mids or ()))
+
+    def read(self, member: str) -> tuple[np.ndarray, int]:
+        group, row, name = member.split(":", 2)
+        try:
+            found = self._seek(int(group), int(row))
+        except (OSError, pa.ArrowException) as error:
+            self._group = -1
+            raise Rejected("unreadable", _line(error)) from error
+        if found["video_id"][0].as_py() != name:
+            raise Rejected("changed", "another recording lies there since the plan was made")
+        content = found["audio"][0]["bytes"].as_buffer()
+        if content is None:
+            raise Rejected("empty", "no bytes, only a path")
+        return decode(io.BytesIO(content))
+
+    def _seek(self, group: int, row: int) -> pa.RecordBatch:
+        """The batch that is this one row."""
+        if group != self._group or row < self._next_row:
+            if group >= self._file.num_row_groups:
+                raise Rejected("changed", "the file has fewer rows since the plan was made")
+            self._group, self._next_row = group, 0
+            self._rows = self._file.iter_batches(
+                1, row_groups=[group], columns=["video_id", "audio.bytes"], use_threads=False
+            )
+        for batch in self._rows:
+            self._next_row += 1
+            if self._next_row > row:
+                return batch
+        raise Rejected("changed", "the file has fewer rows since the plan was made")
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
