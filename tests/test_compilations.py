@@ -9,17 +9,17 @@ import pytest
 
 from relabel_jax import run as run_module
 from relabel_jax.config import paper_config
-from relabel_jax.train.step import predict_chunk, train_chunk
+from relabel_jax.train.population import predict_population, train_population
 
 # What a run computes on the device, but for single NumPy-like operations on a few numbers.
-PROGRAMS = ("train_chunk", "predict_chunk", "_random_variables")
+PROGRAMS = ("train_population", "predict_population", "_random_variables")
 
 
 @pytest.fixture
 def compiled(caplog):
     """Counts compilations by the name of the function: what XLA is asked for, cached or not."""
-    train_chunk.clear_cache()
-    predict_chunk.clear_cache()
+    train_population.clear_cache()
+    predict_population.clear_cache()
     run_module._random_variables.clear_cache()
 
     def count():
@@ -28,18 +28,24 @@ def compiled(caplog):
 
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         yield count
+    caplog.clear()  # or a failure prints it all
 
 
-def test_a_run_compiles_each_program_once(miniature_data, tmp_path, compiled):
+@pytest.mark.parametrize("resident", ["always", "never"])
+def test_a_run_compiles_each_program_once(miniature_data, tmp_path, compiled, resident):
     def run(name, **fields):
         config = paper_config("Human sounds", "base")
         # 6 steps an epoch in chunks of 4: the last is a partial one.
         config.update(data_dir=str(miniature_data), filters=(4,) * 9, dense_units=(8, 8))
-        config.update(batch_size=8, num_epochs=3, steps_per_call=4, **fields)
+        config.update(batch_size=8, num_epochs=3, steps_per_call=4, resident=resident)
+        config.update(**fields)
         return run_module.run(config, tmp_path / name)
 
     assert run("first")["num_clips"]["train"] // 8 % 4
-    assert {name: compiled()[name] for name in PROGRAMS} == dict.fromkeys(PROGRAMS, 1)
+    expected = dict.fromkeys(PROGRAMS, 1)
+    if resident == "always":  # validation clips are on the device, test clips are streamed
+        expected["predict_population"] = 2
+    assert {name: compiled()[name] for name in PROGRAMS} == expected
     before = compiled()
     run("second", labeling="pe_cml", seed=1)
     assert compiled() == before
