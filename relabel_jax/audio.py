@@ -8,16 +8,19 @@ their segment when they are downloaded, so a clip is the beginning of its file; 
 `end_s` help to find the file and cut nothing.
 """
 
+import math
 import os
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 import numpy as np
 import soundfile
 import soxr
 
-from data_prep import containers
-from data_prep.rejected import Rejected
+from relabel_jax import containers
+from relabel_jax.errors import InputError
 from relabel_jax.records import DURATION_S, SAMPLE_RATE_HZ, WAVEFORM_SAMPLES
+from relabel_jax.rejected import Rejected
 
 # Those of several recordings with one name that are preferred come first.
 EXTENSIONS = (
@@ -67,7 +70,7 @@ def to_waveform(mono: np.ndarray, rate_hz: int) -> tuple[np.ndarray, float]:
         `unreadable` (a rate that cannot be resampled).
     """
     if not np.isfinite(mono).all():
-        raise Rejected("not_finite", f"{int((~np.isfinite(mono)).sum())} samples are NaN or inf")
+        raise _not_finite(mono)
     if rate_hz != SAMPLE_RATE_HZ and len(mono):
         try:
             mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ, "VHQ")
@@ -98,6 +101,26 @@ def decode(file: str | IO[bytes]) -> tuple[np.ndarray, int]:
     Raises:
       Rejected: `unreadable` (no such file, not audio, damaged), `empty` (0 bytes), `needs_pyav`.
     """
+    pieces, rates_hz = zip(*decode_blocks(file, READ_S), strict=True)
+    return np.concatenate(pieces), rates_hz[0]
+
+
+def decode_blocks(
+    file: str | IO[bytes], duration_s: float = math.inf
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The same of the whole recording or its first `duration_s`, piece by piece.
+
+    Args:
+      file: a path, or an open file that can seek.
+      duration_s: so many seconds, at most.
+
+    Yields:
+      `(mono, rate_hz)`: float32[time], and the sample rate, the same for all; once at least. Of any
+      recording they take the same memory.
+
+    Raises:
+      Rejected: as `decode` does, when the place of the damage is reached.
+    """
     try:
         size = os.path.getsize(file) if isinstance(file, str) else file.seek(0, os.SEEK_END)
         if not size:
@@ -106,24 +129,84 @@ def decode(file: str | IO[bytes]) -> tuple[np.ndarray, int]:
             file.seek(0)
         with _Stream(os.fsencode(file) if isinstance(file, str) else file) as stream:
             block = max(1, _BLOCK_SAMPLES // stream.channels)
-            wanted = READ_S * stream.samplerate
-            pieces: list[np.ndarray] = []
+            wanted = duration_s * stream.samplerate
             while wanted:
-                asked = min(block, wanted)
+                asked = int(min(block, wanted))
                 frames = stream.read(asked, dtype="float32", always_2d=True)
                 # Channel by channel: mean(axis=1) takes twenty times as long.
                 mono = sum(frames.T[1:], start=frames[:, 0])
-                pieces.append(mono / np.float32(stream.channels))
+                yield mono / np.float32(stream.channels), stream.samplerate
                 wanted -= asked
                 if len(frames) < asked:
                     break
-            return np.concatenate(pieces), stream.samplerate
+            return
     except soundfile.LibsndfileError as error:
         if error.code not in _NOT_RECOGNISED:
             raise Rejected("unreadable", error.error_string) from error
     except OSError as error:
         raise Rejected("unreadable", error.strerror or str(error)) from error
-    return containers.decode(file, READ_S)
+    yield from containers.decode_blocks(file, duration_s)
+
+
+def resample_blocks(blocks: Iterable[tuple[np.ndarray, int]]) -> Iterator[np.ndarray]:
+    """Resamples a recording of any length to 8 kHz as `to_waveform` does, piece by piece.
+
+    Args:
+      blocks: what `decode_blocks` yields.
+
+    Yields:
+      int16[time] at 8 kHz; some pieces may be empty.
+
+    Raises:
+      Rejected: `empty`, `not_finite`, `unreadable`, as `to_waveform`; and what `blocks` raises.
+    """
+    stream = None
+    num_samples = 0
+    for mono, rate_hz in blocks:
+        num_samples += len(mono)
+        if not np.isfinite(mono).all():
+            raise _not_finite(mono)
+        if rate_hz == SAMPLE_RATE_HZ:
+            yield to_int16(mono)
+            continue
+        try:
+            if stream is None:
+                stream = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, quality="VHQ")
+            yield to_int16(stream.resample_chunk(mono))
+        except (RuntimeError, ValueError) as error:
+            raise Rejected("unreadable", f"cannot resample {rate_hz} Hz: {error}") from error
+    if stream is not None and num_samples:
+        yield to_int16(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+    if not num_samples:
+        raise Rejected("empty", "no samples")
+
+
+def list_recordings(top: str, extensions: tuple[str, ...] = EXTENSIONS) -> Iterator[str]:
+    """The files below a folder that have one of `extensions`, in an order by their names alone.
+
+    Raises:
+      InputError: a folder cannot be listed.
+    """
+
+    def refuse(error: OSError):
+        raise InputError(f"{error.filename}: cannot list the recordings: {error.strerror}")
+
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(top, onerror=refuse, followlinks=True):
+        real_folder = os.path.realpath(folder)
+        if real_folder in seen:  # linked folders may form a circle
+            folders.clear()
+            continue
+        seen.add(real_folder)
+        folders.sort()
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in extensions:
+                yield os.path.join(folder, name)
+
+
+def _not_finite(mono: np.ndarray) -> Rejected:
+    number = int((~np.isfinite(mono)).sum())
+    return Rejected("not_finite", f"{number} samples are NaN or inf")
 
 
 class _Stream(soundfile.SoundFile):
