@@ -69,6 +69,14 @@ def to_waveform(mono: np.ndarray, rate_hz: int) -> tuple[np.ndarray, float]:
       Rejected: `empty` (no samples), `not_finite` (a NaN or an infinity among the samples),
         `unreadable` (a rate that cannot be resampled).
     """
+    samples = resample(mono, rate_hz)[:WAVEFORM_SAMPLES]
+    waveform = np.zeros(WAVEFORM_SAMPLES, np.int16)
+    waveform[: len(samples)] = samples
+    return waveform, len(samples) / SAMPLE_RATE_HZ
+
+
+def resample(mono: np.ndarray, rate_hz: float) -> np.ndarray:
+    """The same of a recording of any length, neither padded nor cut: int16[time] at 8 kHz."""
     if not np.isfinite(mono).all():
         raise _not_finite(mono)
     if rate_hz != SAMPLE_RATE_HZ and len(mono):
@@ -78,10 +86,7 @@ def to_waveform(mono: np.ndarray, rate_hz: int) -> tuple[np.ndarray, float]:
             raise Rejected("unreadable", f"cannot resample {rate_hz} Hz: {error}") from error
     if not len(mono):
         raise Rejected("empty", "no samples")
-    mono = mono[:WAVEFORM_SAMPLES]
-    waveform = np.zeros(WAVEFORM_SAMPLES, np.int16)
-    waveform[: len(mono)] = to_int16(mono)
-    return waveform, len(mono) / SAMPLE_RATE_HZ
+    return to_int16(mono)
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
@@ -179,6 +184,34 @@ def resample_blocks(blocks: Iterable[tuple[np.ndarray, int]]) -> Iterator[np.nda
         yield to_int16(stream.resample_chunk(np.zeros(0, np.float32), last=True))
     if not num_samples:
         raise Rejected("empty", "no samples")
+
+
+def cut_windows(pieces: Iterable[np.ndarray], hop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Windows of 10 s, one after another until the whole recording is covered.
+
+    Args:
+      pieces: int16[time], a recording at 8 kHz, whole or in pieces; it is not kept.
+      hop: samples from one window to the next, at most 80,000.
+
+    Yields:
+      `(start, window)`: the first sample's number, and int16[80000], the last one zero-padded.
+    """
+    kept = np.zeros(0, np.int16)
+    start = 0  # of `kept` in the recording, and of the next window
+    covered = 0  # up to this sample
+    for piece in pieces:
+        kept = np.concatenate([kept, piece])
+        used = 0
+        while len(kept) - used >= WAVEFORM_SAMPLES:
+            yield start + used, kept[used : used + WAVEFORM_SAMPLES]
+            covered = start + used + WAVEFORM_SAMPLES
+            used += hop
+        start += used
+        kept = kept[used:]
+    if start + len(kept) > covered:
+        window = np.zeros(WAVEFORM_SAMPLES, np.int16)
+        window[: len(kept)] = kept
+        yield start, window
 
 
 def list_recordings(top: str, extensions: tuple[str, ...] = EXTENSIONS) -> Iterator[str]:
