@@ -11,6 +11,7 @@ nothing is compiled again whatever their number.
 
 import collections
 import functools
+import hashlib
 import itertools
 import math
 import numbers
@@ -27,7 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from relabel_jax.audio import cut_windows, resample
 from relabel_jax.errors import InputError
 from relabel_jax.model.network import TAPS, AudioNetwork
-from relabel_jax.pretrained import Pretrained, SoundClass, load_pretrained
+from relabel_jax.pretrained import Pretrained, SoundClass, flat_variables, load_pretrained
 from relabel_jax.records import DURATION_S, SAMPLE_RATE_HZ, WAVEFORM_SAMPLES
 from relabel_jax.rejected import Rejected
 
@@ -44,6 +45,7 @@ class Embedder:
       embedding_size: 128 for the paper's network.
       sample_rate_hz: 8,000, what recordings are resampled to.
       trained: facts of the training: root, side, labeling, method, clips, test metrics.
+      fingerprint: a digest of the weights.
     """
 
     def __init__(self, pretrained: Pretrained, *, batch_size: int | None = None):
@@ -62,6 +64,11 @@ class Embedder:
         self._classes = pretrained.classes
         self._chunk_shape = (_BATCHES, batch_size, WAVEFORM_SAMPLES)
         self.trained = pretrained.trained
+        digest = hashlib.blake2b(digest_size=16)
+        for name, array in sorted(flat_variables(pretrained.variables).items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array))
+        self.fingerprint = digest.hexdigest()
         self.embedding_size = pretrained.network.dense_units[-1]
         self.sample_rate_hz = SAMPLE_RATE_HZ
 

@@ -80,12 +80,12 @@ def recordings(realaudio_dir: pathlib.Path) -> list[pathlib.Path]:
 
 @pytest.fixture(scope="session")
 def paper_network(recordings: list[pathlib.Path]) -> Pretrained:
-    """The paper's network with random weights, and running statistics that are those of a batch.
+    """The paper's network with random weights, and the running statistics of these 50 recordings.
 
     So the numbers in it have the sizes that they have in a trained network.
     """
     network = AudioNetwork(num_classes=30, formulation=default_formulation())
-    waveforms = np.stack([read_waveform(str(path))[0] for path in recordings[:8]])
+    waveforms = np.stack([read_waveform(str(path))[0] for path in recordings])
     variables = jax.device_get(network.init(jax.random.key(0), waveforms, train=False))
     _, after = network.apply(variables, waveforms, train=True, mutable=["batch_stats"])
     before = variables["batch_stats"]
