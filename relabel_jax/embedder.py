@@ -46,6 +46,7 @@ class Embedder:
       sample_rate_hz: 8,000, what recordings are resampled to.
       trained: facts of the training: root, side, labeling, method, clips, test metrics.
       fingerprint: a digest of the weights.
+      batch_size: windows that the devices compute together.
     """
 
     def __init__(self, pretrained: Pretrained, *, batch_size: int | None = None):
@@ -62,6 +63,7 @@ class Embedder:
         self._network = pretrained.network
         self._variables = jax.device_put(pretrained.variables, NamedSharding(mesh, PartitionSpec()))
         self._classes = pretrained.classes
+        self.batch_size = batch_size
         self._chunk_shape = (_BATCHES, batch_size, WAVEFORM_SAMPLES)
         self.trained = pretrained.trained
         digest = hashlib.blake2b(digest_size=16)
@@ -199,7 +201,6 @@ class Embedder:
         """
         windows = iter(windows)
         pending: collections.deque[tuple[jax.Array, jax.Array, int]] = collections.deque()
-        batch_size = self._chunk_shape[1]
         while True:
             chunk = np.zeros(self._chunk_shape, np.int16)
             rows = chunk.reshape(-1, WAVEFORM_SAMPLES)
@@ -212,7 +213,7 @@ class Embedder:
                     self._network,
                     self._variables,
                     jax.device_put(chunk, self._batched),
-                    np.int32(-(-number // batch_size)),
+                    np.int32(-(-number // self.batch_size)),
                 )
                 pending.append((*outputs, number))
             while len(pending) > (number == len(rows)):
