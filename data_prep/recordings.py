@@ -31,13 +31,13 @@ import pyarrow.csv
 import tqdm
 
 from data_prep import sources
-from data_prep.audio import EXTENSIONS
-from data_prep.rejected import Rejected
 from data_prep.segments import Segments
 from data_prep.sources import Entry, Recording
+from relabel_jax.audio import EXTENSIONS, list_recordings
 from relabel_jax.errors import InputError
 from relabel_jax.ontology import Ontology
 from relabel_jax.records import DURATION_S
+from relabel_jax.rejected import Rejected
 
 _Path = str | pathlib.Path
 
@@ -325,31 +325,17 @@ def _files(audio: _Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
                 f"{item}: cannot list the recordings: not a folder, nor a file with many "
                 f"recordings ({', '.join(sources.EXTENSIONS)}, not compressed)"
             )
-        for path in [item] if os.path.isfile(item) else _walk(item):
+        for path in (
+            [item]
+            if os.path.isfile(item)
+            else list_recordings(item, (*EXTENSIONS, *sources.EXTENSIONS))
+        ):
             extension = os.path.splitext(path)[1].lower()
             if extension in EXTENSIONS:
                 files.append((place, path))
             elif extension in sources.EXTENSIONS:
                 packed.append((place, path))
     return files, packed
-
-
-def _walk(top: str) -> Iterator[str]:
-    """The files below a folder, in an order that depends on the names alone."""
-
-    def refuse(error: OSError):
-        raise InputError(f"{error.filename}: cannot list the recordings: {error.strerror}")
-
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(top, onerror=refuse, followlinks=True):
-        real_folder = os.path.realpath(folder)
-        if real_folder in seen:  # linked folders may form a circle
-            folders.clear()
-            continue
-        seen.add(real_folder)
-        folders.sort()
-        for name in sorted(names):
-            yield os.path.join(folder, name)
 
 
 def _warn(text: str) -> None:

@@ -29,7 +29,6 @@ import pyarrow as pa
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from data_prep.rejected import Rejected
 from data_prep.segments import Segments, multi_hot
 from data_prep.sources import Recording, read_recording
 from relabel_jax.errors import InputError
@@ -37,6 +36,7 @@ from relabel_jax.files import complete_file
 from relabel_jax.labelings import relabel
 from relabel_jax.ontology import Ontology
 from relabel_jax.records import record_features
+from relabel_jax.rejected import Rejected
 from relabel_jax.views import SPLITS
 
 DATASET_NAME = "relabel_audioset"

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.audio import decode
-from data_prep.rejected import Rejected
 from data_prep.sources import Entry, Recording
+from relabel_jax.audio import decode
 from relabel_jax.errors import InputError
+from relabel_jax.rejected import Rejected
 
 _BUFFER_BYTES = 1 << 20
 

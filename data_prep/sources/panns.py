@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_prep.rejected import Rejected
 from data_prep.sources import Entry, Recording
 from relabel_jax.errors import InputError
 from relabel_jax.records import DURATION_S
+from relabel_jax.rejected import Rejected
 
 _ROWS_PER_READ = 4096
 

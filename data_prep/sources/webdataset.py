@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.audio import EXTENSIONS, decode
-from data_prep.rejected import Rejected
 from data_prep.sources import Entry, Recording
+from relabel_jax.audio import EXTENSIONS, decode
+from relabel_jax.rejected import Rejected
 
 _LABELS = (".json", ".cls")
 _MAX_LABEL_BYTES = 1 << 20

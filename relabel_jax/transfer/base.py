@@ -17,7 +17,8 @@ from relabel_jax.records import WAVEFORM_SAMPLES
 from relabel_jax.train.checkpoint import Checkpoints
 from relabel_jax.views import side_columns
 
-_ARCHITECTURE = ("filters", "dense_units", "norm_order")
+ARCHITECTURE = ("filters", "dense_units", "norm_order")
+_FACTS = ("side", "root_mid", "root", "best_epoch")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,45 +52,82 @@ def load_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
         )
     workdir = pathlib.Path(config.base)
     where = f"config.base={workdir}"
-    if not (workdir / "result.json").is_file():
-        state = "is not finished (no result.json)" if workdir.is_dir() else "does not exist"
-        raise InputError(f"{where}: {state}; train it first, with a configs/base_*.py")
-    result = read_json(workdir / "result.json")
-    try:
-        facts = [result[field] for field in ("side", "root_mid", "root", "best_epoch")]
-        trained = [result["config"][field] for field in _ARCHITECTURE]
-    except (KeyError, TypeError) as error:
+    result = read_result(workdir, where)
+    if result["side"] != "base":
         raise InputError(
-            f"{workdir / 'result.json'}: has no field {error}; train the base again"
-        ) from error
-    side, root_mid, root_name, best_epoch = facts
-    if side != "base":
-        raise InputError(f"{where}: is a training of the {side} side; expected a base training")
-    if root_mid != ontology.mids[root]:
+            f"{where}: is a training of the {result['side']} side; expected a base training"
+        )
+    if result["root_mid"] != ontology.mids[root]:
         raise InputError(
-            f"{where}: was trained for the root {root_name!r}, so it has seen classes of "
+            f"{where}: was trained for the root {result['root']!r}, so it has seen classes of "
             f"{ontology.display_names[root]!r}; give a base of that root"
         )
-    for field, value in zip(_ARCHITECTURE, trained, strict=True):
+    for field in ARCHITECTURE:
         wanted = config[field] if isinstance(config[field], str) else list(config[field])
-        if value != wanted:
+        if result["config"][field] != wanted:
             raise InputError(
-                f"{where}: has config.{field} {value}, this config has {wanted}; give both the same"
+                f"{where}: has config.{field} {result['config'][field]}, this config has {wanted}; "
+                "give both the same"
             )
+    network = audio_network(config, len(side_columns(ontology, root, "base")))
+    return Base(network, load_variables(workdir, result, network, where))
 
+
+def read_result(workdir: pathlib.Path, where: str) -> dict[str, Any]:
+    """`result.json` of a finished training.
+
+    Args:
+      workdir: its workdir.
+      where: what error messages call it.
+
+    Raises:
+      InputError: it is not finished, or the file is damaged.
+    """
+    path = workdir / "result.json"
+    if not path.is_file():
+        state = "is not finished (no result.json)" if workdir.is_dir() else "does not exist"
+        raise InputError(f"{where}: {state}; train it first, with a configs/base_*.py")
+    result = read_json(path)
+    try:
+        for field in _FACTS:
+            result[field]
+        for field in ARCHITECTURE:
+            result["config"][field]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: has no field {error}; train the base again") from error
+    return result
+
+
+def load_variables(
+    workdir: pathlib.Path, result: dict[str, Any], network: AudioNetwork, where: str
+) -> dict[str, Any]:
+    """`params` and `batch_stats` of the best epoch of a finished training, on the host.
+
+    Args:
+      workdir, result, where: as of `read_result`.
+      network: what they must fit, but for the number of classes if that is 0.
+
+    Raises:
+      InputError: the checkpoint is damaged or of another network.
+    """
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        state = checkpoints.restore_arrays(best_epoch)
-    num_classes = len(side_columns(ontology, root, "base"))
-    network = audio_network(config, num_classes)
+        state = checkpoints.restore_arrays(result["best_epoch"])
     variables = {field: state[field] for field in ("params", "batch_stats")}
+    if not network.num_classes:
+        network = network.clone(num_classes=len(variables["params"]["output"]["bias"]))
+    if jax.tree.map(np.shape, variables) != variable_shapes(network):
+        raise InputError(
+            f"{where}: its checkpoint does not fit the network of its config over "
+            f"{network.num_classes} classes; it was trained with another ontology or is damaged"
+        )
+    return variables
+
+
+def variable_shapes(network: AudioNetwork) -> dict[str, Any]:
+    """The shapes of a network's `params` and `batch_stats`."""
     expected = jax.eval_shape(
         lambda key, inputs: network.init(key, inputs, train=False),
         jax.random.key(0),
         jax.ShapeDtypeStruct((1, WAVEFORM_SAMPLES), np.int16),
     )
-    if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, expected):
-        raise InputError(
-            f"{where}: its checkpoint does not fit the network of its config over "
-            f"{num_classes} classes; it was trained with another ontology or is damaged"
-        )
-    return Base(network, variables)
+    return jax.tree.map(np.shape, expected)

@@ -19,11 +19,11 @@ import tensorflow_datasets as tfds
 
 from data_prep import build as build_module
 from data_prep import workers as workers_module
-from data_prep.audio import read_waveform
 from data_prep.build import build, main
 from data_prep.segments import read_segments
 from data_prep.shards import Plan
 from data_prep.workers import Workers
+from relabel_jax.audio import read_waveform
 from relabel_jax.errors import InputError
 from relabel_jax.labelings import relabel
 from relabel_jax.ontology import Ontology

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_prep.audio import decode, read_waveform
 from data_prep.recordings import find_by_name
-from data_prep.rejected import Rejected
 from data_prep.segments import Segments
 from data_prep.sources import open_source
+from relabel_jax.audio import decode, read_waveform
 from relabel_jax.records import WAVEFORM_SAMPLES
+from relabel_jax.rejected import Rejected
 
 FORMS = [
     *(("m4a", "ipod", "aac"), ("m4a", "ipod", "alac"), ("mp4", "mp4", "aac")),

@@ -11,8 +11,8 @@ import subprocess
 import pytest
 from test_build import command, contents, make_inputs
 
-from data_prep.audio import Rejected, read_waveform
 from data_prep.build import build, main
+from relabel_jax.audio import Rejected, read_waveform
 
 
 @pytest.fixture(scope="module")

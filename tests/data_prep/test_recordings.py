@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from data_prep.recordings import find_by_list, find_by_name
-from data_prep.rejected import Rejected
 from data_prep.segments import Segments
 from relabel_jax.errors import InputError
+from relabel_jax.rejected import Rejected
 
 
 def clips(*rows):

@@ -17,11 +17,11 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from data_prep import build as build_module
-from data_prep.audio import read_waveform, to_waveform
 from data_prep.build import build, main
 from data_prep.recordings import audio_places, label_by_source
 from data_prep.shards import Plan, write_shard
 from data_prep.sources import Recording, open_source, read_recording
+from relabel_jax.audio import read_waveform, to_waveform
 from relabel_jax.errors import InputError
 from relabel_jax.ontology import Ontology
 from relabel_jax.views import SPLITS

@@ -12,9 +12,9 @@ import pytest
 import scipy.signal
 import soundfile
 
-from data_prep.audio import decode, read_waveform, to_int16
-from data_prep.rejected import Rejected
+from relabel_jax.audio import decode, read_waveform, to_int16
 from relabel_jax.records import WAVEFORM_SAMPLES
+from relabel_jax.rejected import Rejected
 
 
 def tone(frequency_hz, rate_hz, duration_s=4.0, amplitude=0.9):
@@ -252,7 +252,7 @@ def test_blocks_change_nothing(tmp_path, monkeypatch, extension, subtype):
     noise = 0.1 * np.random.default_rng(0).standard_normal((48_000, 2))
     write(path, noise, 48_000, subtype)
     whole, _ = soundfile.read(path, dtype="float32")
-    monkeypatch.setattr("data_prep.audio._BLOCK_SAMPLES", 2_000)
+    monkeypatch.setattr("relabel_jax.audio._BLOCK_SAMPLES", 2_000)
     mono, rate_hz = decode(str(path))
     assert rate_hz == 48_000
     np.testing.assert_array_equal(mono, whole.mean(axis=1))
@@ -260,7 +260,7 @@ def test_blocks_change_nothing(tmp_path, monkeypatch, extension, subtype):
 
 def test_blocks_change_nothing_in_real_mp3s(realaudio_dir, monkeypatch):
     """With a seek after each block, as soundfile does it, each of these comes out otherwise."""
-    monkeypatch.setattr("data_prep.audio._BLOCK_SAMPLES", 3_000)
+    monkeypatch.setattr("relabel_jax.audio._BLOCK_SAMPLES", 3_000)
     paths = sorted((realaudio_dir / "audio" / "audioset_real").glob("*.mp3"))[:5]
     for path in [*paths, realaudio_dir / "audio" / "animal_sounds" / "koyun_20.wav"]:
         whole, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)

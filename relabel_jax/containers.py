@@ -1,11 +1,13 @@
 """What libsndfile does not know (m4a, mp4, webm, mkv, aac, wma), by PyAV, an extra."""
 
+import math
 import re
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
 
-from data_prep.rejected import Rejected
+from relabel_jax.rejected import Rejected
 
 EXTENSIONS = (".m4a", ".mp4", ".webm", ".mkv", ".mka", ".aac", ".wma")
 
@@ -18,15 +20,17 @@ _FIRST_BYTES = re.compile(
 _OPTIONS = {"format_whitelist": "mov,matroska,asf,aac"}
 
 
-def decode(file: str | IO[bytes], duration_s: float) -> tuple[np.ndarray, int]:
-    """The mean over the channels of the beginning of a file's first audio stream.
+def decode_blocks(
+    file: str | IO[bytes], duration_s: float = math.inf
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The mean over the channels of a file's first audio stream, piece by piece.
 
     Args:
       file: a path, or an open file that can seek.
       duration_s: so many seconds, at most.
 
-    Returns:
-      `(mono, rate_hz)`: float32[time], and the sample rate.
+    Yields:
+      `(mono, rate_hz)`: float32[time], and the sample rate, the same for all; once at least.
 
     Raises:
       Rejected: `unreadable` (none of these formats, damaged), `needs_pyav` (it is not installed).
@@ -34,7 +38,8 @@ def decode(file: str | IO[bytes], duration_s: float) -> tuple[np.ndarray, int]:
     try:
         if isinstance(file, str):
             with open(file, "rb") as opened:
-                return decode(opened, duration_s)
+                yield from decode_blocks(opened, duration_s)
+            return
         file.seek(0)
         first_bytes = file.read(8)
         file.seek(0)
@@ -58,15 +63,15 @@ def decode(file: str | IO[bytes], duration_s: float) -> tuple[np.ndarray, int]:
             stream = container.streams.audio[0]
             rate_hz = stream.rate
             to_float = av.AudioResampler(format="fltp", rate=rate_hz)
-            pieces = [np.zeros(0, np.float32)]
-            wanted = round(duration_s * rate_hz)
+            yield np.zeros(0, np.float32), rate_hz
+            wanted = duration_s if duration_s == math.inf else round(duration_s * rate_hz)
             for frame in container.decode(stream):
                 for planes in to_float.resample(frame):
-                    pieces.append(planes.to_ndarray().mean(axis=0, dtype=np.float32))
-                    wanted -= planes.samples
-                if wanted <= 0:
+                    mono = planes.to_ndarray().mean(axis=0, dtype=np.float32)
+                    yield mono[: int(min(len(mono), wanted))], rate_hz
+                    wanted -= min(len(mono), wanted)
+                if not wanted:
                     break
-            return np.concatenate(pieces)[: round(duration_s * rate_hz)], rate_hz
     except (av.error.FFmpegError, ValueError) as error:
         detail = getattr(error, "strerror", None) or str(error)
         raise Rejected("unreadable", detail) from error
