@@ -257,8 +257,9 @@ def write_shard(
     durations_s: list[float] = []
     try:
         with complete_file(plan.data_dir / shard.name) as temporary:
-            # zstd's level 1: as small as by the default, 3, in half the time.
-            writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1,zstd:1")
+            # zstd's level -1: a sixth larger than by the default, 3, but written in a third of the
+            # time, and read in less than half, which every epoch of a training does.
+            writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1,zstd:-1")
             for position, (clip_id, path, member) in enumerate(
                 zip(*(clips[name].to_pylist() for name in _READ_COLUMNS), strict=True)
             ):

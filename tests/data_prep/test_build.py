@@ -18,6 +18,7 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from data_prep import build as build_module
+from data_prep import workers as workers_module
 from data_prep.audio import read_waveform
 from data_prep.build import build, main
 from data_prep.segments import read_segments
@@ -275,7 +276,7 @@ def test_a_clip_that_kills_its_worker_is_left_out(tmp_path, monkeypatch, capfd):
     clip_id = plan.clips(shard)["clip_id"][position].as_py()
     slow = os.fsdecode(plan.clips(shard)["path"][position].as_py())
     noise = np.random.default_rng(0).uniform(-1, 1, (11 * 96_000, 8))
-    soundfile.write(slow, noise, 96_000, subtype="PCM_24")  # half a second in the decoder
+    soundfile.write(slow, noise, 96_000, subtype="PCM_24")  # tenths of a second in the decoder
 
     done = deaths = 0
 
@@ -287,6 +288,7 @@ def test_a_clip_that_kills_its_worker_is_left_out(tmp_path, monkeypatch, capfd):
             worker.kill()
             deaths += 1
 
+    monkeypatch.setattr(workers_module, "_TICK_S", 0.01)
     with Workers(plan, num_workers=1) as workers:
         workers.write_shards([shard], on_clips)
     assert deaths == 3
