@@ -78,8 +78,8 @@ class Cell:
         """
         path = self.workdir / "test_scores.npz"
         try:
-            with np.load(path) as file:
-                scores = Scores(*(file[name] for name in _SCORES))
+            with open(path, "rb") as file, np.load(file) as arrays:
+                scores = Scores(*(arrays[name] for name in _SCORES))
             measured = scores.evaluate().mean_average_precision
         except Exception as error:  # of zip, zlib, NumPy: whatever a damaged file brings about
             raise InputError(f"{path}: cannot read it ({error}); {_AGAIN}") from error

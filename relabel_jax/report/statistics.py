@@ -1,4 +1,4 @@
-"""What the chance of the test clips alone would give: the paired bootstrap, and Holm's correction."""
+"""What the chance of the test clips alone would give: paired bootstrap, Holm's correction."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -114,7 +114,9 @@ def report(
     return {
         "table1": _counts(roots, forms, facts, runs, paper),
         **tables,
-        "wins": [_wins(name, base, rows) for name, rows in tables.items() for base in LABELINGS[1:]],
+        "wins": [
+            _wins(name, base, rows) for name, rows in tables.items() for base in LABELINGS[1:]
+        ],
         "runs": runs,
         "curves": [_curve(cell) for cell in usable],
         "classes": _classes(roots, measured, forms),

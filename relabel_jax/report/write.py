@@ -28,8 +28,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes `report/` of a folder with finished runs, from their results alone.
 
-    `table1.csv`, `table3.csv`, `table4.csv`, `results.json`, `index.html` and `tensorboard/`. What a
-    grid left in the folder (`grid.json`: roots, command, versions, hardware; `ontology.json`) is
+    `table1.csv`, `table3.csv`, `table4.csv`, `results.json`, `index.html` and `tensorboard/`. What
+    a grid left in the folder (`grid.json`: roots, command, versions, hardware; `ontology.json`) is
     used where it is there; the ontology otherwise comes from the data set.
 
     Args:
