@@ -1,5 +1,7 @@
 """The config of one run: the paper's recipe, with a comment on every field."""
 
+import itertools
+
 from ml_collections import ConfigDict
 
 from relabel_jax.model.convolution import default_formulation
@@ -22,6 +24,8 @@ def paper_config(root: str, method: str) -> ConfigDict:
     config.method = method
     config.labeling = "ol"  # ol, pel or pe_cml: the labels that are trained on and scored
     config.data_dir = ""  # --output_dir of data_prep.build
+    config.labelings = ""  # such as ol,pel,pe_cml: these are trained together, not `labeling`
+    config.seeds = ()  # such as 0,1,2: these are trained together, not `seed`
     config.base = ""  # --workdir of the base training, for features and finetune
     config.seed = 0  # of the weights and of the clips' order
 
@@ -34,8 +38,25 @@ def paper_config(root: str, method: str) -> ConfigDict:
     config.dense_units = DENSE_UNITS  # the last is the size of the embedding
     config.norm_order = "elu_bn"  # or bn_elu
     config.formulation = "auto"  # how convolutions are computed: by backend, or a name
-    config.steps_per_call = 8  # steps in one program on the device; changes speed, not results
+    # Change speed and memory, not results:
+    config.steps_per_call = 8  # steps in one program on the device
+    config.resident = "auto"  # waveforms stay on the device: always, never, or where they fit
+    config.members_by = "auto"  # members one after another (map), at once (vmap), or by backend
     return config
+
+
+def members(config: ConfigDict) -> list[ConfigDict]:
+    """The configs of the lone runs that a population is made of; [config] if it is none.
+
+    `labelings` x `seeds`, each the config of a run that is begun alone with that labeling and seed.
+    """
+    labelings = config.labelings.split(",") if config.labelings else [config.labeling]
+    configs = []
+    for labeling, seed in itertools.product(labelings, config.seeds or [config.seed]):
+        member = config.copy_and_resolve_references()
+        member.update(labelings="", seeds=(), labeling=labeling.strip(), seed=seed)
+        configs.append(member)
+    return configs
 
 
 def audio_network(config: ConfigDict, num_classes: int) -> AudioNetwork:

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend."""
+"""The errors that a command line answers with one line."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,11 @@ class InputError(ValueError):
 
     The message is one line that says what is wrong, where it stands, what was expected and what to
     do. Command lines print it without a traceback and exit with status 1.
+    """
+
+
+class Interrupted(Exception):
+    """The system asked the program to end (SIGTERM) and the work is saved.
+
+    Command lines print it and exit with status 143, as a program does that the signal ends.
     """

@@ -1,5 +1,6 @@
 """A grid of runs: base trainings and all transfers from them, and the paper's Table IV of it."""
 
+import itertools
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 
 from relabel_jax.config import paper_config
 from relabel_jax.labelings import LABELINGS
-from relabel_jax.run import run
+from relabel_jax.run import run_population
 
 _LOG = logging.getLogger(__name__)
 # Of a cell: root, method, labeling of the base ("" for none), labeling of the run itself.
@@ -21,7 +22,7 @@ def grid_config(roots: tuple[str, ...], target_labelings: tuple[str, ...]) -> Co
     target side `features` and `finetune` from each base, and `scratch`, with each target labeling.
     """
     config = paper_config(root="", method="")
-    for field in ("root", "method", "labeling", "base"):
+    for field in ("root", "method", "labeling", "labelings", "seeds", "base"):
         del config[field]
     config.roots = roots
     config.target_labelings = target_labelings
@@ -31,7 +32,8 @@ def grid_config(roots: tuple[str, ...], target_labelings: tuple[str, ...]) -> Co
 def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[Cell, dict[str, Any]]:
     """Runs all cells, or those that are not finished, in this process: programs compile once.
 
-    Each cell is a run in a folder of its own below `workdir`.
+    Each cell is a run in a folder of its own below `workdir`. Those that differ in labeling alone
+    train together.
 
     Returns:
       The content of `result.json` by cell.
@@ -39,19 +41,23 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[Cell, dict[str, 
     Raises:
       InputError: in a cell; the finished ones are kept.
     """
-    results = {}
+    results: dict[Cell, dict[str, Any]] = {}
     cells = _cells(config)
-    for number, cell in enumerate(cells, 1):
-        root, method, base_labeling, labeling = cell
-        cell_config = ConfigDict({**config.to_dict(), "root": root})
-        del cell_config.roots, cell_config.target_labelings
-        cell_config.method = method
-        cell_config.labeling = labeling
-        cell_config.base = (
-            str(_folder(workdir, (root, "base", "", base_labeling))) if base_labeling else ""
-        )
-        _LOG.info("cell %d of %d: %s", number, len(cells), _folder(pathlib.Path(), cell))
-        results[cell] = run(cell_config, _folder(workdir, cell))
+    for (root, method, base_labeling), group in itertools.groupby(cells, lambda cell: cell[:3]):
+        population = list(group)
+        configs = []
+        for *_, labeling in population:
+            cell_config = ConfigDict({**config.to_dict(), "root": root})
+            del cell_config.roots, cell_config.target_labelings
+            cell_config.method = method
+            cell_config.labeling = labeling
+            base = _folder(workdir, (root, "base", "", base_labeling))
+            cell_config.base = str(base) if base_labeling else ""
+            configs.append(cell_config)
+        folders = [_folder(workdir, cell) for cell in population]
+        names = ", ".join(str(_folder(pathlib.Path(), cell)) for cell in population)
+        _LOG.info("%d of %d cells are done; next: %s", len(results), len(cells), names)
+        results |= zip(population, run_population(configs, folders), strict=True)
     return results
 
 
@@ -73,10 +79,9 @@ def _cells(config: ConfigDict) -> list[Cell]:
     cells: list[Cell] = []
     for root in config.roots:
         cells += [(root, "base", "", labeling) for labeling in LABELINGS]
-        for labeling in config.target_labelings:
-            for method in ("features", "finetune"):
-                cells += [(root, method, base, labeling) for base in LABELINGS]
-            cells.append((root, "scratch", "", labeling))
+        transfers = [(method, base) for method in ("features", "finetune") for base in LABELINGS]
+        for method, base in [*transfers, ("scratch", "")]:
+            cells += [(root, method, base, labeling) for labeling in config.target_labelings]
     return cells
 
 

@@ -18,30 +18,46 @@ A config has the paper's recipe; each field can be changed by --config.FIELD=VAL
   batch_size     24
   learning_rate  0.001, times learning_rate_decay (0.987) after each epoch
   seed           of the weights and of the order of the clips
+  labelings      such as ol,pel,pe_cml: these train together, each in W/LABELING_seedSEED
+  seeds          such as 0,1,2: the same for seeds; both may be given
+  resident       auto, always or never: the waveforms stay on the device
 
 The others are explained in relabel_jax/config.py. The same command goes on with a run that was
-stopped, at its last finished epoch. The workdir then has result.json, metrics.jsonl (a line an
-epoch), test_scores.npz and checkpoints/. A summary is printed on stdout, the log on stderr.
+stopped: after its last finished epoch, or, when a SIGTERM stopped it (exit status 143), after its
+last step. The workdir then has result.json, metrics.jsonl (a line an epoch), test_scores.npz and
+checkpoints/. A summary is printed on stdout, the log on stderr.
+
+All devices of a machine train together. On several machines start the same command on each, with
+--coordinator_address=HOST:PORT (of the first) --num_processes=N --process_id=0 and so on, or with
+--coordinator_address=auto on a TPU pod or under SLURM. All need the data, the first the workdir.
 """
 
 import contextlib
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from relabel_jax import grid
-from relabel_jax.errors import InputError
-from relabel_jax.run import run, summary
+from relabel_jax import grid, hosts
+from relabel_jax.config import members
+from relabel_jax.errors import InputError, Interrupted
+from relabel_jax.run import member_workdirs, run_population, summary
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: a file of configs/")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "the folder of this run alone; made where absent", required=True
 )
+_COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0, or auto: as the cluster says"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "of all hosts", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "of this one, from 0", lower_bound=0)
 flags.mark_flag_as_required("config")
 
 
@@ -58,10 +74,18 @@ def main(arguments: Sequence[str]) -> None:
     logger.propagate = False
     workdir = pathlib.Path(_WORKDIR.value)
     with _one_line_errors():
+        flag_values = (_COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        if any(value is not None for value in flag_values):
+            address, num_processes, process_id = flag_values
+            hosts.connect(address or "auto", num_processes, process_id)
         if "roots" in _CONFIG.value:
-            print(grid.table(grid.run_grid(_CONFIG.value, workdir)))
+            text = grid.table(grid.run_grid(_CONFIG.value, workdir))
         else:
-            print(summary(run(_CONFIG.value, workdir)))
+            configs = members(_CONFIG.value)
+            results = run_population(configs, member_workdirs(configs, workdir))
+            text = "\n".join(map(summary, results))
+        if hosts.is_primary():
+            print(text)
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
@@ -89,6 +113,19 @@ def _one_line_errors() -> Iterator[None]:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        sys.exit(143)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(
+            f"error: a process or its network failed ({str(error).splitlines()[0]}); the finished "
+            "epochs are saved, start all processes again with the same command",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)  # an ordinary exit waits for the processes that are gone
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

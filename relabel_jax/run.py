@@ -1,4 +1,6 @@
-"""One run from config to `result.json`: a base training, or one of the three transfers."""
+"""Runs from config to `result.json`: base trainings or one of the three transfers, alone or several
+as a population.
+"""
 
 import contextlib
 import fcntl
@@ -8,7 +10,7 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +18,7 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from relabel_jax import hosts
 from relabel_jax.config import METHODS, audio_network
 from relabel_jax.data_set import DataSet, open_data_set
 from relabel_jax.errors import InputError
@@ -24,15 +27,18 @@ from relabel_jax.labelings import LABELINGS
 from relabel_jax.model.convolution import FORMULATIONS
 from relabel_jax.model.network import NORM_ORDERS, TAPS, FeatureNetwork
 from relabel_jax.records import WAVEFORM_SAMPLES
-from relabel_jax.train.loop import Inputs, Trained, Training, predict, train
-from relabel_jax.train.metrics import Evaluation, evaluate
+from relabel_jax.train import resident
+from relabel_jax.train.loop import Inputs, Member, Training, train
+from relabel_jax.train.metrics import evaluate
+from relabel_jax.train.population import WRAPPERS
+from relabel_jax.train.predict import predict
 from relabel_jax.transfer.base import Base, load_base
 from relabel_jax.views import SPLITS, View, make_view
 
 _LOG = logging.getLogger(__name__)
 RESULT_NAME = "result.json"
 # Where these differ, it is still the same run: data may be moved, and a run may be prolonged.
-_MAY_CHANGE = ("data_dir", "num_epochs")
+_MAY_CHANGE = ("data_dir", "num_epochs", "steps_per_call", "resident", "members_by")
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -41,67 +47,134 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     A run that was interrupted goes on; a finished one is only read.
 
     Args:
-      config: as of `relabel_jax.config.paper_config`.
+      config: of one member, as of `relabel_jax.config.paper_config`.
       workdir: the folder of this run alone; made where absent.
 
     Raises:
       InputError: a value of the config, the data set, the base or the workdir does not fit.
+      Interrupted: by a SIGTERM, after saving.
     """
-    _check(config)
+    return run_population([config], [workdir])[0]
+
+
+def member_workdirs(configs: Sequence[ConfigDict], workdir: pathlib.Path) -> list[pathlib.Path]:
+    """The run folders of a population: `workdir` of a lone run, else `LABELING_seedSEED` in it."""
+    if len(configs) == 1:
+        return [workdir]
+    return [workdir / f"{config.labeling}_seed{config.seed}" for config in configs]
+
+
+def run_population(
+    configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Path]
+) -> list[dict[str, Any]]:
+    """`run` of several configs that differ in labeling and seed, trained as one program.
+
+    Each leaves in its workdir what it would leave alone, and can go on alone or in another
+    population. The finished ones are only read.
+
+    Raises:
+      InputError, Interrupted: as of `run`.
+    """
+    config = configs[0]
+    for other in configs:
+        _check(other)
+        different = {field for field in config if config[field] != other[field]}
+        if different - {"labeling", "seed"}:
+            raise ValueError(f"members of a population differ in {', '.join(sorted(different))}")
+    if len(set(workdirs)) < len(configs):
+        raise InputError("config.labelings, config.seeds: a labeling or a seed is there twice")
     data_set = open_data_set(config.data_dir)
+    identities: list[dict[str, Any]] = [
+        {"config": _plain(config), "data_set": data_set.fingerprint} for config in configs
+    ]
+    hosts.check_same(_comparable(identities))
     root = data_set.ontology.find(config.root)
     side = "base" if config.method == "base" else "target"
-    view = make_view(
-        data_set.ontology,
-        data_set.labels,
-        data_set.clip_splits,
-        root=root,
-        side=side,
-        labeling=config.labeling,
-    )
+    views = [
+        make_view(
+            data_set.ontology,
+            data_set.labels,
+            data_set.clip_splits,
+            root=root,
+            side=side,
+            labeling=config.labeling,
+        )
+        for config in configs
+    ]
     base = None
     if config.method in ("features", "finetune"):
         base = load_base(config, data_set.ontology, root)
-    with _only_process(workdir):
-        result = _finished(config, data_set, workdir)
-        if result is not None:
-            _LOG.info("%s: finished already", workdir)
-            return result
-        network, variables, inputs = _prepare(config, data_set, view, base)
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> list[dict[str, Any] | None]:
+            for workdir in workdirs:
+                stack.enter_context(_only_process(workdir))
+            return [
+                _finished(identity, data_set.path, workdir)
+                for identity, workdir in zip(identities, workdirs, strict=True)
+            ]
+
+        results = hosts.from_primary(begin)
+        for result, workdir in zip(results, workdirs, strict=True):
+            if result is not None:
+                _LOG.info("%s: finished already", workdir)
+        unfinished = [m for m, result in enumerate(results) if result is None]
+        if not unfinished:
+            return results
+        network, variables, inputs = _prepare(
+            config, data_set, views[0], base, [configs[m].seed for m in unfinished]
+        )
         training = Training(
+            members=[
+                Member(
+                    name=str(workdirs[m]),
+                    workdir=workdirs[m],
+                    variables=start,
+                    view=views[m],
+                    seed=configs[m].seed,
+                )
+                for m, start in zip(unfinished, variables, strict=True)
+            ],
             network=network,
-            variables=variables,
             inputs=inputs,
-            view=view,
-            seed=config.seed,
             batch_size=config.batch_size,
             num_epochs=config.num_epochs,
             learning_rate=config.learning_rate,
             learning_rate_decay=config.learning_rate_decay,
             steps_per_call=config.steps_per_call,
+            resident=config.resident,
+            wrapper=config.members_by,
         )
-        trained = train(training, workdir)
-        test = _test(training, trained, data_set, workdir)
-        result = {
-            "test": {
-                "mAP": _or_none(test.mean_average_precision),
-                "mean_auc": _or_none(test.mean_auc),
-                "d_prime": _or_none(test.d_prime),
-            },
-            "best_epoch": trained.best_epoch,
-            "root": data_set.ontology.display_names[root],
-            "root_mid": data_set.ontology.mids[root],
-            "side": side,
-            "labeling": config.labeling,
-            "method": config.method,
-            "seed": config.seed,
-            "num_clips": {split: len(view.rows[split]) for split in SPLITS},
-            "num_labels": int(view.label_set.sum()),
-            "data_set": data_set.fingerprint,
-            "config": _plain(config),
-        }
-        write_json(workdir / RESULT_NAME, result)
-    return result
+        trained = train(training)
+        scores = predict(
+            network,
+            [best.variables for best in trained],
+            training.read("test"),
+            len(views[0].rows["test"]),
+            batch_size=config.batch_size,
+            batches_per_call=config.steps_per_call,
+            wrapper=config.members_by,
+        )
+        for m, member, best, member_scores in zip(
+            unfinished, training.members, trained, scores, strict=True
+        ):
+            facts = {
+                "best_epoch": best.best_epoch,
+                "root": data_set.ontology.display_names[root],
+                "root_mid": data_set.ontology.mids[root],
+                "side": side,
+                "labeling": configs[m].labeling,
+                "method": config.method,
+                "seed": member.seed,
+                "num_clips": {split: len(member.view.rows[split]) for split in SPLITS},
+                "num_labels": int(member.view.label_set.sum()),
+                "data_set": data_set.fingerprint,
+                "config": _plain(configs[m]),
+            }
+            results[m] = hosts.from_primary(
+                functools.partial(_write_result, member, member_scores, facts, data_set)
+            )
+    return results
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -125,6 +198,8 @@ def _check(config: ConfigDict) -> None:
         ("method", METHODS),
         ("norm_order", NORM_ORDERS),
         ("formulation", ("auto", *FORMULATIONS)),
+        ("resident", resident.MODES),
+        ("members_by", ("auto", *WRAPPERS)),
     ):
         if config[field] not in choices:
             raise InputError(f"config.{field}: {config[field]!r} is none of {', '.join(choices)}")
@@ -144,9 +219,9 @@ def _check(config: ConfigDict) -> None:
 
 
 def _prepare(
-    config: ConfigDict, data_set: DataSet, view: View, base: Base | None
-) -> tuple[nn.Module, dict[str, Any], Inputs]:
-    """The network of the config's method, its variables at the start, and what it is fed."""
+    config: ConfigDict, data_set: DataSet, view: View, base: Base | None, seeds: Sequence[int]
+) -> tuple[nn.Module, list[dict[str, Any]], Inputs]:
+    """The network of the config's method, its variables at the start by seed, what it is fed."""
     num_classes = len(view.columns)
 
     def read_waveforms(split: str, clips: np.ndarray) -> np.ndarray:
@@ -157,27 +232,31 @@ def _prepare(
         embeddings = {
             split: predict(
                 base.network,
-                base.variables,
+                [base.variables],
                 functools.partial(read_waveforms, split),
                 len(view.rows[split]),
                 batch_size=config.batch_size,
                 batches_per_call=config.steps_per_call,
                 method="embed",
-            )
+            )[0]
             for split in SPLITS
         }
         classifier = FeatureNetwork(num_classes=num_classes, norm_order=config.norm_order)
-        start = _start(classifier, embeddings["train"][:1], config.seed)
-        return classifier, start, lambda split, clips: embeddings[split][clips]
+        starts = [_start(classifier, embeddings["train"][:1], seed) for seed in seeds]
+        return classifier, starts, lambda split, clips: embeddings[split][clips]
 
     network = audio_network(config, num_classes)
-    variables = _start(network, np.zeros((1, WAVEFORM_SAMPLES), np.int16), config.seed)
+    waveform = np.zeros((1, WAVEFORM_SAMPLES), np.int16)
+    starts = [_start(network, waveform, seed) for seed in seeds]
     if base is not None:  # everything but the output layer, which has other classes
-        variables = {
-            "params": base.variables["params"] | {"output": variables["params"]["output"]},
-            "batch_stats": base.variables["batch_stats"],
-        }
-    return network, variables, read_waveforms
+        starts = [
+            {
+                "params": base.variables["params"] | {"output": start["params"]["output"]},
+                "batch_stats": base.variables["batch_stats"],
+            }
+            for start in starts
+        ]
+    return network, starts, read_waveforms
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -191,28 +270,26 @@ def _start(network: nn.Module, inputs: np.ndarray, seed: int) -> dict[str, Any]:
     return jax.device_get(_random_variables(network, like, jax.random.key(seed)))
 
 
-def _test(
-    training: Training, trained: Trained, data_set: DataSet, workdir: pathlib.Path
-) -> Evaluation:
-    """Scores the test clips with the best network and writes `test_scores.npz`.
+def _write_result(
+    member: Member, scores: np.ndarray, facts: dict[str, Any], data_set: DataSet
+) -> dict[str, Any]:
+    """Writes `test_scores.npz` and `result.json`, and returns what is in the latter.
 
-    The file has `clip_id` str[clips], `mids` str[classes], `scores` float32, `labels` bool and
-    `masked` bool [clips, classes], over the classes of the label set.
+    The scores' file has `clip_id` str[clips], `mids` str[classes], `scores` float32, `labels` bool
+    and `masked` bool [clips, classes], over the classes of the label set.
+
+    Args:
+      scores: float32[test clips, side classes].
     """
-    view = training.view
-    scores = predict(
-        training.network,
-        trained.variables,
-        lambda clips: training.inputs("test", clips),
-        len(view.rows["test"]),
-        batch_size=training.batch_size,
-        batches_per_call=training.steps_per_call,
-    )
+    view = member.view
     in_set = view.label_set
     scores = scores[:, in_set]
     labels = view.labels["test"][:, in_set]
     masked = view.masked["test"][:, in_set]
-    with complete_file(workdir / "test_scores.npz") as temporary, open(temporary, "wb") as file:
+    with (
+        complete_file(member.workdir / "test_scores.npz") as temporary,
+        open(temporary, "wb") as file,
+    ):
         np.savez_compressed(
             file,
             clip_id=data_set.clip_ids[view.rows["test"]],
@@ -221,18 +298,38 @@ def _test(
             labels=labels,
             masked=masked,
         )
-    return evaluate(scores, labels, masked)
+    test = evaluate(scores, labels, masked)
+    result = {
+        "test": {
+            "mAP": _or_none(test.mean_average_precision),
+            "mean_auc": _or_none(test.mean_auc),
+            "d_prime": _or_none(test.d_prime),
+        },
+        **facts,
+    }
+    write_json(member.workdir / RESULT_NAME, result)
+    return result
+
+
+def _comparable(identities: list[dict[str, Any]]) -> dict[str, Any]:
+    """What must be the same in all processes, by the name that a message has for it."""
+    same: dict[str, Any] = {"the data set of fingerprint": identities[0]["data_set"]}
+    for field in identities[0]["config"]:
+        if field != "data_dir":
+            values = [identity["config"][field] for identity in identities]
+            same[f"config.{field}"] = values[0] if len(values) == 1 else values
+    return same
 
 
 def _finished(
-    config: ConfigDict, data_set: DataSet, workdir: pathlib.Path
+    identity: dict[str, Any], data_dir: pathlib.Path, workdir: pathlib.Path
 ) -> dict[str, Any] | None:
     """The result of a workdir that is finished, None if there is work left.
 
     Raises:
       InputError: the workdir belongs to another config or data set.
     """
-    identity: dict[str, Any] = {"config": _plain(config), "data_set": data_set.fingerprint}
+    num_epochs = identity["config"]["num_epochs"]
     path = workdir / "config.json"
     if path.exists():
         before = read_json(path)
@@ -243,17 +340,17 @@ def _finished(
                     f"{workdir}: was begun with config.{field} {old!r}, not {value!r}; go on with "
                     "the same config or give another --workdir"
                 )
-        if before["data_set"] != data_set.fingerprint:
+        if before["data_set"] != identity["data_set"]:
             raise InputError(
-                f"{workdir}: was begun on another data set than {data_set.path}; go on with that "
+                f"{workdir}: was begun on another data set than {data_dir}; go on with that "
                 "one or give another --workdir"
             )
-        if config.num_epochs < before["config"]["num_epochs"]:
+        if num_epochs < before["config"]["num_epochs"]:
             raise InputError(
                 f"{workdir}: was begun with config.num_epochs {before['config']['num_epochs']}, "
-                f"which can grow but not shrink to {config.num_epochs}; give another --workdir"
+                f"which can grow but not shrink to {num_epochs}; give another --workdir"
             )
-        if config.num_epochs == before["config"]["num_epochs"] and (workdir / RESULT_NAME).exists():
+        if num_epochs == before["config"]["num_epochs"] and (workdir / RESULT_NAME).exists():
             return read_json(workdir / RESULT_NAME)
     elif any(workdir.glob("checkpoints/*")):
         raise InputError(

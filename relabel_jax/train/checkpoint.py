@@ -1,6 +1,11 @@
-"""Checkpoints of a run by Orbax: the latest epoch, to go on from, and the best, to use."""
+"""Checkpoints of a run by Orbax: the latest epoch, to go on from, and the best, to use.
+
+One process writes them, from arrays on the host. A run that is told to stop within an epoch leaves
+one more, in `interrupted/`, numbered by steps.
+"""
 
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,19 +23,19 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, read_only: bool = False):
         self._path = (workdir / "checkpoints").absolute()
+        self._interrupted_path = (workdir / "interrupted").absolute()
         # `max_to_keep` with `best_fn` would delete the newest when it is not among the best.
         keep = preservation_policy.AnyPreservationPolicy(
             [preservation_policy.LatestN(n=1), preservation_policy.BestN(get_metric_fn=_rank, n=1)]
         )
-        self._manager = ocp.CheckpointManager(
+        if not read_only:
+            self._path.mkdir(parents=True, exist_ok=True)
+        self._manager = _manager(
             self._path,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep,
-                best_fn=_rank,  # without one the metrics are not written
-                create=not read_only,
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,
-            ),
+            preservation_policy=keep,
+            best_fn=_rank,  # without one the metrics are not written
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -41,40 +46,82 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The newest complete epoch, None before the first."""
+        """The newest epoch, None before the first."""
+        self._manager.wait_until_finished()
         return self._manager.latest_step()
 
     def save(self, epoch: int, state: TrainState, validation_map: float) -> None:
-        """Saves in the background; complete under its name or not there."""
+        """Saves in the background; complete under its name or not there.
+
+        Args:
+          state: on the host.
+        """
         self._manager.save(
             epoch,
             args=ocp.args.StandardSave(state),
             metrics={"validation_mAP": validation_map, "epoch": epoch},
         )
+        if self._interrupted_path.is_dir():  # older now
+            self._manager.wait_until_finished()
+            shutil.rmtree(self._interrupted_path)
 
     def restore(self, epoch: int, like: TrainState) -> TrainState:
-        """The state after `epoch`, with the shapes, dtypes and placement of `like`."""
+        """The state after `epoch`, on the host, with the shapes and dtypes of `like`."""
         self._manager.wait_until_finished()
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._read(epoch, abstract)
+        return _read(self._manager, epoch, like)
 
     def restore_arrays(self, epoch: int) -> Any:
         """The same as nested dicts of NumPy arrays, whatever their shapes."""
-        return self._read(epoch, None)
+        return _read(self._manager, epoch, None)
 
-    def _read(self, epoch: int, abstract: Any) -> Any:
-        hook = sys.unraisablehook
-        sys.unraisablehook = _silence_abandoned_reads(hook)
-        try:
-            state = self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
-        except Exception as error:  # tensorstore, JSON and file errors of many kinds
-            reason = f"{error}\n".splitlines()[0].partition(" [tensorstore_spec")[0]
-            raise InputError(
-                f"{self._path / str(epoch)}: cannot restore this checkpoint; it is damaged or of "
-                f"another network ({reason}); train it again in a new --workdir"
-            ) from error
-        sys.unraisablehook = hook
-        return state
+    @property
+    def interrupted(self) -> int | None:
+        """The steps done of the state that `save_interrupted` left, None if there is none."""
+        if not self._interrupted_path.is_dir():
+            return None
+        with _manager(self._interrupted_path, read_only=True) as manager:
+            return manager.latest_step()
+
+    def save_interrupted(self, state: TrainState) -> None:
+        """Saves a state within an epoch; complete under its name or not there."""
+        self._interrupted_path.mkdir(exist_ok=True)
+        with _manager(
+            self._interrupted_path, max_to_keep=1, enable_async_checkpointing=False
+        ) as manager:
+            manager.save(int(state.step), args=ocp.args.StandardSave(state))
+
+    def restore_interrupted(self, step: int, like: TrainState) -> TrainState:
+        """The state that `save_interrupted` left."""
+        with _manager(self._interrupted_path, read_only=True) as manager:
+            return _read(manager, step, like)
+
+
+def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
+    # Of several processes one alone calls; without this Orbax waits for all of them.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+    return ocp.CheckpointManager(
+        path,
+        options=ocp.CheckpointManagerOptions(
+            create=False, multiprocessing_options=alone, **options
+        ),
+    )
+
+
+def _read(manager: ocp.CheckpointManager, number: int, like: TrainState | None) -> Any:
+    hook = sys.unraisablehook
+    sys.unraisablehook = _silence_abandoned_reads(hook)
+    try:
+        state = manager.restore(number, args=ocp.args.StandardRestore(like))
+    except Exception as error:  # tensorstore, JSON and file errors of many kinds
+        reason = f"{error}\n".splitlines()[0].partition(" [tensorstore_spec")[0]
+        raise InputError(
+            f"{manager.directory / str(number)}: cannot restore this checkpoint; it is damaged or "
+            f"of another network ({reason}); train it again in a new --workdir"
+        ) from error
+    sys.unraisablehook = hook
+    return state
 
 
 def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -129,7 +129,7 @@ def train_chunk(
     labels: jax.Array,
     masked: jax.Array,
     num_steps: jax.Array,
-) -> TrainState:
+) -> tuple[TrainState, jax.Array]:
     """The first `num_steps` of a chunk of batches, one after another.
 
     The number of steps is data, so that an epoch's last, shorter chunk needs no program of its own.
@@ -138,12 +138,19 @@ def train_chunk(
       inputs: [chunk, batch, ...].
       labels, masked: bool[chunk, batch, classes].
       num_steps: int32[], at most `chunk`.
+
+    Returns:
+      The state and float32[chunk], its `loss_sum` after each step: the first that is not finite
+      tells the step.
     """
 
-    def body(i, state):
-        return train_step(network, recipe, state, inputs[i], labels[i], masked[i])
+    def body(i, carry):
+        state, loss_sums = carry
+        state = train_step(network, recipe, state, inputs[i], labels[i], masked[i])
+        return state, loss_sums.at[i].set(state.loss_sum)
 
-    return jax.lax.fori_loop(0, num_steps, body, state)
+    loss_sums = jnp.zeros(inputs.shape[0], jnp.float32)
+    return jax.lax.fori_loop(0, num_steps, body, (state, loss_sums))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relabel_jax.model.network import FeatureNetwork
-from relabel_jax.train.loop import predict
+from relabel_jax.train.predict import predict
 from relabel_jax.train.step import (
     Recipe,
     init_state,
@@ -155,9 +155,12 @@ def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
     for num_steps in (5, 0, 1, 3):
         # A chunk takes its state's buffers: each gets its own.
         state = jax.tree.map(jnp.array, init_state(variables, recipe))
-        got = train_chunk(NETWORK, recipe, state, inputs, labels, masked, num_steps)
+        got, loss_sums = train_chunk(NETWORK, recipe, state, inputs, labels, masked, num_steps)
         assert int(got.step) == num_steps
         assert_close(got, one_by_one[num_steps], rtol=1e-5, atol=1e-6)
+        expected = [state.loss_sum for state in one_by_one[1 : num_steps + 1]]
+        np.testing.assert_allclose(loss_sums[:num_steps], expected, rtol=1e-5)
+        assert (np.asarray(loss_sums[num_steps:]) == 0).all()
     assert train_chunk._cache_size() == 1
 
 
@@ -169,7 +172,7 @@ def test_how_steps_are_cut_into_chunks_changes_no_bit():
         state, at = jax.tree.map(jnp.array, init_state(variables, recipe)), 0
         for size in sizes:
             rows = [np.roll(array, -at, axis=0) for array in (inputs, labels, masked)]
-            state = train_chunk(NETWORK, recipe, state, *rows, size)
+            state, _ = train_chunk(NETWORK, recipe, state, *rows, size)
             at += size
         return state
 
@@ -182,7 +185,7 @@ def test_the_steps_after_num_steps_see_nothing():
 
     def train(inputs):
         state = jax.tree.map(jnp.array, init_state(variables, recipe))
-        return train_chunk(NETWORK, recipe, state, inputs, labels, masked, 2)
+        return train_chunk(NETWORK, recipe, state, inputs, labels, masked, 2)[0]
 
     other = inputs.copy()
     other[2:] = np.nan
@@ -208,8 +211,8 @@ def test_predict_gives_every_clip_once_in_order(num_clips):
     """Batches of 8, chunks of 3 of them: the last batch and the last chunk may be partial."""
     variables, inputs, _, _ = tiny(1, 60)
     rows = inputs[0, :num_clips]
-    scores = predict(
-        NETWORK, variables, lambda clips: rows[clips], num_clips, batch_size=8, batches_per_call=3
+    (scores,) = predict(
+        NETWORK, [variables], lambda clips: rows[clips], num_clips, batch_size=8, batches_per_call=3
     )
     assert scores.shape == (num_clips, CLASSES)
     assert scores.dtype == np.float32

@@ -1,0 +1,156 @@
+"""Several processes (hosts) that train as one, by `jax.distributed`.
+
+Process 0 alone reads and writes run folders; what the others must know of them it tells them. With
+one process everything here is the identity.
+"""
+
+import contextlib
+import itertools
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from relabel_jax.errors import InputError
+
+_LOG = logging.getLogger(__name__)
+# A process that says nothing for so long is taken for dead; one whose connection breaks, at once.
+_HEARTBEAT_TIMEOUT_S = 60
+# JAX's preemption service asks for numbers that grow by one, in every process the same.
+_CHUNKS_DONE = itertools.count()
+
+
+def connect(coordinator_address: str, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes; before anything else that JAX does.
+
+    Args:
+      coordinator_address: HOST:PORT of process 0, or `auto`: a TPU pod, SLURM, Open MPI or
+        Kubernetes tells all three.
+      num_processes, process_id: of `HOST:PORT`; None for `auto`.
+
+    Raises:
+      InputError: the flags do not fit, or the processes do not find each other.
+    """
+    is_auto = coordinator_address == "auto"
+    if is_auto != (num_processes is None) or is_auto != (process_id is None):
+        raise InputError(
+            "--coordinator_address=HOST:PORT goes with --num_processes and --process_id, and "
+            "--coordinator_address=auto with neither"
+        )
+    if num_processes is not None and process_id is not None and not process_id < num_processes:
+        raise InputError(f"--process_id={process_id} is not below --num_processes={num_processes}")
+    jax.config.update("jax_enable_preemption_service", True)
+    try:
+        jax.distributed.initialize(
+            None if is_auto else coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S,
+        )
+    except (RuntimeError, ValueError) as error:
+        what = str(error).splitlines()[0]
+        raise InputError(
+            f"--coordinator_address={coordinator_address}: the processes do not find each other "
+            f"({what}); start all of them, with the same address and number"
+        ) from error
+    _LOG.info(
+        "process %d of %d, %d devices", jax.process_index(), jax.process_count(), len(jax.devices())
+    )
+
+
+def is_primary() -> bool:
+    """Whether this is the process that reads and writes run folders."""
+    return jax.process_index() == 0
+
+
+def from_primary(function: Callable[[], Any]) -> Any:
+    """What `function` returns in process 0, as JSON gives it back; called in no other.
+
+    Raises:
+      InputError: in all processes, when it is raised there.
+    """
+    if jax.process_count() == 1:
+        return function()
+    answer: dict[str, Any] = {}
+    if is_primary():
+        try:
+            answer = {"value": function()}
+        except InputError as error:
+            answer = {"error": str(error)}
+    text = np.frombuffer(json.dumps(answer).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    text = multihost_utils.broadcast_one_to_all(text if is_primary() else np.zeros(length, "u1"))
+    answer = json.loads(np.asarray(text).tobytes())
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return answer["value"]
+
+
+def arrays_from_primary(function: Callable[[], Any], like: Any) -> Any:
+    """The tree of arrays that `function` returns in process 0, of the shapes of `like`.
+
+    Raises:
+      InputError: in all processes, when it is raised there.
+    """
+    arrays = [like]
+    from_primary(lambda: arrays.append(function()))
+    return multihost_utils.broadcast_one_to_all(arrays[-1])
+
+
+def all_processes(condition: bool) -> bool:
+    """Whether it holds in all processes."""
+    return bool(np.all(multihost_utils.process_allgather(np.array([condition]))))
+
+
+def check_same(identity: dict[str, Any]) -> None:
+    """Refuses processes that were started with different configs, data or code.
+
+    Args:
+      identity: by the name of a thing what it is, as JSON.
+
+    Raises:
+      InputError: in every process; where it differs it says in what.
+    """
+    if jax.process_count() == 1:
+        return
+    theirs = from_primary(lambda: identity)
+    mine = json.loads(json.dumps(identity))
+    names = sorted(theirs.keys() | mine.keys())
+    different = [name for name in names if theirs.get(name) != mine.get(name)]
+    if all_processes(not different):
+        return
+    if not different:
+        raise InputError("another process has another config or data set than process 0, see there")
+    name = different[0]
+    raise InputError(
+        f"process {jax.process_index()} has {name} {mine.get(name)!r} but process 0 has "
+        f"{theirs.get(name)!r}; start all processes with the same config and data"
+    )
+
+
+@contextlib.contextmanager
+def until_terminated() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says, chunk after chunk, whether to save and stop now.
+
+    It turns true after a SIGTERM, in all processes at the same chunk, whichever got the signal;
+    so all must ask after each chunk.
+    """
+    if jax.process_count() > 1:
+        # JAX's preemption service has the signal.
+        yield lambda: multihost_utils.reached_preemption_sync_point(next(_CHUNKS_DONE))
+        return
+    signals: list[int] = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+    except ValueError:  # not in the main thread, where Python allows no handlers
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(signals)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,85 @@
+"""A member's run folder as the training leaves it: checkpoints and `metrics.jsonl`."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file
+from relabel_jax.train.checkpoint import Checkpoints
+from relabel_jax.train.step import TrainState
+
+
+class RunFolder:
+    """The folder in the one process that reads and writes it."""
+
+    def __init__(self, workdir: pathlib.Path, steps_per_epoch: int):
+        self._checkpoints = Checkpoints(workdir)
+        self._steps_per_epoch = steps_per_epoch
+        self._metrics_path = workdir / "metrics.jsonl"
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *arguments) -> None:
+        self._checkpoints.__exit__(*arguments)
+
+    def progress(self) -> list[int]:
+        """[epochs, steps] done: epochs with a checkpoint, and the steps from which to go on.
+
+        More steps than these epochs have were saved by `save_interrupted`. Lines of epochs without
+        a checkpoint are cut off.
+
+        Raises:
+          InputError: lines are missing.
+        """
+        epochs = self._checkpoints.latest or 0
+        lines = self._lines()
+        if len(lines) < epochs:
+            raise InputError(
+                f"{self._metrics_path}: has {len(lines)} lines but the checkpoints are of epoch "
+                f"{epochs}; somebody changed it: put it back, or train in a new --workdir"
+            )
+        with complete_file(self._metrics_path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines[:epochs]))
+        steps = epochs * self._steps_per_epoch
+        interrupted = self._checkpoints.interrupted
+        if interrupted is not None and steps < interrupted <= steps + self._steps_per_epoch:
+            steps = interrupted
+        return [epochs, steps]
+
+    def restore(self, epochs: int, steps: int, like: TrainState) -> TrainState:
+        """The state of this `progress`, on the host; `like` is the state at the start."""
+        if steps > epochs * self._steps_per_epoch:
+            return self._checkpoints.restore_interrupted(steps, like)
+        if not epochs:
+            return like
+        return self._checkpoints.restore(epochs, like)
+
+    @property
+    def best_epoch(self) -> int:
+        """By validation mAP, of equals the first."""
+        lines = map(json.loads, self._lines())
+        return max(lines, key=lambda line: (line["validation_mAP"], -line["epoch"]))["epoch"]
+
+    def restore_best(self, like: TrainState) -> TrainState:
+        """The state after the best epoch, on the host."""
+        return self._checkpoints.restore(self.best_epoch, like)
+
+    def finish_epoch(self, line: dict[str, Any], state: TrainState) -> None:
+        """Writes an epoch's line and checkpoint."""
+        # The line first: an epoch with a checkpoint always has its line.
+        with open(self._metrics_path, "a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._checkpoints.save(line["epoch"], state, line["validation_mAP"])
+
+    def save_interrupted(self, state: TrainState) -> None:
+        """Saves a state within an epoch, to go on from."""
+        self._checkpoints.save_interrupted(state)
+
+    def _lines(self) -> list[str]:
+        path = self._metrics_path
+        return path.read_text().splitlines() if path.exists() else []

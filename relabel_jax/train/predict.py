@@ -1,0 +1,100 @@
+"""A network's outputs in evaluation mode, for all clips of a split."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from relabel_jax.pipeline import ReadInputs
+from relabel_jax.train.population import Layout, predict_population, stack_members
+from relabel_jax.train.resident import Blocks, input_chunks
+
+
+def predict(
+    network: nn.Module,
+    members: Sequence[dict[str, Any]],
+    read_inputs: ReadInputs,
+    num_clips: int,
+    *,
+    batch_size: int,
+    batches_per_call: int,
+    method: str = "__call__",
+    wrapper: str = "auto",
+) -> np.ndarray:
+    """What a network's `method` gives with each member's variables for clips 0 to `num_clips` - 1.
+
+    Args:
+      network: with `method` mapping (inputs, train) to outputs.
+      members: `params` and `batch_stats` of each, on the host.
+      read_inputs: int64[n] -> [n, ...].
+      method: `__call__` for scores or `embed`.
+      wrapper: as of `Layout.of`.
+
+    Returns:
+      float32[members, num_clips, outputs].
+    """
+    layout = Layout.of(len(members), batch_size, wrapper)
+    return begin_predict(
+        network,
+        layout.put(stack_members(members), "member"),
+        read_inputs,
+        num_clips,
+        layout=layout,
+        resident=(),
+        batch_size=batch_size,
+        batches_per_call=batches_per_call,
+        method=method,
+    )()
+
+
+def begin_predict(
+    network: nn.Module,
+    variables: dict[str, Any],
+    read_inputs: ReadInputs,
+    num_clips: int,
+    *,
+    layout: Layout,
+    resident: Blocks,
+    batch_size: int,
+    batches_per_call: int,
+    method: str = "__call__",
+) -> Callable[[], np.ndarray]:
+    """`predict`, of variables [members, ...] on the devices, without waiting for the last chunk.
+
+    Returns:
+      A function that waits for it and gives what `predict` returns.
+    """
+    clips = np.arange(num_clips)
+    clips = np.pad(clips, (0, -num_clips % batch_size), mode="edge")  # whole batches
+    fetched: list[np.ndarray] = []
+    running: list[jax.Array] = []
+
+    def fetch() -> None:
+        outputs = jax.device_get(running.pop(0))
+        fetched.append(outputs.reshape(len(outputs), -1, outputs.shape[-1]))
+
+    for inputs, num_batches in input_chunks(
+        read_inputs, clips, batch_size, batches_per_call, layout, resident
+    ):
+        running.append(
+            predict_population(
+                network,
+                layout,
+                method,
+                variables,
+                resident,
+                inputs,
+                layout.put(np.int32(num_batches)),
+            )
+        )
+        if len(running) > 1:
+            fetch()
+
+    def outputs() -> np.ndarray:
+        while running:
+            fetch()
+        return np.concatenate(fetched, axis=1)[:, :num_clips]
+
+    return outputs

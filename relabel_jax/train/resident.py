@@ -1,0 +1,145 @@
+"""Inputs on the device: for a whole training where they fit, else a chunk of batches at a time."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from relabel_jax import hosts
+from relabel_jax.errors import InputError
+from relabel_jax.pipeline import ReadInputs, read_chunks
+from relabel_jax.train.population import Layout
+
+_LOG = logging.getLogger(__name__)
+MODES = ("auto", "always", "never")
+# An index into a block is then safe in 32 bits, whatever a compiler makes of it.
+_MAX_BLOCK_ELEMENTS = 2**31 - 1
+# Of the free memory; the rest is for activations, gradients and what else a step needs.
+_SHARE = 0.75
+_CLIPS_A_READ = 512
+
+Blocks = tuple[jax.Array, ...]
+
+
+def load_resident(
+    sources: dict[str, tuple[ReadInputs, int]], mode: str, layout: Layout
+) -> dict[str, Blocks]:
+    """Puts the inputs of splits on the devices, each a whole copy; reads every clip once.
+
+    Several processes read a part each, and the devices exchange them.
+
+    Args:
+      sources: by split, how to read its clips (int64[n] -> [n, ...]) and how many there are.
+      mode: one of `MODES`; `auto` is `always` where they fit and else `never`.
+
+    Returns:
+      By split the blocks [clips, ...]; () where they do not stay.
+
+    Raises:
+      InputError: `always`, and they do not fit.
+    """
+    if mode == "never":
+        return dict.fromkeys(sources, ())
+    bytes_a_clip = max(read(np.zeros(1, np.int64)).nbytes for read, _ in sources.values())
+    needed = bytes_a_clip * sum(num_clips for _, num_clips in sources.values())
+    there = int(_SHARE * free_bytes())
+    if not hosts.all_processes(needed <= there):
+        what = (
+            f"{sum(num_clips for _, num_clips in sources.values())} clips need {needed / 1e9:.3g} "
+            f"GB on each device, and {there / 1e9:.3g} GB are there for them"
+        )
+        if mode == "always":
+            raise InputError(
+                f"config.resident=always: {what}; use config.resident=auto, which streams them"
+            )
+        _LOG.info("streaming: %s", what)
+        return dict.fromkeys(sources, ())
+    total = sum(num_clips for _, num_clips in sources.values())
+    with tqdm(
+        total=total, desc="loading", unit=" clips", leave=False, disable=not sys.stderr.isatty()
+    ) as progress:
+        return {
+            split: _load(read, num_clips, layout, progress)
+            for split, (read, num_clips) in sources.items()
+        }
+
+
+def _load(read: ReadInputs, num_clips: int, layout: Layout, progress: tqdm) -> Blocks:
+    like = read(np.zeros(1, np.int64))[0]
+    num_devices = layout.mesh.size
+    clips_a_block = _MAX_BLOCK_ELEMENTS // like.size // num_devices * num_devices
+    blocks = []
+    for start in range(0, num_clips, clips_a_block):
+        clips = np.arange(start, min(start + clips_a_block, num_clips))
+        # As many to each device: the last clip is repeated, which no index finds.
+        clips = np.pad(clips, (0, -len(clips) % num_devices), mode="edge")
+        clips = clips[layout.part(len(clips), "member", "data")]
+        rows = np.empty((len(clips), *like.shape), like.dtype)
+        for at in range(0, len(rows), _CLIPS_A_READ):
+            piece = clips[at : at + _CLIPS_A_READ]
+            rows[at : at + len(piece)] = read(piece)
+            progress.update(len(piece))
+        divided = layout.put_part(rows, ("member", "data"))
+        blocks.append(jax.jit(lambda rows: rows, out_shardings=layout.sharding())(divided))
+    return tuple(blocks)
+
+
+def input_chunks(
+    read_inputs: ReadInputs,
+    clips: np.ndarray,
+    batch_size: int,
+    batches_per_chunk: int,
+    layout: Layout,
+    resident: Blocks,
+) -> Iterator[tuple[jax.Array, int]]:
+    """Puts chunks of batches on the devices when asked for them; reads ahead on the host.
+
+    Every process reads its own part of each batch.
+
+    Args:
+      clips: int64[n], whole batches.
+
+    Yields:
+      [chunk, batch, ...] inputs, or int32[chunk, batch] clips where the inputs are `resident`, and
+      how many batches of the chunk hold clips.
+    """
+    parts = clips.reshape(-1, batch_size)[:, layout.part(batch_size, "data")]
+    if resident:
+        read_inputs = _as_indices
+    for chunk in read_chunks(read_inputs, parts.ravel(), parts.shape[1], batches_per_chunk):
+        yield layout.put_part(chunk.inputs, None, "data"), chunk.num_batches
+
+
+def _as_indices(clips: np.ndarray) -> np.ndarray:
+    return clips.astype(np.int32)
+
+
+def free_bytes() -> int:
+    """Memory that is free for a device of this process: its own, or its share of the system's."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    # A block is for a moment in host memory twice, so only the half.
+    return _free_system_bytes() // (2 * jax.local_device_count())
+
+
+def _free_system_bytes() -> int:
+    """What Linux calls available, less where a container is given less; elsewhere all there is."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, StopIteration):
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(x for x in lines if x.startswith("MemAvailable:")).split()[1])
+    with contextlib.suppress(OSError, ValueError, KeyError):  # "max": no limit
+        group = pathlib.Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(stat["file"])  # less the cache
+        free = min(free, limit - used)
+    return free

@@ -1,0 +1,213 @@
+"""A population: each member as if it were alone, one program, and what stops it."""
+
+import functools
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+from tiny_training import EPOCHS, NUM_CLIPS, STEPS_PER_EPOCH, inputs, member, states, training
+
+from relabel_jax.config import members, paper_config
+from relabel_jax.errors import InputError, Interrupted
+from relabel_jax.run import member_workdirs, run, run_population
+from relabel_jax.train.loop import train
+from relabel_jax.train.population import Layout, predict_population, train_population
+
+# Of the labels, of weights and order. Two have one order, two have one set of labels.
+MEMBERS = {"a": (0, 0), "b": (1, 0), "c": (1, 3)}
+TIMINGS = ("clips_per_s", "seconds")
+
+
+def population(folder, names=tuple(MEMBERS)):
+    return [member(folder / name, *MEMBERS[name]) for name in names]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of lone runs of all members."""
+    folder = tmp_path_factory.mktemp("alone")
+    for of_member in population(folder):
+        train(training([of_member]))
+    return folder
+
+
+def lines(workdir):
+    values = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in values]
+
+
+def assert_same(folder, expected, atol=1e-5):
+    """The same files, and the same in them, timings and rounding aside."""
+    for name in MEMBERS:
+        files = [
+            sorted(str(path.relative_to(base / name)) for path in (base / name).iterdir())
+            for base in (folder, expected)
+        ]
+        assert files[0] == files[1] == ["checkpoints", "metrics.jsonl"]
+        got, wanted = lines(folder / name), lines(expected / name)
+        assert [line["epoch"] for line in got] == list(range(1, EPOCHS + 1))
+        for line, wanted_line in zip(got, wanted, strict=True):
+            assert line == pytest.approx(wanted_line, abs=atol)
+        kept = [{path.name for path in (base / name / "checkpoints").iterdir()} for base in
+                (folder, expected)]  # fmt: skip
+        assert kept[0] == kept[1]
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=0, atol=atol),
+            *(states(base / name, EPOCHS)[0] for base in (folder, expected)),
+        )
+
+
+@pytest.mark.parametrize("wrapper", ["map", "vmap"])
+@pytest.mark.parametrize("resident", ["always", "never"])
+def test_a_member_is_what_it_is_alone(alone, tmp_path, wrapper, resident):
+    train_population.clear_cache()
+    predict_population.clear_cache()
+    trained = train(training(population(tmp_path), wrapper=wrapper, resident=resident))
+    assert_same(tmp_path, alone)
+    for result, of_member in zip(trained, population(alone), strict=True):
+        best = max(lines(of_member.workdir), key=lambda line: line["validation_mAP"])
+        assert result.best_epoch == best["epoch"]
+        (state,) = states(of_member.workdir, best["epoch"])
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5),
+            dict(result.variables["params"]),
+            dict(state["params"]),
+        )
+    # Epochs, chunks that are not whole and members: one program each.
+    assert STEPS_PER_EPOCH % 4 != 0
+    assert train_population._cache_size() == predict_population._cache_size() == 1
+
+
+def test_members_differ(alone):
+    params = [states(alone / name, EPOCHS)[0]["params"] for name in MEMBERS]
+    kernels = [np.asarray(jax.tree.leaves(tree)[-1]) for tree in params]
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert not np.allclose(kernels[i], kernels[j], atol=1e-2)
+
+
+def test_the_data_is_read_once(tmp_path):
+    """Resident for all epochs and members, streaming for an epoch of the members of one seed."""
+    read = {"train": [], "validation": [], "test": []}
+
+    def inputs_and_note(split, clips):
+        read[split] += clips.tolist() if len(clips) > 1 else []  # one is asked for as a sample
+        return inputs(split, clips)
+
+    train(training(population(tmp_path / "1"), inputs=inputs_and_note, resident="always"))
+    for split in ("train", "validation"):
+        assert sorted(read[split]) == list(range(NUM_CLIPS[split]))
+        read[split].clear()
+    two = population(tmp_path / "2", ("a", "b"))
+    train(training(two, inputs=inputs_and_note, resident="never"))
+    assert len(read["train"]) == EPOCHS * STEPS_PER_EPOCH * 8
+    for epoch in np.reshape(read["train"], (EPOCHS, -1)):
+        assert len(set(epoch)) == len(epoch)
+    assert not read["test"]
+
+
+def test_alone_and_together_go_on_from_each_other(alone, tmp_path):
+    """Three members that stopped after 0, 1 and 2 epochs, together; then one of them alone."""
+    a, b, _ = population(tmp_path)
+    train(training([a], num_epochs=2))
+    train(training([b], num_epochs=1))
+    train(training(population(tmp_path), num_epochs=3))
+    assert [len(lines(tmp_path / name)) for name in MEMBERS] == [3, 3, 3]
+    train(training([a]))
+    train(training(population(tmp_path)))
+    assert_same(tmp_path, alone)
+
+
+@pytest.mark.parametrize("epochs_before", [0, 2])
+def test_sigterm_saves_within_an_epoch(alone, tmp_path, epochs_before):
+    """Stopped again and again, each time a chunk further, together or alone."""
+
+    def inputs_then_sigterm(split, clips):
+        if split == "train" and len(clips) > 1:
+            signal.raise_signal(signal.SIGTERM)
+        return inputs(split, clips)
+
+    everyone = population(tmp_path)
+    if epochs_before:
+        train(training(everyone, num_epochs=epochs_before))
+    handler = signal.getsignal(signal.SIGTERM)
+    for chunk in (1, 2):
+        stopped = training(everyone, inputs=inputs_then_sigterm, resident="never")
+        step = min(epochs_before * STEPS_PER_EPOCH + 4 * chunk, (epochs_before + 1) * 6)
+        with pytest.raises(Interrupted, match=f"saved after step {step}, the same command goes on"):
+            train(stopped)
+        assert signal.getsignal(signal.SIGTERM) == handler
+        assert [path.name for path in (tmp_path / "a" / "interrupted").iterdir()] == [str(step)]
+        assert len(lines(tmp_path / "a")) == epochs_before
+    train(training(everyone[:1]))  # alone; the others are behind then
+    train(training(everyone))
+    assert_same(tmp_path, alone)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_member(tmp_path):
+    everyone = population(tmp_path)
+    train(training(everyone, num_epochs=1))
+
+    def inputs_with_nan(split, clips):
+        values = inputs(split, clips)
+        if split == "train":
+            values[clips == 7] = np.nan
+        return values
+
+    # By NumPy: the step of epoch 2 that has clip 7, for the first member that meets it.
+    from relabel_jax.pipeline import epoch_order
+
+    steps = {}
+    for of_member in everyone:
+        order = epoch_order(of_member.seed, 2, NUM_CLIPS["train"])[: STEPS_PER_EPOCH * 8]
+        if 7 in order:
+            steps[of_member.name] = STEPS_PER_EPOCH + list(order).index(7) // 8 + 1
+    name = min(steps, key=steps.get)
+    with pytest.raises(InputError) as caught:
+        train(training(everyone, inputs=inputs_with_nan))
+    assert f"epoch 2: the training loss is nan at step {steps[name]} ({name})" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for name in MEMBERS:
+        assert [line["epoch"] for line in lines(tmp_path / name)] == [1]
+        states(tmp_path / name, 1)
+
+
+def test_a_batch_that_the_devices_do_not_divide(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: jax.local_devices() * 3)
+    with pytest.raises(InputError, match=r"config.batch_size 8 is not divisible by the 3 devices"):
+        Layout.of(1, 8, "auto")
+
+
+def test_members_of_a_config():
+    config = paper_config("Human sounds", "base")
+    config.update({"labelings": "ol,pe_cml", "seeds": (0, 5)})
+    configs = members(config)
+    assert [(c.labeling, c.seed) for c in configs] == [
+        *(("ol", 0), ("ol", 5)),
+        *(("pe_cml", 0), ("pe_cml", 5)),
+    ]
+    assert all(c.labelings == "" and c.seeds == () for c in configs)
+    assert members(configs[0]) == [configs[0]]
+
+
+def test_runs_from_a_config(miniature_data, tmp_path):
+    """The audio network, from config to results: each folder like the lone run's."""
+    config = paper_config("Human sounds", "base")
+    config.update({"filters": (4,) * 9, "dense_units": (8, 8), "batch_size": 8, "num_epochs": 1})
+    config.update({"data_dir": str(miniature_data), "formulation": "lax"})
+    config.labelings = "ol,pe_cml"
+    configs = members(config)
+    workdirs = member_workdirs(configs, tmp_path)
+    assert [path.name for path in workdirs] == ["ol_seed0", "pe_cml_seed0"]
+    results = run_population(configs, workdirs)
+    assert run_population(configs, workdirs) == results
+    alone = run(configs[1], tmp_path / "alone")
+    assert alone["config"] == results[1]["config"]
+    assert alone["test"] == pytest.approx(results[1]["test"], abs=1e-4)
+    scores = [np.load(folder / "test_scores.npz") for folder in (workdirs[1], tmp_path / "alone")]
+    np.testing.assert_allclose(scores[0]["scores"], scores[1]["scores"], atol=1e-5)
+    for file in scores:
+        file.close()
+    with pytest.raises(InputError, match="a labeling or a seed is there twice"):
+        run_population([configs[0], configs[0]], [workdirs[0]] * 2)

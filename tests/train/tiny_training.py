@@ -1,0 +1,64 @@
+"""A training of seconds: the small classifier on random numbers. Also run on other devices:
+
+python tiny_training.py FOLDER NAME=LABELS_SEED:SEED ...   trains a population of these members
+"""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+from relabel_jax.model.network import FeatureNetwork
+from relabel_jax.train.checkpoint import Checkpoints
+from relabel_jax.train.loop import Member, Training, train
+from relabel_jax.views import SPLITS, View
+
+NUM_CLIPS = {"train": 52, "validation": 21, "test": 8}
+CLASSES, FEATURES, EPOCHS = 5, 6, 4
+NETWORK = FeatureNetwork(CLASSES, hidden_units=8)
+STEPS_PER_EPOCH = NUM_CLIPS["train"] // 8
+
+
+def inputs(split, clips):
+    rng = np.random.default_rng([1, SPLITS.index(split)])
+    return rng.normal(size=(NUM_CLIPS[split], FEATURES)).astype(np.float32)[clips]
+
+
+def member(workdir, labels_seed, seed):
+    workdir.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([2, labels_seed])
+    view = View(
+        rows={split: np.arange(num) for split, num in NUM_CLIPS.items()},
+        columns=np.arange(CLASSES),
+        labels={split: rng.random((num, CLASSES)) < 0.4 for split, num in NUM_CLIPS.items()},
+        masked={split: rng.random((num, CLASSES)) < 0.2 for split, num in NUM_CLIPS.items()},
+        label_set=np.ones(CLASSES, bool),
+    )
+    variables = NETWORK.init(jax.random.key(seed), inputs("train", np.arange(1)), train=False)
+    return Member(workdir.name, workdir, jax.device_get(variables), view, seed)
+
+
+def training(members, **fields):
+    values = {
+        **{"members": members, "network": NETWORK, "inputs": inputs, "batch_size": 8},
+        **{"num_epochs": EPOCHS, "learning_rate": 0.01, "learning_rate_decay": 0.9},
+        **{"steps_per_call": 4, "resident": "auto", "wrapper": "auto"},
+    }
+    return Training(**values | fields)
+
+
+def states(workdir, *epochs):
+    """The checkpoints of epochs, as nested dicts of NumPy arrays."""
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        return [jax.tree.map(np.asarray, checkpoints.restore_arrays(epoch)) for epoch in epochs]
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    population = []
+    for argument in sys.argv[2:]:
+        name, _, numbers = argument.partition("=")
+        population.append(member(pathlib.Path(sys.argv[1], name), *map(int, numbers.split(":"))))
+    train(training(population))
+    print(len(jax.devices()), "devices")
