@@ -47,6 +47,7 @@ from ml_collections import config_flags
 from relabel_jax import grid, hosts
 from relabel_jax.config import members
 from relabel_jax.errors import InputError, Interrupted
+from relabel_jax.report.tables import text
 from relabel_jax.run import member_workdirs, run_population, summary
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: a file of configs/")
@@ -79,13 +80,24 @@ def main(arguments: Sequence[str]) -> None:
             address, num_processes, process_id = flag_values
             hosts.connect(address or "auto", num_processes, process_id)
         if "roots" in _CONFIG.value:
-            text = grid.table(grid.run_grid(_CONFIG.value, workdir))
+            answer = _run_grid(workdir)
         else:
             configs = members(_CONFIG.value)
             results = run_population(configs, member_workdirs(configs, workdir))
-            text = "\n".join(map(summary, results))
+            answer = "\n".join(map(summary, results))
         if hosts.is_primary():
-            print(text)
+            print(answer)
+
+
+def _run_grid(workdir: pathlib.Path) -> str:
+    """The grid's tables as text; raises InputError at the end where cells failed."""
+    report = grid.run_grid(_CONFIG.value, workdir)
+    if report is None:
+        return ""
+    if report["problems"]:
+        print(text(report), flush=True)
+        raise InputError("; ".join(report["problems"]))
+    return text(report)
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:

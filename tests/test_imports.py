@@ -12,7 +12,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 # A part imports only what stands before it (design.md, section 3).
 ORDER = (
     *("errors", "files", "ontology", "labelings", "views", "records", "data_set", "pipeline"),
-    *("hosts", "model", "config", "train", "transfer", "run", "grid", "main"),
+    *("hosts", "model", "config", "train", "transfer", "run", "report", "grid", "main"),
 )
 WITHOUT_JAX = ORDER[: ORDER.index("hosts")]
 

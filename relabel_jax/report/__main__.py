@@ -20,9 +20,9 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
 example:
   python -m relabel_jax.report --workdir=W
   open W/report/index.html
-  tensorboard --logdir=W/report/tensorboard
 
-The page and TensorBoard's files need the extra: pip install 'relabel-jax[report]'""",
+The page needs the extra: pip install 'relabel-jax[report]'. The curves are also TensorBoard's:
+tensorboard --logdir=W""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

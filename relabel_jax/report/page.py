@@ -1,5 +1,6 @@
 """The page: one file that needs nothing but itself."""
 
+import importlib.util
 import json
 import pathlib
 from collections.abc import Mapping
@@ -11,16 +12,21 @@ from relabel_jax.ontology import Ontology
 _PAGE = pathlib.Path(__file__).with_name("page.html")
 
 
+def require_plotly() -> None:
+    """Raises InputError where plotly is not installed."""
+    if importlib.util.find_spec("plotly") is None:
+        raise InputError("the report needs plotly: pip install 'relabel-jax[report]'")
+
+
 def page(report: Mapping[str, Any], ontology: Ontology) -> str:
     """The HTML of a report as of `tables.report`, with `paper` and `provenance` in it.
 
     Raises:
       InputError: plotly is not installed.
     """
-    try:
-        import plotly.offline  # only here: an extra, and half a second
-    except ModuleNotFoundError as error:
-        raise InputError("the report needs plotly: pip install 'relabel-jax[report]'") from error
+    require_plotly()
+    import plotly.offline  # only here: half a second
+
     data = {
         **report,
         "names": dict(zip(ontology.mids, ontology.display_names, strict=True)),

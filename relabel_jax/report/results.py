@@ -86,8 +86,9 @@ class Cell:
         if scores.scores.shape != (len(scores.clip_id), len(scores.mids)):
             raise InputError(f"{path}: its arrays do not fit together; {_AGAIN}")
         expected = self.facts["test"].get("mAP")
-        both = [np.nan if value is None else value for value in (measured, expected)]
-        if not np.isclose(*both, rtol=0, atol=1e-6, equal_nan=True):
+        if not np.isclose(
+            measured, np.nan if expected is None else expected, rtol=0, atol=1e-6, equal_nan=True
+        ):
             raise InputError(
                 f"{path}: its mAP is {measured:.6f}, but result.json says {expected}; {_AGAIN}"
             )

@@ -28,9 +28,9 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes `report/` of a folder with finished runs, from their results alone.
 
-    `table1.csv`, `table3.csv`, `table4.csv`, `results.json`, `index.html` and `tensorboard/`. What
-    a grid left in the folder (`grid.json`: roots, command, versions, hardware; `ontology.json`) is
-    used where it is there; the ontology otherwise comes from the data set.
+    `table1.csv`, `table3.csv`, `table4.csv`, `results.json` and `index.html`. What a grid
+    left in the folder (`grid.json`: roots, command, versions, hardware; `ontology.json`) is used
+    where it is there; the ontology otherwise comes from the data set.
 
     Args:
       workdir: the `--workdir` of a grid, or any folder with run folders below it.
@@ -72,7 +72,6 @@ def write_report(
         "data_set": cells[0].facts["data_set"],
     }
     folder = workdir / "report"
-    _write_events(result["curves"], folder / "tensorboard")
     for name in ("table1", *tables.TABLES):
         _write_text(folder / f"{name}.csv", _csv(result[name]))
     write_json(folder / "results.json", result)
@@ -102,26 +101,3 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def _write_text(path: pathlib.Path, text: str) -> None:
     with complete_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _write_events(curves: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> None:
-    """TensorBoard's event files of all curves, a folder a run.
-
-    Raises:
-      InputError: tensorboardX is not installed.
-    """
-    try:
-        from tensorboardX import SummaryWriter
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "the report needs tensorboardX: pip install 'relabel-jax[report]'"
-        ) from error
-    for curve in curves:
-        names = (curve[field] for field in ("root", "method", "base_labeling", "labeling"))
-        name = "_".join(filter(None, names)).replace(" ", "_") + f"_seed{curve['seed']}"
-        for old in (folder / name).glob("events.out.tfevents.*"):
-            old.unlink()
-        with SummaryWriter(str(folder / name)) as writer:
-            for field in ("train_loss", "validation_mAP"):
-                for epoch, value in zip(curve["epoch"], curve[field], strict=True):
-                    writer.add_scalar(field, value, epoch)

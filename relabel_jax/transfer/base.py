@@ -27,10 +27,12 @@ class Base:
     Attributes:
       network: its network, over the base side's classes.
       variables: `params` and `batch_stats`, on the host.
+      labeling: the labels that it was trained on.
     """
 
     network: AudioNetwork
     variables: dict[str, Any]
+    labeling: str
 
 
 def load_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
@@ -56,13 +58,13 @@ def load_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
         raise InputError(f"{where}: {state}; train it first, with a configs/base_*.py")
     result = read_json(workdir / "result.json")
     try:
-        facts = [result[field] for field in ("side", "root_mid", "root", "best_epoch")]
+        facts = [result[field] for field in ("side", "root_mid", "root", "best_epoch", "labeling")]
         trained = [result["config"][field] for field in _ARCHITECTURE]
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{workdir / 'result.json'}: has no field {error}; train the base again"
         ) from error
-    side, root_mid, root_name, best_epoch = facts
+    side, root_mid, root_name, best_epoch, labeling = facts
     if side != "base":
         raise InputError(f"{where}: is a training of the {side} side; expected a base training")
     if root_mid != ontology.mids[root]:
@@ -92,4 +94,4 @@ def load_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
             f"{where}: its checkpoint does not fit the network of its config over "
             f"{num_classes} classes; it was trained with another ontology or is damaged"
         )
-    return Base(network, variables)
+    return Base(network, variables, labeling)

@@ -4,8 +4,6 @@ import csv
 import json
 import re
 import shutil
-import struct
-import sys
 
 import numpy as np
 import pytest
@@ -335,21 +333,6 @@ def test_again_to_the_same_bytes(reported, tmp_path):
     for name in (*(f"{name}.csv" for name in TABLES), "results.json", "index.html"):
         first = (reported / "report" / name).read_bytes()
         assert (tmp_path / "W" / "report" / name).read_bytes() == first
-
-
-def test_event_files(reported):
-    from tensorboardX.proto.event_pb2 import Event
-
-    (path,) = (reported / "report/tensorboard/Human_sounds_finetune_pe_cml_ol_seed1").iterdir()
-    content, found = path.read_bytes(), {}
-    while content:
-        (length,) = struct.unpack("<Q", content[:8])
-        event = Event.FromString(content[12 : 12 + length])
-        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
-        content = content[16 + length :]
-    assert found.keys() == {(n, e) for n in ("train_loss", "validation_mAP") for e in (1, 2, 3)}
-    assert found["validation_mAP", 2] == pytest.approx(0.4)
-    assert not {"tensorflow", "torch"} & sys.modules.keys() - {"torch"}
 
 
 def damage_scores(folder):
