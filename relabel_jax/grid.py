@@ -33,6 +33,7 @@ _LOG = logging.getLogger(__name__)
 _OF_GRID = ("roots", "target_labelings", "num_seeds", "only", "truth")
 # Where these differ, it is still the same grid; of the number of epochs each run says so itself.
 _MAY_CHANGE = (*MAY_CHANGE, "num_seeds", "only", "truth")
+TUNED = ("features", "finetune")  # the methods that start from a base
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy", "scipy")
 
 
@@ -141,7 +142,7 @@ def _cells(config: ConfigDict) -> list[Cell]:
         transfers = [
             (method, base, seed)
             for base, seed in itertools.product(LABELINGS, seeds)
-            for method in ("features", "finetune")
+            for method in TUNED
         ]
         transfers += [("scratch", "", seed) for seed in seeds]
         cells += [Cell(root, "base", "", *rest) for rest in itertools.product(seeds, LABELINGS)]
