@@ -11,9 +11,10 @@ from tiny_training import EPOCHS, NUM_CLIPS, STEPS_PER_EPOCH, inputs, member, st
 
 from relabel_jax.config import members, paper_config
 from relabel_jax.errors import InputError, Interrupted
+from relabel_jax.pipeline import epoch_order
 from relabel_jax.run import member_workdirs, run, run_population
 from relabel_jax.train.loop import train
-from relabel_jax.train.population import Layout, predict_population, train_population
+from relabel_jax.train.population import Layout, split_members
 
 # Of the labels, of weights and order. Two have one order, two have one set of labels.
 MEMBERS = {"a": (0, 0), "b": (1, 0), "c": (1, 3)}
@@ -62,8 +63,6 @@ def assert_same(folder, expected, atol=1e-5):
 @pytest.mark.parametrize("wrapper", ["map", "vmap"])
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_a_member_is_what_it_is_alone(alone, tmp_path, wrapper, resident):
-    train_population.clear_cache()
-    predict_population.clear_cache()
     trained = train(training(population(tmp_path), wrapper=wrapper, resident=resident))
     assert_same(tmp_path, alone)
     for result, of_member in zip(trained, population(alone), strict=True):
@@ -75,9 +74,28 @@ def test_a_member_is_what_it_is_alone(alone, tmp_path, wrapper, resident):
             dict(result.variables["params"]),
             dict(state["params"]),
         )
-    # Epochs, chunks that are not whole and members: one program each.
-    assert STEPS_PER_EPOCH % 4 != 0
-    assert train_population._cache_size() == predict_population._cache_size() == 1
+
+
+@pytest.mark.parametrize("resident", ["always", "never"])
+def test_one_compilation_a_program(tmp_path, resident):
+    """For all epochs, members and chunks, also those that are not whole."""
+    compiled = []
+
+    def listener(event, duration, **details):
+        if "backend_compile" in event:
+            compiled.append(details["fun_name"])
+
+    split_members.clear_cache()
+    everyone = population(tmp_path)
+    batch_size = {"always": 9, "never": 7}[resident]  # as no other test has it
+    assert (NUM_CLIPS["train"] // batch_size) % 4 != 0
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        train(training(everyone, batch_size=batch_size, resident=resident))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    for program in ("train_population", "predict_population", "split_members"):
+        assert sum(program in name for name in compiled) == 1, compiled
 
 
 def test_members_differ(alone):
@@ -155,9 +173,7 @@ def test_a_loss_that_is_not_finite_names_step_and_member(tmp_path):
             values[clips == 7] = np.nan
         return values
 
-    # By NumPy: the step of epoch 2 that has clip 7, for the first member that meets it.
-    from relabel_jax.pipeline import epoch_order
-
+    # The step of epoch 2 that has clip 7, for the first member that meets it.
     steps = {}
     for of_member in everyone:
         order = epoch_order(of_member.seed, 2, NUM_CLIPS["train"])[: STEPS_PER_EPOCH * 8]

@@ -1,0 +1,214 @@
+"""Several devices and several processes give what one device gives; what ends a run of several."""
+
+import functools
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from tiny_training import EPOCHS, STEPS_PER_EPOCH, member, states, training
+
+from relabel_jax import hosts
+from relabel_jax.config import paper_config
+from relabel_jax.errors import InputError
+from relabel_jax.run import run
+from relabel_jax.train.loop import train
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+NUM_EPOCHS = 8
+SMALL = {
+    **{"filters": (4,) * 9, "dense_units": (8, 8), "batch_size": 8, "num_epochs": NUM_EPOCHS},
+    **{"steps_per_call": 2, "formulation": "lax", "seed": 1},
+}
+
+
+def start(log_path, command, num_devices=1):
+    """Starts Python; what it prints goes to a file."""
+    flags = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={num_devices}"
+    )
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(log_path.parents[1] / "programs"),  # of all tests
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    with open(log_path, "w") as log:
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=REPOSITORY,
+            env=os.environ | cache | {"XLA_FLAGS": flags},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def main(data_dir, workdir, *flags, **fields):
+    return [
+        *("-m", "relabel_jax.main", "--config=configs/base_human.py", f"--workdir={workdir}"),
+        *(f"--config.{name}={value}" for name, value in (SMALL | fields).items()),
+        *(f"--config.data_dir={data_dir}", *flags),
+    ]
+
+
+def start_two(data_dir, workdir, fields=({}, {})):
+    """Two processes on loopback, a device each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [
+        start(
+            workdir.parent / f"{i}.log",
+            main(
+                data_dir,
+                workdir,
+                f"--coordinator_address={address}",
+                *("--num_processes=2", f"--process_id={i}"),
+                **of_process,
+            ),
+        )
+        for i, of_process in enumerate(fields)
+    ]
+
+
+def wait(processes, timeout_s=120):
+    """Their exit statuses; none is left behind."""
+    try:
+        deadline = time.monotonic() + timeout_s
+        return [process.wait(max(0.1, deadline - time.monotonic())) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def wait_for_lines(workdir, num_lines, processes, timeout_s=120):
+    path, deadline = workdir / "metrics.jsonl", time.monotonic() + timeout_s
+    while time.monotonic() < deadline and all(process.poll() is None for process in processes):
+        if path.exists() and len(path.read_text().splitlines()) >= num_lines:
+            return
+        time.sleep(0.005)
+    pytest.fail("the processes have ended or hang")
+
+
+@pytest.fixture(scope="module")
+def on_one_device(miniature_data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one")
+    config = paper_config("Human sounds", "base")
+    config.update({"data_dir": str(miniature_data), **SMALL})
+    run(config, workdir)
+    return workdir
+
+
+def assert_close(folders, epoch):
+    """The states after an epoch, 20 steps or more."""
+    got, expected = (states(folder, epoch)[0] for folder in folders)
+    assert int(got["step"]) >= 20
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), got, expected)
+
+
+def assert_same_run(workdir, expected):
+    assert_close((workdir, expected), NUM_EPOCHS)
+    files = [np.load(folder / "test_scores.npz") for folder in (workdir, expected)]
+    np.testing.assert_allclose(files[0]["scores"], files[1]["scores"], rtol=0, atol=1e-4)
+    for file in files:
+        file.close()
+    # Written once, by one process, and nothing else is left.
+    assert {path.name for path in workdir.iterdir()} == {path.name for path in expected.iterdir()}
+
+
+def test_a_run_on_eight_devices(miniature_data, on_one_device, tmp_path):
+    assert wait([start(tmp_path / "log", main(miniature_data, tmp_path / "run"), 8)]) == [0], (
+        tmp_path / "log"
+    ).read_text()
+    assert_same_run(tmp_path / "run", on_one_device)
+
+
+@pytest.mark.parametrize("num_members", [1, 2, 4])
+def test_a_population_on_eight_devices(tmp_path, num_members):
+    """The batch over 8 devices, over 4 for each of two members, over 2 for each of four."""
+    numbers = [(0, 0), (1, 0), (1, 3), (2, 4)][:num_members]
+    names = [f"{labels_seed}_{seed}" for labels_seed, seed in numbers]
+    arguments = [f"{name}={a}:{b}" for name, (a, b) in zip(names, numbers, strict=True)]
+    script = str(REPOSITORY / "tests" / "train" / "tiny_training.py")
+    process = start(tmp_path / "log", [script, str(tmp_path / "8"), *arguments], 8)
+    train(training([member(tmp_path / "1" / n, *m) for n, m in zip(names, numbers, strict=True)]))
+    assert wait([process]) == [0], (tmp_path / "log").read_text()
+    assert "8 devices" in (tmp_path / "log").read_text()
+    assert EPOCHS * STEPS_PER_EPOCH >= 20
+    for name in names:
+        assert_close((tmp_path / "8" / name, tmp_path / "1" / name), EPOCHS)
+
+
+def test_two_processes_one_killed_and_started_again(miniature_data, on_one_device, tmp_path):
+    workdir = tmp_path / "run"
+    processes = start_two(miniature_data, workdir)
+    wait_for_lines(workdir, 2, processes)
+    processes[1].kill()
+    status, killed = wait(processes)
+    assert (status, killed) == (1, -signal.SIGKILL)
+    log = (tmp_path / "0.log").read_text()
+    assert "error: a process or its network failed (" in log
+    assert "start all processes again with the same command" in log
+    assert "Traceback" not in log
+    assert not (workdir / "result.json").exists()
+    assert len(states(workdir, max(int(p.name) for p in (workdir / "checkpoints").iterdir()))) == 1
+
+    processes = start_two(miniature_data, workdir)
+    assert wait(processes) == [0, 0], (tmp_path / "0.log").read_text()
+    assert "going on after step" in (tmp_path / "0.log").read_text()
+    assert_same_run(workdir, on_one_device)
+
+
+def test_sigterm_to_one_of_two_stops_both_at_the_same_step(miniature_data, on_one_device, tmp_path):
+    """Then one process goes on with what two have left."""
+    workdir = tmp_path / "run"
+    processes = start_two(miniature_data, workdir)
+    wait_for_lines(workdir, 1, processes)
+    processes[1].terminate()
+    assert wait(processes) == [143, 143], (tmp_path / "0.log").read_text()
+    saved = [
+        line for i in (0, 1) for line in (tmp_path / f"{i}.log").read_text().splitlines()
+        if line.startswith("interrupted; saved after step ")
+    ]  # fmt: skip
+    assert len(saved) == 2
+    assert saved[0] == saved[1]
+    assert wait([start(tmp_path / "log", main(miniature_data, workdir))]) == [0], (
+        tmp_path / "log"
+    ).read_text()
+    assert_same_run(workdir, on_one_device)
+
+
+def test_processes_with_different_configs_are_refused(miniature_data, tmp_path):
+    processes = start_two(miniature_data, tmp_path / "run", ({}, {"seed": 2}))
+    assert wait(processes) == [1, 1]
+    logs = [(tmp_path / f"{i}.log").read_text() for i in (0, 1)]
+    assert "error: another process has another config or data set than process 0" in logs[0]
+    assert "error: process 1 has config.seed 2 but process 0 has 1; start all" in logs[1]
+    assert not any("Traceback" in log for log in logs)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--coordinator_address=localhost:1"], "goes with --num_processes and --process_id"),
+        (["--num_processes=2", "--process_id=0"], "--coordinator_address=auto with neither"),
+        (
+            ["--coordinator_address=localhost:1", "--num_processes=2", "--process_id=2"],
+            "--process_id=2 is not below --num_processes=2",
+        ),
+    ],
+)
+def test_flags_that_do_not_fit(tmp_path, flags, message):
+    values = dict(flag.removeprefix("--").split("=") for flag in flags)
+    with pytest.raises(InputError, match=message):
+        hosts.connect(
+            values.get("coordinator_address", "auto"),
+            *(int(values[name]) if name in values else None
+              for name in ("num_processes", "process_id")),
+        )  # fmt: skip
