@@ -22,6 +22,14 @@ A config has the paper's recipe; each field can be changed by --config.FIELD=VAL
   seeds          such as 0,1,2: the same for seeds; both may be given
   resident       auto, always or never: the waveforms stay on the device
 
+A grid of runs with its report, the paper's Tables I, III and IV (paper.py:small: in minutes):
+
+  python -m relabel_jax.main --config=configs/paper.py --workdir=W --config.data_dir=DATA
+
+  num_seeds      1; the whole grid with so many seeds
+  only           such as human,finetune: these roots and methods, with the bases they need
+  truth          the miniature's truth.csv: all runs are scored on it too
+
 The others are explained in relabel_jax/config.py. The same command goes on with a run that was
 stopped: after its last finished epoch, or, when a SIGTERM stopped it (exit status 143), after its
 last step. The workdir then has result.json, metrics.jsonl (a line an epoch), test_scores.npz and
