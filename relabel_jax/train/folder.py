@@ -5,8 +5,6 @@ import os
 import pathlib
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.train.checkpoint import Checkpoints
@@ -20,7 +18,7 @@ class RunFolder:
         self._checkpoints = Checkpoints(workdir)
         self._steps_per_epoch = steps_per_epoch
         self._metrics_path = workdir / "metrics.jsonl"
-        self._events: SummaryWriter | None = None
+        self._events: Any = None  # a SummaryWriter
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -86,6 +84,9 @@ class RunFolder:
         """The numbers of `metrics.jsonl` for TensorBoard; written anew where a run goes on."""
         folder, lines = self._metrics_path.parent, [line]
         if self._events is None:
+            # Not before: it loads PyTorch where that is installed, which takes seconds.
+            from tensorboardX import SummaryWriter
+
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
             self._events = SummaryWriter(str(folder))
