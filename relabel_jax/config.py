@@ -5,7 +5,7 @@ import itertools
 from ml_collections import ConfigDict
 
 from relabel_jax.model.convolution import default_formulation
-from relabel_jax.model.network import DENSE_UNITS, FILTERS, AudioNetwork
+from relabel_jax.model.network import DENSE_UNITS, FILTERS, AudioNetwork, default_precision
 
 METHODS = ("base", "features", "finetune", "scratch")
 
@@ -38,6 +38,8 @@ def paper_config(root: str, method: str) -> ConfigDict:
     config.dense_units = DENSE_UNITS  # the last is the size of the embedding
     config.norm_order = "elu_bn"  # or bn_elu
     config.formulation = "auto"  # how convolutions are computed: by backend, or a name
+    config.fold_norm = True  # elu_bn: normalization is left to the next layer's weights
+    config.precision = "auto"  # f32, tf32 or bf16; auto is f32 on a CPU, tf32 elsewhere
     # Change speed and memory, not results:
     config.steps_per_call = 8  # steps in one program on the device
     config.resident = "auto"  # waveforms stay on the device: always, never, or where they fit
@@ -61,11 +63,13 @@ def members(config: ConfigDict) -> list[ConfigDict]:
 
 def audio_network(config: ConfigDict, num_classes: int) -> AudioNetwork:
     """The network that a config describes."""
-    formulation = config.formulation
+    formulation, precision = config.formulation, config.precision
     return AudioNetwork(
         num_classes=num_classes,
         formulation=default_formulation() if formulation == "auto" else formulation,
         filters=tuple(config.filters),
         dense_units=tuple(config.dense_units),
         norm_order=config.norm_order,
+        precision=default_precision() if precision == "auto" else precision,
+        fold_norm=config.fold_norm,
     )

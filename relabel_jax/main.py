@@ -114,7 +114,10 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             rest = flags.FLAGS(arguments)
             _CONFIG.value.keys()  # the error of a file that cannot be read shows on first use
         except flags.Error as error:
-            raise InputError(f"{error}; see --help") from error
+            # Of a config file that fails it is a traceback; its last line says what and why.
+            *traceback, what = filter(None, map(str.strip, str(error).splitlines()))
+            what = what.partition(": ")[2] if traceback else what
+            raise InputError(f"{what}; see --help") from error
         except OSError as error:
             raise InputError(f"--config: {str(error).splitlines()[-1].strip()}") from error
         except AttributeError as error:  # 'FIELD' or 'FIELD'\nDid you mean ...

@@ -25,7 +25,8 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, read_json, write_json
 from relabel_jax.labelings import LABELINGS
 from relabel_jax.model.convolution import FORMULATIONS
-from relabel_jax.model.network import NORM_ORDERS, TAPS, FeatureNetwork
+from relabel_jax.model.network import PRECISIONS, TAPS, FeatureNetwork
+from relabel_jax.model.normalization import NORM_ORDERS
 from relabel_jax.records import WAVEFORM_SAMPLES
 from relabel_jax.train import resident
 from relabel_jax.train.loop import Inputs, Member, Training, train
@@ -202,6 +203,7 @@ def _check(config: ConfigDict) -> None:
         ("method", METHODS),
         ("norm_order", NORM_ORDERS),
         ("formulation", ("auto", *FORMULATIONS)),
+        ("precision", ("auto", *PRECISIONS)),
         ("resident", resident.MODES),
         ("members_by", ("auto", *WRAPPERS)),
     ):
@@ -245,7 +247,9 @@ def _prepare(
             )[0]
             for split in SPLITS
         }
-        classifier = FeatureNetwork(num_classes=num_classes, norm_order=config.norm_order)
+        classifier = FeatureNetwork(
+            num_classes, config.norm_order, precision=base.network.precision
+        )
         starts = [_start(classifier, embeddings["train"][:1], seed) for seed in seeds]
         return classifier, starts, lambda split, clips: embeddings[split][clips]
 

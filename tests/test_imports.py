@@ -13,6 +13,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 ORDER = (
     *("errors", "files", "ontology", "labelings", "views", "records", "data_set", "pipeline"),
     *("hosts", "model", "config", "train", "transfer", "run", "report", "grid", "main"),
+    "benchmark",
 )
 WITHOUT_JAX = ORDER[: ORDER.index("hosts")]
 

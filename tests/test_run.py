@@ -144,6 +144,7 @@ def side_columns_of(data_set):
         ({"dense_units": ()}, "config.dense_units: expected at least one layer"),
         ({"norm_order": "bn"}, "config.norm_order: 'bn' is none of elu_bn, bn_elu"),
         ({"formulation": "fft"}, "config.formulation: 'fft' is none of auto, lax, direct"),
+        ({"precision": "f16"}, "config.precision: 'f16' is none of auto, f32, tf32, bf16"),
         ({"data_dir": ""}, "config.data_dir is empty"),
         ({"data_dir": "nowhere"}, "nowhere: not a finished data set"),
         ({"method": "finetune"}, "config.base is empty; method 'finetune' needs"),

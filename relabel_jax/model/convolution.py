@@ -87,21 +87,23 @@ def convolution(inputs: jax.Array, kernel: jax.Array, stride: int, formulation: 
         raise ValueError(f"stride {stride} and taps {kernel.shape[0]} must be at least 1")
     if formulation == "lax":
         return _lax(inputs, kernel, stride)
-    return _convolution(inputs, kernel, stride, formulation == "toom_cook")
+    # The gradient is traced later: it gets the precision that holds here, as JAX's own would.
+    precision = jax.config.jax_default_matmul_precision
+    return _convolution(inputs, kernel, stride, formulation == "toom_cook", precision)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolution(inputs, kernel, stride, fast):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _convolution(inputs, kernel, stride, fast, precision):
     if fast and _toom_cook_pays(inputs.shape, kernel.shape, stride):
         return _toom_cook_forward(inputs, kernel, stride)
     return _lax(inputs, kernel, stride)
 
 
-def _convolution_fwd(inputs, kernel, stride, fast):
-    return _convolution(inputs, kernel, stride, fast), (inputs, kernel)
+def _convolution_fwd(inputs, kernel, stride, fast, precision):
+    return _convolution(inputs, kernel, stride, fast, precision), (inputs, kernel)
 
 
-def _convolution_bwd(stride, fast, residuals, cotangent):
+def _convolution_bwd(stride, fast, precision, residuals, cotangent):
     # The two gradients share no loop: XLA drops the one that nobody uses, as in layer 1.
     inputs, kernel = residuals
     if cotangent.size == 0:
@@ -109,10 +111,11 @@ def _convolution_bwd(stride, fast, residuals, cotangent):
     by_input, by_kernel = _direct_by_input, _direct_by_kernel
     if fast and _toom_cook_pays(inputs.shape, kernel.shape, stride):
         by_input, by_kernel = _toom_cook_by_input, _toom_cook_by_kernel
-    return (
-        by_input(cotangent, kernel, stride, inputs.shape[1]),
-        by_kernel(inputs, cotangent, stride, kernel.shape[0]).astype(kernel.dtype),
-    )
+    with jax.default_matmul_precision(precision):
+        return (
+            by_input(cotangent, kernel, stride, inputs.shape[1]),
+            by_kernel(inputs, cotangent, stride, kernel.shape[0]).astype(kernel.dtype),
+        )
 
 
 _convolution.defvjp(_convolution_fwd, _convolution_bwd)

@@ -7,32 +7,40 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from relabel_jax.model.convolution import convolution
+from relabel_jax.model.normalization import ActivationAndNorm, Activations, add_bias
 
 TAPS = (17, 16, 15, 14, 13, 12, 9, 9, 9)
 STRIDES = (3, 3, 3, 3, 3, 3, 3, 3, 1)
 FILTERS = (64, 64, 96, 96, 128, 128, 192, 192, 256)
 DENSE_UNITS = (256, 128)
-NORM_ORDERS = ("elu_bn", "bn_elu")
+
+PRECISIONS = {
+    "f32": (jnp.float32, "highest"),
+    "tf32": (jnp.float32, "high"),
+    "bf16": (jnp.bfloat16, "default"),
+}
+"""Name -> dtype of the convolutions and what they hand on, and JAX's matmul precision.
+
+Weights, statistics, dense layers and scores are float32 throughout. `tf32` lets products of float32
+be rounded to 11 bits where the device has such units (NVIDIA since Ampere; on a TPU it is three
+passes of bfloat16); a CPU has none, so there it is `f32`.
+"""
 
 
-class ActivationAndNorm(nn.Module):
-    """ELU and batch normalization with Keras's constants, in the order of `norm_order`.
+def _compute(precision: str) -> tuple[jax.typing.DTypeLike, str]:
+    """The entry of `PRECISIONS`; ValueError if there is none."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
 
-    The paper leaves the order open; `elu_bn` is the order in which its text names them.
-    """
 
-    norm_order: str
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        norm = nn.BatchNorm(use_running_average=not train, momentum=0.99, epsilon=1e-3)
-        if self.norm_order == "elu_bn":
-            return norm(nn.elu(inputs))
-        return nn.elu(norm(inputs))
+def default_precision() -> str:
+    """`f32` on a CPU, where nothing less precise is faster; `tf32` elsewhere."""
+    return "f32" if jax.default_backend() == "cpu" else "tf32"
 
 
 class Convolution(nn.Module):
-    """A VALID 1-D convolution with bias: [batch, time, channels] -> [batch, out, filters]."""
+    """A VALID 1-D convolution: [batch, time, channels] -> [batch, out, filters], and its bias."""
 
     taps: int
     filters: int
@@ -40,15 +48,29 @@ class Convolution(nn.Module):
     formulation: str
 
     @nn.compact
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        kernel = self.param(
-            "kernel",
-            nn.initializers.glorot_uniform(),
-            (self.taps, inputs.shape[-1], self.filters),
-        )
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.filters,))
-        outputs = convolution(inputs, kernel, self.stride, self.formulation)
-        return outputs + bias[None, None, :]
+    def __call__(self, inputs: Activations) -> tuple[jax.Array, jax.Array]:
+        shape = (self.taps, inputs.values.shape[-1], self.filters)
+        kernel, bias = inputs.fold_into(*_weights(self, shape))
+        kernel = kernel.astype(inputs.values.dtype)
+        return convolution(inputs.values, kernel, self.stride, self.formulation), bias
+
+
+class Dense(nn.Module):
+    """A dense layer, in float32: [batch, channels] -> [batch, units], and its bias."""
+
+    units: int
+
+    @nn.compact
+    def __call__(self, inputs: Activations) -> tuple[jax.Array, jax.Array]:
+        shape = (inputs.values.shape[-1], self.units)
+        kernel, bias = inputs.fold_into(*_weights(self, shape))
+        return inputs.values.astype(kernel.dtype) @ kernel, bias
+
+
+def _weights(layer: nn.Module, shape: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """Kernel and bias of a layer. Glorot uniform, Keras's default; Flax's own is LeCun normal."""
+    kernel = layer.param("kernel", nn.initializers.glorot_uniform(), shape)
+    return kernel, layer.param("bias", nn.initializers.zeros_init(), shape[-1:])
 
 
 class AudioNetwork(nn.Module):
@@ -56,10 +78,13 @@ class AudioNetwork(nn.Module):
 
     Attributes:
       num_classes: outputs of the last layer.
-      filters: channels of the nine convolutions; the paper's by default.
-      dense_units: units of the two dense layers; the last is the embedding's size.
-      norm_order: `elu_bn` or `bn_elu`.
       formulation: how convolutions are computed, one of `convolution.FORMULATIONS`.
+      filters: channels of the nine convolutions; the paper's by default.
+      dense_units: units of the dense layers; the last is the embedding's size.
+      norm_order: `elu_bn` or `bn_elu`.
+      precision: one of `PRECISIONS`.
+      fold_norm: whether batch normalization is left to the next layer (`normalization.py`), where
+        `norm_order` is `elu_bn`; the same function of the same variables.
     """
 
     num_classes: int
@@ -67,19 +92,20 @@ class AudioNetwork(nn.Module):
     filters: Sequence[int] = FILTERS
     dense_units: Sequence[int] = DENSE_UNITS
     norm_order: str = "elu_bn"
+    precision: str = "f32"
+    fold_norm: bool = True
 
     def setup(self):
         self.convolutions = [
             Convolution(taps, filters, stride, self.formulation)
             for taps, filters, stride in zip(TAPS, self.filters, STRIDES, strict=True)
         ]
-        # Glorot uniform, Keras's default, throughout; Flax's own default is LeCun normal.
-        glorot = nn.initializers.glorot_uniform()
-        self.dense = [nn.Dense(units, kernel_init=glorot) for units in self.dense_units]
+        self.dense = [Dense(units) for units in self.dense_units]
         self.norms = [
-            ActivationAndNorm(self.norm_order) for _ in range(len(TAPS) + len(self.dense_units))
+            ActivationAndNorm(self.norm_order, self.fold_norm)
+            for _ in range(len(TAPS) + len(self.dense_units))
         ]
-        self.output = nn.Dense(self.num_classes, kernel_init=glorot)
+        self.output = Dense(self.num_classes)
 
     def embed(self, waveforms: jax.Array, train: bool = False) -> jax.Array:
         """The embedding: the last hidden dense layer's outputs before ELU and normalization.
@@ -91,19 +117,25 @@ class AudioNetwork(nn.Module):
         Returns:
           float32[batch, 128].
         """
-        # On the device, so that what crosses the bus is int16.
-        hidden = waveforms.astype(jnp.float32)[:, :, None] / 32768
-        for layer, norm in zip(self.convolutions, self.norms, strict=False):
-            hidden = norm(layer(hidden), train)
-        hidden = hidden.reshape(hidden.shape[0], -1)
-        for layer, norm in zip(self.dense[:-1], self.norms[len(TAPS) :], strict=False):
-            hidden = norm(layer(hidden), train)
-        return self.dense[-1](hidden)
+        with jax.default_matmul_precision(_compute(self.precision)[1]):
+            return add_bias(*self._last_hidden(waveforms, train))
 
     def __call__(self, waveforms: jax.Array, train: bool) -> jax.Array:
         """The scores, after the sigmoid: float32[batch, num_classes]."""
-        hidden = self.norms[-1](self.embed(waveforms, train), train)
-        return nn.sigmoid(self.output(hidden))
+        with jax.default_matmul_precision(_compute(self.precision)[1]):
+            hidden = self.norms[-1](*self._last_hidden(waveforms, train), train)
+            return nn.sigmoid(add_bias(*self.output(hidden)))
+
+    def _last_hidden(self, waveforms: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        # On the device, so that what crosses the bus is int16.
+        dtype, _ = _compute(self.precision)
+        hidden = Activations((waveforms.astype(jnp.float32)[:, :, None] / 32768).astype(dtype))
+        for layer, norm in zip(self.convolutions, self.norms, strict=False):
+            hidden = norm(*layer(hidden), train)
+        hidden = hidden._replace(values=hidden.values.reshape(len(waveforms), -1))
+        for layer, norm in zip(self.dense[:-1], self.norms[len(TAPS) :], strict=False):
+            hidden = norm(*layer(hidden), train)
+        return self.dense[-1](hidden)
 
 
 class FeatureNetwork(nn.Module):
@@ -112,11 +144,12 @@ class FeatureNetwork(nn.Module):
     num_classes: int
     norm_order: str = "elu_bn"
     hidden_units: int = 256
+    precision: str = "f32"
 
     @nn.compact
     def __call__(self, embeddings: jax.Array, train: bool) -> jax.Array:
         """float32[batch, 128] -> scores, float32[batch, num_classes]."""
-        glorot = nn.initializers.glorot_uniform()
-        hidden = nn.Dense(self.hidden_units, kernel_init=glorot)(embeddings)
-        hidden = ActivationAndNorm(self.norm_order)(hidden, train)
-        return nn.sigmoid(nn.Dense(self.num_classes, kernel_init=glorot, name="output")(hidden))
+        with jax.default_matmul_precision(_compute(self.precision)[1]):
+            outputs, bias = Dense(self.hidden_units)(Activations(embeddings))
+            hidden = ActivationAndNorm(self.norm_order)(outputs, bias, train)
+            return nn.sigmoid(add_bias(*Dense(self.num_classes, name="output")(hidden)))

@@ -10,7 +10,8 @@ import pytest
 
 from relabel_jax.model import convolution
 from relabel_jax.model.convolution import FORMULATIONS
-from relabel_jax.model.network import NORM_ORDERS, AudioNetwork, FeatureNetwork
+from relabel_jax.model.network import AudioNetwork, FeatureNetwork
+from relabel_jax.model.normalization import NORM_ORDERS
 from relabel_jax.train.step import masked_mean_squared_error
 
 # Table II, typed off the paper: taps, stride, filters of the nine convolutions; their lengths.
@@ -288,7 +289,7 @@ def test_table_ii_lengths_and_parameter_count(num_classes):
     scores, seen = jax.eval_shape(apply, variables, waveforms)
     assert scores.shape == (2, num_classes)
     assert (
-        tuple(seen["intermediates"][name]["__call__"][0].shape[1] for name in CONVOLUTIONS)
+        tuple(seen["intermediates"][name]["__call__"][0][0].shape[1] for name in CONVOLUTIONS)
         == LENGTHS
     )
 

@@ -1,0 +1,259 @@
+"""Our train step against PyTorch's and against a plain Flax loop.
+
+The network, loss and optimizer of the paper; float32 unless said otherwise.
+
+Every contestant is a process of its own, with its own malloc settings; they take turns, one at a
+time, for `--rounds` rounds. Ratios are taken within a round.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+# glibc then keeps freed memory; as it is, each step maps its large arrays anew.
+TUNED = {
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
+    ":glibc.malloc.top_pad=268435456:glibc.malloc.arena_max=1"
+}
+# name -> (environment, how it is made)
+CONTESTANTS: dict[str, tuple[dict[str, str], str]] = {
+    "ours, scan": ({}, "ours scan"),
+    "ours, loop": ({}, "ours loop"),
+    "ours, loop, tuned malloc": (TUNED, "ours loop"),
+    "ours, scan, tuned malloc": (TUNED, "ours scan"),
+    "flax, plain loop": ({}, "flax"),
+    "torch, eager": ({}, "torch conv1d"),
+    "torch, channels_last": ({}, "torch conv2d"),
+    "torch, channels_last, tuned malloc": (TUNED, "torch conv2d"),
+    "torch, channels_last, compiled, tuned malloc": (TUNED, "torch conv2d compiled"),
+    "torch, channels_last, bf16, tuned malloc": (TUNED, "torch conv2d bf16"),
+}
+
+
+def flax_loop(batch_size: int, steps: int, num_classes: int) -> Callable[[], None]:
+    """`nn.Conv`, `nn.BatchNorm`, optax, one jitted call a step: what one writes first."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import linen as nn
+
+    from relabel_jax.benchmark import batches
+    from relabel_jax.model.network import DENSE_UNITS, FILTERS, STRIDES, TAPS
+
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            def norm(x):
+                return nn.BatchNorm(False, momentum=0.99, epsilon=1e-3)(nn.elu(x))
+
+            x = x.astype(jnp.float32)[:, :, None] / 32768
+            for taps, stride, filters in zip(TAPS, STRIDES, FILTERS, strict=True):
+                x = norm(nn.Conv(filters, (taps,), (stride,), padding="VALID")(x))
+            x = x.reshape(len(x), -1)
+            for units in DENSE_UNITS:
+                x = norm(nn.Dense(units)(x))
+            return nn.sigmoid(nn.Dense(num_classes)(x))
+
+    network, optimizer = Plain(), optax.adam(1e-3, eps=1e-7)
+    waveforms, labels, masked = map(jnp.asarray, batches(steps, batch_size, num_classes))
+    variables = jax.jit(network.init)(jax.random.key(0), waveforms[0])
+    state = variables, optimizer.init(variables["params"])
+
+    @jax.jit
+    def step(state, waveforms, labels, masked):
+        variables, opt_state = state
+
+        def loss(params):
+            scores, new = network.apply(
+                variables | {"params": params}, waveforms, mutable=["batch_stats"]
+            )
+            errors = jnp.where(masked, 0, scores - labels)
+            return jnp.sum(errors**2) / jnp.sum(~masked), new
+
+        gradients, new = jax.grad(loss, has_aux=True)(variables["params"])
+        updates, opt_state = optimizer.update(gradients, opt_state)
+        return {**new, "params": optax.apply_updates(variables["params"], updates)}, opt_state
+
+    def run():
+        nonlocal state
+        for i in range(steps):
+            state = step(state, waveforms[i], labels[i], masked[i])
+        jax.block_until_ready(state)
+
+    return run
+
+
+def ours(mode: str, batch_size: int, steps: int, num_classes: int) -> Callable[[], None]:
+    """The step of `relabel_jax.main` with its defaults."""
+    import jax
+
+    from relabel_jax.benchmark import batches, compile_variant, initial_state
+    from relabel_jax.config import audio_network, paper_config
+
+    network = audio_network(paper_config("Human sounds", "base"), num_classes)
+    program = compile_variant(network, mode, batches(steps, batch_size, num_classes))
+    state = initial_state(network)
+
+    def run():
+        nonlocal state
+        state = jax.block_until_ready(program.run(state))
+
+    return run
+
+
+def torch_loop(form: list[str], batch_size: int, steps: int, num_classes: int):
+    """PyTorch with `Conv1d`, or with `Conv2d` of 1 x taps in channels_last."""
+    import torch
+    from torch import nn
+
+    from relabel_jax.benchmark import batches
+    from relabel_jax.model.network import DENSE_UNITS, FILTERS, STRIDES, TAPS
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    flat = "conv1d" in form
+    layers, channels = [], 1
+    for taps, stride, filters in zip(TAPS, STRIDES, FILTERS, strict=True):
+        if flat:
+            layers += [nn.Conv1d(channels, filters, taps, stride), nn.ELU()]
+            layers += [nn.BatchNorm1d(filters, 1e-3, 0.01)]
+        else:
+            layers += [nn.Conv2d(channels, filters, (1, taps), (1, stride)), nn.ELU()]
+            layers += [nn.BatchNorm2d(filters, 1e-3, 0.01)]
+        channels = filters
+    layers.append(nn.Flatten())
+    for units in DENSE_UNITS:
+        layers += [nn.Linear(channels, units), nn.ELU(), nn.BatchNorm1d(units, 1e-3, 0.01)]
+        channels = units
+    network = nn.Sequential(*layers, nn.Linear(channels, num_classes), nn.Sigmoid())
+    if not flat:
+        network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7, fused=True)
+    forward = torch.compile(network) if "compiled" in form else network
+    data = [torch.from_numpy(array) for array in batches(steps, batch_size, num_classes)]
+
+    def run():
+        for waveforms, labels, masked in zip(*data, strict=True):
+            x = waveforms.float()[:, None] / 32768
+            if not flat:
+                x = x[:, :, None].contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in form):
+                scores = forward(x)
+            errors = (scores.float() - labels.float()).masked_fill(masked, 0)
+            loss = errors.square().sum() / (~masked).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+    return run
+
+
+def worker(form: list[str], batch_size: int, steps: int, num_classes: int) -> None:
+    """Runs a round for each line on stdin and answers with its seconds."""
+    kind, *rest = form
+    if kind == "ours":
+        run = ours(rest[0], batch_size, steps, num_classes)
+    elif kind == "flax":
+        run = flax_loop(batch_size, steps, num_classes)
+    else:
+        run = torch_loop(rest, batch_size, steps, num_classes)
+    run()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        print(time.perf_counter() - start, flush=True)
+
+
+def versions() -> str:
+    from importlib.metadata import version
+
+    names = ("jax", "flax", "torch")
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Example: python benchmarks/vs_pytorch.py --rounds 7 --output vs_pytorch.json. "
+        "Needs PyTorch (the extra `torch`) and about 2 GB for each contestant. A contestant that "
+        "does not start, as torch.compile without a C++ compiler, is named on stderr and left out.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--batch_size", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=4, help="steps a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--num_classes", type=int, default=527)
+    parser.add_argument(
+        "--contestants",
+        nargs="+",
+        choices=list(CONTESTANTS),
+        default=list(CONTESTANTS),
+        metavar="NAME",
+        help="any of: " + "; ".join(CONTESTANTS),
+    )
+    parser.add_argument("--output", help="a JSON file with the seconds of every round")
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    sizes = args.batch_size, args.steps, args.num_classes
+    if args.worker:
+        worker(args.worker, *sizes)
+        return 0
+
+    seconds: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for name in tqdm(args.contestants, desc="starting", file=sys.stderr):
+            environment, form = CONTESTANTS[name]
+            command = [sys.executable, __file__, "--batch_size", str(sizes[0])]
+            command += ["--steps", str(sizes[1]), "--num_classes", str(sizes[2])]
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [*command, "--worker", *form.split()],
+                    env=os.environ | environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            if process.stdout.readline().strip() == "ready":
+                processes[name] = process
+                seconds[name] = []
+            else:
+                print(f"{name}: did not start, left out", file=sys.stderr)
+        for _ in tqdm(range(args.rounds), desc="rounds", file=sys.stderr):
+            for name, process in processes.items():
+                process.stdin.write("\n")
+                process.stdin.flush()
+                seconds[name].append(float(process.stdout.readline()))
+
+    if not seconds:
+        print("error: no contestant started", file=sys.stderr)
+        return 1
+    clips = args.batch_size * args.steps
+    first = args.contestants[0]
+    print(f"{versions()}, {len(os.sched_getaffinity(0))} CPU cores, batch {args.batch_size}, ")
+    print(f"{args.steps} steps a round, medians of {args.rounds} rounds and their range")
+    print(f"{'':46} clips/s                time against {first!r}")
+    for name, times in seconds.items():
+        rates = [clips / each for each in times]
+        ratios = [b / a for a, b in zip(seconds.get(first, times), times, strict=True)]
+        print(
+            f"{name:44} {statistics.median(rates):6.1f} ({min(rates):5.1f}-{max(rates):5.1f})"
+            f"   {statistics.median(ratios):6.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        )
+    if args.output:
+        with open(args.output, "w") as file:
+            json.dump({"seconds": seconds, "clips_a_round": clips}, file, indent=2)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

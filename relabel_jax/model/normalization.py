@@ -1,0 +1,184 @@
+"""ELU and batch normalization; and the normalization folded into the layer behind it.
+
+A layer gives y, its activation is e = ELU(y + b), and normalization in training mode maps it,
+channel by channel, to
+
+    a e + s,    a = gamma / sqrt(var + epsilon),    s = beta - mean a,
+
+with mean and var of e over batch and time. The next layer is linear and, as its convolution is
+VALID and so reads nothing but rows of e, sees s in full under every tap:
+
+    conv(a e + s, W) + b = conv(e, a W) + (b + sum over taps and channels of s W).
+
+So only e is ever stored, and normalized activations exist nowhere: they are a few thousand
+multiplications on W. What is needed of e is its mean and the mean of its square. Let d, d1, d2 be
+the cotangents of e, of its mean and of its mean square, over n values a channel. The gradient is
+
+    dy = (d + d1 / n + 2 e d2 / n) ELU'(y + b),    ELU'(z) = 1 for e > 0, e + 1 elsewhere,
+
+of e alone, in one pass; the two reductions of batch normalization's own backward pass have become
+the products of dW and W that autodiff finds behind a and s.
+
+The bracket's sum over batch and time is zero: a constant added to e leaves a e + s as it was.
+Rounding leaves some of it, as d1 comes another way than d; and where ELU is nearly linear, the
+gradient of b is hardly more than that. So it is taken out of b's gradient, where the errors of n
+values add up.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+NORM_ORDERS = ("elu_bn", "bn_elu")
+# Keras's defaults of the paper's time.
+_MOMENTUM = 0.99
+_EPSILON = 1e-3
+
+
+class Activations(NamedTuple):
+    """What a layer hands on: `values * scale + shift`, of which the next layer takes care.
+
+    Attributes:
+      values: float[batch, ..., channels].
+      scale, shift: float32[channels], or None where nothing is left to do.
+    """
+
+    values: jax.Array
+    scale: jax.Array | None = None
+    shift: jax.Array | None = None
+
+    def fold_into(self, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The kernel [..., channels, features] and bias [features] that map `values` directly."""
+        if self.scale is None or self.shift is None:
+            return kernel, bias
+        by_channel = (1,) * (kernel.ndim - 2) + (-1, 1)
+        # Sums, not products of matrices, which accelerators would round.
+        shifted = jnp.sum(kernel * self.shift.reshape(by_channel), range(kernel.ndim - 1))
+        return kernel * self.scale.reshape(by_channel), bias + shifted
+
+
+class ActivationAndNorm(nn.Module):
+    """Bias, ELU and batch normalization with Keras's constants.
+
+    Attributes:
+      norm_order: `elu_bn` (the order in which the paper's text names them; it leaves it open) or
+        `bn_elu`.
+      fold: leave the normalization to the next layer where the order allows it; the same function
+        and the same variables.
+    """
+
+    norm_order: str
+    fold: bool = True
+
+    @nn.compact
+    def __call__(self, outputs: jax.Array, bias: jax.Array, train: bool) -> Activations:
+        """Of a layer's float[batch, ..., channels] before its bias, float32[channels].
+
+        Raises:
+          ValueError: an unknown `norm_order`.
+        """
+        if self.norm_order not in NORM_ORDERS:
+            raise ValueError(f"norm_order {self.norm_order!r} is none of {', '.join(NORM_ORDERS)}")
+        if self.norm_order == "elu_bn" and self.fold:
+            values, mean, mean_square = elu_and_moments(outputs, bias, train)
+            return Activations(values, *Affine(name="BatchNorm_0")(mean, mean_square, train))
+        norm = nn.BatchNorm(not train, momentum=_MOMENTUM, epsilon=_EPSILON, dtype=outputs.dtype)
+        sums = add_bias(outputs, bias)
+        if self.norm_order == "elu_bn":
+            return Activations(norm(nn.elu(sums).astype(outputs.dtype)))
+        return Activations(nn.elu(norm(sums.astype(outputs.dtype))))
+
+
+class Affine(nn.Module):
+    """Batch normalization as (scale, shift); its variables are those of `nn.BatchNorm`."""
+
+    @nn.compact
+    def __call__(
+        self, mean: jax.Array, mean_square: jax.Array, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """From moments over batch and time, float32[channels]."""
+        shape, dtype = mean.shape, mean.dtype
+        gamma = self.param("scale", nn.initializers.ones_init(), shape)
+        beta = self.param("bias", nn.initializers.zeros_init(), shape)
+        running_mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(shape, jnp.float32))
+        running_var = self.variable("batch_stats", "var", lambda: jnp.ones(shape, jnp.float32))
+        if train:
+            var = jnp.maximum(mean_square - mean * mean, 0)
+            if not self.is_initializing():
+                for running, now in ((running_mean, mean), (running_var, var)):
+                    running.value = _MOMENTUM * running.value + (1 - _MOMENTUM) * now
+        else:
+            mean, var = running_mean.value, running_var.value
+        scale = gamma * jax.lax.rsqrt(var + jnp.asarray(_EPSILON, dtype))
+        return scale, beta - mean * scale
+
+
+def add_bias(outputs: jax.Array, bias: jax.Array) -> jax.Array:
+    """In at least float32: a folded bias is as large as what it takes out."""
+    dtype = jnp.promote_types(outputs.dtype, jnp.float32)
+    return outputs.astype(dtype) + bias.reshape((1,) * (outputs.ndim - 1) + (-1,))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def elu_and_moments(
+    outputs: jax.Array, bias: jax.Array, normalizes: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """e = ELU(outputs + bias), and by channel the means of e and of its square.
+
+    Args:
+      outputs: float[..., channels].
+      bias: float32[channels].
+      normalizes: the results serve to normalize e by these moments and nothing else; the gradient
+        of `bias` is then more exact.
+
+    Returns:
+      e of the dtype of `outputs`, and twice float32[channels].
+    """
+    values = nn.elu(add_bias(outputs, bias)).astype(outputs.dtype)
+    exact = values.astype(bias.dtype)
+    count = values.size // values.shape[-1]
+    return values, _sum(exact) / count, _sum(exact * exact) / count
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    """Over all axes but the last.
+
+    In parts, as a CPU adds up one by one and rounds each time; and the parts within clips, so that
+    devices that share a batch exchange nothing but the last few sums.
+    """
+    *batch, time, channels = x.shape if x.ndim > 2 else (*x.shape[:-1], 1, x.shape[-1])
+    x = x.reshape(*batch, time, channels)
+    parts = math.isqrt(time)
+    whole = time // parts * parts
+    by_part = x[..., :whole, :].reshape(*batch, parts, -1, channels).sum(-2)
+    by_part = jax.lax.optimization_barrier(by_part)
+    axes = tuple(range(by_part.ndim - 1))
+    total = by_part.sum(axes)
+    return total + x[..., whole:, :].sum(axes) if whole < time else total
+
+
+def _forward(outputs, bias, normalizes):
+    values, mean, mean_square = elu_and_moments(outputs, bias, normalizes)
+    return (values, mean, mean_square), values
+
+
+def _backward(normalizes, values, cotangents):
+    of_values, of_mean, of_mean_square = cotangents
+    count = values.size // values.shape[-1]
+    by_channel = (1,) * (values.ndim - 1) + (-1,)
+    e = values.astype(of_mean.dtype)
+    total = of_values.astype(of_mean.dtype) + (of_mean / count).reshape(by_channel)
+    total += e * (of_mean_square * (2 / count)).reshape(by_channel)
+    slope = jnp.where(e > 0, 1, e + 1)
+    gradient = total * slope
+    of_bias = _sum(gradient)
+    if normalizes:
+        of_bias -= _sum(total) * (_sum(slope) / count)
+    return gradient.astype(values.dtype), of_bias
+
+
+elu_and_moments.defvjp(_forward, _backward)

@@ -1,0 +1,103 @@
+"""The benchmark: its arithmetic against the paper and XLA, its table and file, what it refuses."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from relabel_jax import benchmark
+from relabel_jax.model.network import DENSE_UNITS, FILTERS, AudioNetwork
+
+SMALL = ["--filters", *["4"] * 9, "--batch_size=2", "--steps=2", "--rounds=1", "--num_classes=3"]
+
+
+def test_arithmetic_is_the_papers():
+    """1.09 GMAC a clip forward and 6.50 GFLOP a training step, by hand from Table II."""
+    macs = [
+        taps * channels * filters * length
+        for taps, channels, filters, length in (
+            *((17, 1, 64, 26662), (16, 64, 64, 8883), (15, 64, 96, 2957), (14, 96, 96, 982)),
+            *((13, 96, 128, 324), (12, 128, 128, 105), (9, 128, 192, 33), (9, 192, 192, 9)),
+            *((9, 192, 256, 1), (1, 256, 256, 1), (1, 256, 128, 1), (1, 128, 527, 1)),
+        )
+    ]
+    flop = benchmark.train_flop(FILTERS, DENSE_UNITS, 527)
+    assert flop == 6 * sum(macs) - 2 * macs[0]
+    assert sum(macs) == pytest.approx(1.09e9, rel=0.01)
+    assert flop == pytest.approx(6.50e9, rel=0.01)
+
+
+def test_xla_counts_the_same_arithmetic():
+    """All that is not a product (ELU, normalization, Adam) is little beside it."""
+    network = AudioNetwork(7, "lax", fold_norm=False)
+    data = benchmark.batches(1, 2, 7)
+    state = jax.eval_shape(lambda: benchmark.initial_state(network))
+    step = jax.jit(benchmark.train_step, static_argnums=(0, 1))
+    batch = tuple(array[0] for array in data)
+    lowered = step.lower(network, benchmark._RECIPE, state, *batch)
+    counted = lowered.cost_analysis()["flops"]
+    assert 1 < counted / (2 * benchmark.train_flop(FILTERS, DENSE_UNITS, 7)) < 1.1
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "relabel_jax.benchmark", *arguments],
+        cwd=pathlib.Path(__file__).parents[1],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_table_and_file(tmp_path):
+    path = tmp_path / "figures.json"
+    some = ["--formulations", "lax", "direct", "--norms", "folded", "--precisions", "f32"]
+    done = run(*SMALL, *some, f"--output={path}")
+    assert done.returncode == 0, done.stderr
+    assert "measuring" in done.stderr
+    result = json.loads(path.read_text())
+    rows = result["variants"]
+    # lax in scan is left out on a CPU.
+    assert [(row["formulation"], row["mode"]) for row in rows] == [
+        *(("lax", "loop"), ("direct", "loop"), ("direct", "scan"))
+    ]
+    assert all(row["fold_norm"] and row["precision"] == "f32" for row in rows)
+    for row in rows:
+        assert row["clips_per_s"] == pytest.approx(2 / (row["ms_per_step"] / 1000))
+        low, high = row["ms_per_step_range"]
+        assert 0 < low <= row["ms_per_step"] <= high
+        peak = result["matmul_flop_per_s"][row["precision"]]
+        assert row["share_of_matmul_peak"] == pytest.approx(row["flop_per_s"] / peak)
+        assert row["flop_per_s"] == pytest.approx(row["clips_per_s"] * result["flop_per_clip"])
+        assert row["compile_s"] > 0
+        # At least the activations of layer 1.
+        assert row["memory_bytes"] > 2 * 26662 * 4 * 4
+        assert (row["accessed_bytes_per_step"] is None) == (row["formulation"] != "lax")
+    table = done.stdout.splitlines()
+    assert len(table) == 3 + len(rows)
+    assert f"{rows[0]['clips_per_s']:.1f}" in table[3].split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps=0"], "error: --steps: expected at least 1, got 0"),
+        (["--formulations", "lax", "--modes", "scan"], "error: nothing to measure"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message):
+    done = run(*SMALL, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_precision_is_refused():
+    done = run("--precisions", "f16")
+    assert done.returncode == 2
+    assert "invalid choice: 'f16'" in done.stderr.splitlines()[-1]
