@@ -34,7 +34,7 @@ lint: $(VENV)/.lint
 # A file that is newer than what it was installed from.
 $(VENV)/.core: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(PIP) --editable ".[report]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core

@@ -1,20 +1,57 @@
-"""A grid of runs: base trainings and all transfers from them, and the paper's Table IV of it."""
+"""A grid of runs: base trainings and all transfers from them, and the report of it."""
 
+import importlib.metadata
 import itertools
+import json
 import logging
+import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from relabel_jax.config import paper_config
+from relabel_jax import hosts
+from relabel_jax.config import METHODS, paper_config
+from relabel_jax.data_set import ONTOLOGY_NAME, DataSet, open_data_set
+from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file, read_json, write_json
 from relabel_jax.labelings import LABELINGS
-from relabel_jax.run import run_population
+from relabel_jax.report.page import require_plotly
+from relabel_jax.report.write import GRID_NAME, write_report
+from relabel_jax.run import MAY_CHANGE, RESULT_NAME, run_population
+from relabel_jax.views import side_columns
 
 _LOG = logging.getLogger(__name__)
-# Of a cell: root, method, labeling of the base ("" for none), labeling of the run itself.
-Cell = tuple[str, str, str, str]
+# Fields of a grid that no run has.
+_OF_GRID = ("roots", "target_labelings", "num_seeds", "only", "truth")
+# Where these differ, it is still the same grid; of the number of epochs each run says so itself.
+_MAY_CHANGE = (*MAY_CHANGE, "num_seeds", "only", "truth")
+TUNED = ("features", "finetune")  # the methods that start from a base
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy", "scipy")
+
+
+class Cell(NamedTuple):
+    """A run of a grid; `base_labeling` is "" where there is no base. Its seed is its base's too."""
+
+    root: str
+    method: str
+    base_labeling: str
+    seed: int
+    labeling: str
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Below the workdir of the grid."""
+        from_base = f"from_{self.base_labeling}" if self.base_labeling else ""
+        parts = (self.method, from_base, self.labeling, f"seed{self.seed}")
+        return pathlib.Path(self.root.lower().replace(" ", "_"), "_".join(filter(None, parts)))
 
 
 def grid_config(roots: tuple[str, ...], target_labelings: tuple[str, ...]) -> ConfigDict:
@@ -26,66 +63,263 @@ def grid_config(roots: tuple[str, ...], target_labelings: tuple[str, ...]) -> Co
         del config[field]
     config.roots = roots
     config.target_labelings = target_labelings
+    config.num_seeds = 1  # the whole grid with config.seed, config.seed + 1, and so on
+    config.only = ""  # such as human,finetune: of these roots and methods, with the bases needed
+    config.truth = ""  # a CSV of true labels, the miniature's truth.csv: scored on in the report
     return config
 
 
-def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[Cell, dict[str, Any]]:
-    """Runs all cells, or those that are not finished, in this process: programs compile once.
+def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None:
+    """Runs all cells that are not finished, in this process, and writes the report.
 
-    Each cell is a run in a folder of its own below `workdir`. Those that differ in labeling alone
-    train together.
+    Cells that differ in labeling alone train as one population; base trainings and those from
+    scratch also over the seeds. A cell that fails is reported and the others go on, but for the
+    transfers from a base that failed.
 
     Returns:
-      The content of `result.json` by cell.
+      The report, as of `relabel_jax.report.write.write_report`, whose `problems` tell of the cells
+      that failed; None in all processes but the first.
 
     Raises:
-      InputError: in a cell; the finished ones are kept.
+      InputError: nothing can be run, or the workdir is another grid's.
+      Interrupted: by a SIGTERM, after saving.
     """
-    results: dict[Cell, dict[str, Any]] = {}
+    require_plotly()
     cells = _cells(config)
-    for (root, method, base_labeling), group in itertools.groupby(cells, lambda cell: cell[:3]):
-        population = list(group)
-        configs = []
-        for *_, labeling in population:
-            cell_config = ConfigDict({**config.to_dict(), "root": root})
-            del cell_config.roots, cell_config.target_labelings
-            cell_config.method = method
-            cell_config.labeling = labeling
-            base = _folder(workdir, (root, "base", "", base_labeling))
-            cell_config.base = str(base) if base_labeling else ""
-            configs.append(cell_config)
-        folders = [_folder(workdir, cell) for cell in population]
-        names = ", ".join(str(_folder(pathlib.Path(), cell)) for cell in population)
-        _LOG.info("%d of %d cells are done; next: %s", len(results), len(cells), names)
-        results |= zip(population, run_population(configs, folders), strict=True)
-    return results
+    data_set = open_data_set(config.data_dir)
+    for root in config.roots:
+        data_set.ontology.find(root)
+    hosts.from_primary(lambda: _begin(config, data_set, workdir))
+    problems: dict[str, None] = {}  # an ordered set
+    failed: set[Cell] = set()
+    with (
+        logging_redirect_tqdm([logging.getLogger("relabel_jax")]),
+        _Progress(config, data_set, workdir, cells) as progress,
+    ):
+        for population in _populations(cells):
+            population = [cell for cell in population if not failed & set(_bases(cell))]
+            for part in (population, *([cell] for cell in population)):
+                # All together; where that fails each alone, so that one takes none with it.
+                if not part or any(cell in failed or cell in progress.done for cell in part):
+                    continue
+                progress.begin(part)
+                try:
+                    run_population(
+                        [_config(config, cell, workdir) for cell in part],
+                        [workdir / cell.folder for cell in part],
+                        progress.on_epoch,
+                    )
+                    progress.finish(part)
+                except (InputError, jax.errors.JaxRuntimeError) as error:
+                    if jax.process_count() > 1 and not isinstance(error, InputError):
+                        raise  # another process is gone
+                    if len(part) == 1:
+                        failed |= set(part)
+                        message = str(error).splitlines()[0]
+                        _LOG.error("%s failed: %s", part[0].folder, message)
+                        problems[message] = None
+            failed |= {cell for cell in cells if failed & set(_bases(cell))}
+    if not progress.done:
+        raise InputError(next(iter(problems)))
+    if failed:
+        problems[f"{len(failed)} of {len(cells)} runs failed or have no base"] = None
 
+    def finish() -> None:
+        description = read_json(workdir / GRID_NAME)
+        write_json(workdir / GRID_NAME, description | {"problems": list(problems)})
 
-def table(results: Mapping[Cell, Mapping[str, Any]]) -> str:
-    """Test mAP of the transfers, a column for each labeling of the base (the paper's Table IV)."""
-    rows = [f"{'root':24}{'labels':8}{'method':10}" + "".join(f"{name:>9}" for name in LABELINGS)]
-    order = dict.fromkeys((root, labeling, method) for root, method, _, labeling in results)
-    for root, labeling, method in sorted(order, key=lambda row: row[:2]):
-        if method == "base":
-            continue
-        bases = LABELINGS if method != "scratch" else ("",)
-        scores = [results[root, method, base, labeling]["test"]["mAP"] for base in bases]
-        cells = "".join(f"{'-' if score is None else format(score, '.4f'):>9}" for score in scores)
-        rows.append(f"{root:24}{labeling:8}{method:10}{cells}")
-    return "\n".join(rows)
+    hosts.from_primary(finish)
+    return write_report(workdir, truth=config.truth) if hosts.is_primary() else None
 
 
 def _cells(config: ConfigDict) -> list[Cell]:
-    cells: list[Cell] = []
+    """In the order in which they are run."""
+    seeds = range(config.seed, config.seed + config.num_seeds)
+    if config.num_seeds < 1:
+        raise InputError(f"config.num_seeds: expected 1 or more, got {config.num_seeds}")
+    cells = []
     for root in config.roots:
-        cells += [(root, "base", "", labeling) for labeling in LABELINGS]
-        transfers = [(method, base) for method in ("features", "finetune") for base in LABELINGS]
-        for method, base in [*transfers, ("scratch", "")]:
-            cells += [(root, method, base, labeling) for labeling in config.target_labelings]
-    return cells
+        transfers = [
+            (method, base, seed)
+            for base, seed in itertools.product(LABELINGS, seeds)
+            for method in TUNED
+        ]
+        transfers += [("scratch", "", seed) for seed in seeds]
+        cells += [Cell(root, "base", "", *rest) for rest in itertools.product(seeds, LABELINGS)]
+        cells += [
+            Cell(root, *transfer, labeling)
+            for transfer in transfers
+            for labeling in config.target_labelings
+        ]
+    words = [word.strip().casefold() for word in config.only.split(",") if word.strip()]
+    methods = [word for word in words if word in METHODS]
+    of_roots = [word for word in words if word not in METHODS]
+    for word in of_roots:
+        if not any(word in root.casefold() for root in config.roots):
+            raise InputError(
+                f"config.only: {word!r} is neither in a root ({', '.join(config.roots)}) nor a "
+                f"method ({', '.join(METHODS)})"
+            )
+    wanted = {
+        cell
+        for cell in cells
+        if (not methods or cell.method in methods)
+        and (not of_roots or any(word in cell.root.casefold() for word in of_roots))
+    }
+    wanted |= {base for cell in wanted for base in _bases(cell)}
+    return [cell for cell in cells if cell in wanted]
 
 
-def _folder(workdir: pathlib.Path, cell: Cell) -> pathlib.Path:
-    root, method, base_labeling, labeling = cell
-    parts = (method, f"from_{base_labeling}" if base_labeling else "", labeling)
-    return workdir / root.lower().replace(" ", "_") / "_".join(filter(None, parts))
+def _bases(cell: Cell) -> list[Cell]:
+    """The base of a cell: none or one."""
+    if not cell.base_labeling:
+        return []
+    return [Cell(cell.root, "base", "", cell.seed, cell.base_labeling)]
+
+
+def _populations(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Which train together: those of one root, method and base."""
+
+    def key(cell: Cell) -> tuple:
+        return (*cell[:3], cell.seed if cell.base_labeling else None)
+
+    return [list(group) for _, group in itertools.groupby(cells, key)]
+
+
+def _config(config: ConfigDict, cell: Cell, workdir: pathlib.Path) -> ConfigDict:
+    """The config of one run."""
+    of_run = ConfigDict({k: v for k, v in config.to_dict().items() if k not in _OF_GRID})
+    of_run.update(root=cell.root, method=cell.method, labeling=cell.labeling, seed=cell.seed)
+    of_run.base = "".join(str(workdir / base.folder) for base in _bases(cell))
+    return of_run
+
+
+def _begin(config: ConfigDict, data_set: DataSet, workdir: pathlib.Path) -> None:
+    """Makes the workdir and says there what it is of; refuses that of something else."""
+    path = workdir / GRID_NAME
+    plain = json.loads(config.to_json())
+    if path.exists():
+        before = read_json(path)
+        try:
+            old, of_data = before["config"], before["data_set"]
+            differences = [
+                f"config.{field} {old.get(field)!r}, not {value!r}"
+                for field, value in plain.items()
+                if field not in _MAY_CHANGE and old.get(field) != value
+            ]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path}: is damaged or of an older version ({error!r}); give another --workdir"
+            ) from error
+        if differences:
+            raise InputError(
+                f"{workdir}: was begun with {differences[0]}; go on with the same config or give "
+                "another --workdir"
+            )
+        if of_data != data_set.fingerprint:
+            raise InputError(
+                f"{workdir}: was begun on another data set than {data_set.path}; go on with that "
+                "one or give another --workdir"
+            )
+    elif (workdir / "config.json").exists() or (workdir / RESULT_NAME).exists():
+        raise InputError(f"{workdir}: is the workdir of a single run; give another --workdir")
+    with complete_file(workdir / ONTOLOGY_NAME) as temporary:
+        temporary.write_text(data_set.ontology.text, encoding="utf-8")
+    description = {
+        "config": plain,
+        "data_set": data_set.fingerprint,
+        "roots": [data_set.ontology.display_names[data_set.ontology.find(r)] for r in config.roots],
+        "command": shlex.join([*_program(), *sys.argv[1:]]),
+        "versions": {"Python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "hardware": _hardware(),
+        "problems": [],
+    }
+    write_json(path, description)
+
+
+def _program() -> list[str]:
+    module = sys.modules["__main__"].__spec__
+    return ["python", "-m", module.name] if module else [sys.argv[0]]
+
+
+def _hardware() -> dict[str, str]:
+    devices = jax.devices()
+    cpu = platform.processor() or platform.machine()
+    information = pathlib.Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+    return {
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "processes": str(jax.process_count()),
+        "processor": f"{cpu}, {os.cpu_count()} cores",
+        "system": platform.platform(),
+    }
+
+
+class _Progress:
+    """The progress of a grid: cells done, the current epoch, clips/s, time left."""
+
+    def __init__(
+        self, config: ConfigDict, data_set: DataSet, workdir: pathlib.Path, cells: Sequence[Cell]
+    ):
+        self.done: set[Cell] = set()
+        self._workdir = workdir
+        self._num_epochs = config.num_epochs
+        self._cells = cells
+        self._part: Sequence[Cell] = ()
+        self._clips = {}
+        for root in config.roots:
+            target = side_columns(data_set.ontology, data_set.ontology.find(root), "target")
+            is_target = data_set.labels[:, target].any(axis=1) & (data_set.clip_splits == 0)
+            num_target = int(is_target.sum())
+            num_train = int((data_set.clip_splits == 0).sum())
+            self._clips[root] = {True: num_train - num_target, False: num_target}
+        total = sum(self._left(cell) for cell in cells)
+        self._bar = tqdm(total=total, unit=" clips", unit_scale=True, disable=None, smoothing=0.05)
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+    def begin(self, part: Sequence[Cell]) -> None:
+        """The cells that train from now on."""
+        self._part = [cell for cell in part if self._left(cell)]
+        self._epoch = min((self._epochs_done(cell) for cell in self._part), default=0)
+        self._show()
+
+    def on_epoch(self) -> None:
+        """One more epoch of these."""
+        self._epoch += 1
+        self._bar.update(sum(self._per_epoch(cell) for cell in self._part))
+        self._show()
+
+    def finish(self, part: Sequence[Cell]) -> None:
+        """These are done."""
+        self.done |= set(part)
+        self._part = ()
+        self._show()
+
+    def _show(self) -> None:
+        text = f"{len(self.done)}/{len(self._cells)} cells"
+        if self._part:
+            first = self._part[0]
+            text += f", {first.folder.parent} {first.method} epoch {self._epoch}/{self._num_epochs}"
+        self._bar.set_description(text)
+
+    def _per_epoch(self, cell: Cell) -> float:
+        """Training clips that pass the network; the `features` method costs next to nothing."""
+        clips = self._clips[cell.root][cell.method == "base"]
+        return clips if cell.method != "features" else clips * 0.01
+
+    def _left(self, cell: Cell) -> float:
+        return self._per_epoch(cell) * max(0, self._num_epochs - self._epochs_done(cell))
+
+    def _epochs_done(self, cell: Cell) -> int:
+        path = self._workdir / cell.folder / "metrics.jsonl"
+        return len(path.read_text().splitlines()) if path.exists() else 0

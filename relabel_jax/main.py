@@ -22,6 +22,14 @@ A config has the paper's recipe; each field can be changed by --config.FIELD=VAL
   seeds          such as 0,1,2: the same for seeds; both may be given
   resident       auto, always or never: the waveforms stay on the device
 
+A grid of runs with its report, the paper's Tables I, III and IV (paper.py:small: in minutes):
+
+  python -m relabel_jax.main --config=configs/paper.py --workdir=W --config.data_dir=DATA
+
+  num_seeds      1; the whole grid with so many seeds
+  only           such as human,finetune: these roots and methods, with the bases they need
+  truth          the miniature's truth.csv: all runs are scored on it too
+
 The others are explained in relabel_jax/config.py. The same command goes on with a run that was
 stopped: after its last finished epoch, or, when a SIGTERM stopped it (exit status 143), after its
 last step. The workdir then has result.json, metrics.jsonl (a line an epoch), test_scores.npz and
@@ -47,6 +55,7 @@ from ml_collections import config_flags
 from relabel_jax import grid, hosts
 from relabel_jax.config import members
 from relabel_jax.errors import InputError, Interrupted
+from relabel_jax.report.tables import text
 from relabel_jax.run import member_workdirs, run_population, summary
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: a file of configs/")
@@ -79,13 +88,24 @@ def main(arguments: Sequence[str]) -> None:
             address, num_processes, process_id = flag_values
             hosts.connect(address or "auto", num_processes, process_id)
         if "roots" in _CONFIG.value:
-            text = grid.table(grid.run_grid(_CONFIG.value, workdir))
+            answer = _run_grid(workdir)
         else:
             configs = members(_CONFIG.value)
             results = run_population(configs, member_workdirs(configs, workdir))
-            text = "\n".join(map(summary, results))
+            answer = "\n".join(map(summary, results))
         if hosts.is_primary():
-            print(text)
+            print(answer)
+
+
+def _run_grid(workdir: pathlib.Path) -> str:
+    """The grid's tables as text; raises InputError at the end where cells failed."""
+    report = grid.run_grid(_CONFIG.value, workdir)
+    if report is None:
+        return ""
+    if report["problems"]:
+        print(text(report), flush=True)
+        raise InputError("; ".join(report["problems"]))
+    return text(report)
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
@@ -94,7 +114,10 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             rest = flags.FLAGS(arguments)
             _CONFIG.value.keys()  # the error of a file that cannot be read shows on first use
         except flags.Error as error:
-            raise InputError(f"{error}; see --help") from error
+            # Of a config file that fails it is a traceback; its last line says what and why.
+            *traceback, what = filter(None, map(str.strip, str(error).splitlines()))
+            what = what.partition(": ")[2] if traceback else what
+            raise InputError(f"{what}; see --help") from error
         except OSError as error:
             raise InputError(f"--config: {str(error).splitlines()[-1].strip()}") from error
         except AttributeError as error:  # 'FIELD' or 'FIELD'\nDid you mean ...

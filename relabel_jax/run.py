@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -39,7 +39,7 @@ from relabel_jax.views import SPLITS, View, make_view
 _LOG = logging.getLogger(__name__)
 RESULT_NAME = "result.json"
 # Where these differ, it is still the same run: data may be moved, and a run may be prolonged.
-_MAY_CHANGE = ("data_dir", "num_epochs", "steps_per_call", "resident", "members_by")
+MAY_CHANGE = ("data_dir", "num_epochs", "steps_per_call", "resident", "members_by")
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -66,12 +66,14 @@ def member_workdirs(configs: Sequence[ConfigDict], workdir: pathlib.Path) -> lis
 
 
 def run_population(
-    configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Path]
+    configs: Sequence[ConfigDict],
+    workdirs: Sequence[pathlib.Path],
+    on_epoch: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """`run` of several configs that differ in labeling and seed, trained as one program.
 
     Each leaves in its workdir what it would leave alone, and can go on alone or in another
-    population. The finished ones are only read.
+    population. The finished ones are only read. `on_epoch` is called after each epoch.
 
     Raises:
       InputError, Interrupted: as of `run`.
@@ -145,6 +147,7 @@ def run_population(
             steps_per_call=config.steps_per_call,
             resident=config.resident,
             wrapper=config.members_by,
+            on_epoch=on_epoch,
         )
         trained = train(training)
         scores = predict(
@@ -166,6 +169,7 @@ def run_population(
                 "side": side,
                 "labeling": configs[m].labeling,
                 "method": config.method,
+                "base_labeling": base.labeling if base else "",
                 "seed": member.seed,
                 "num_clips": {split: len(member.view.rows[split]) for split in SPLITS},
                 "num_labels": int(member.view.label_set.sum()),
@@ -339,7 +343,7 @@ def _finished(
         before = read_json(path)
         for field, value in identity["config"].items():
             old = before["config"].get(field)
-            if field not in _MAY_CHANGE and old != value:
+            if field not in MAY_CHANGE and old != value:
                 raise InputError(
                     f"{workdir}: was begun with config.{field} {old!r}, not {value!r}; go on with "
                     "the same config or give another --workdir"

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -99,3 +100,24 @@ def paper_network(recordings: list[pathlib.Path]) -> Pretrained:
     )
     classes = tuple(SoundClass(f"/m/{i:02}", f"Sound {i}", ((f"Sound {i}",),)) for i in range(30))
     return Pretrained(network, {**variables, "batch_stats": of_batch}, classes, {})
+
+
+@pytest.fixture
+def browser():
+    """Headless Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("needs chromium and chromedriver")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.add_argument("--window-size=1280,1000")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(driver))
+    yield driver
+    driver.quit()

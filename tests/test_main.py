@@ -22,6 +22,14 @@ CASES = {
         ["--config=configs/nope.py", "--workdir=W"],
         "error: --config: [Errno 2] No such",
     ),
+    "no such size": (
+        ["--config=configs/paper.py:tiny", "--workdir=W"],
+        "error: --config=configs/paper.py:tiny: expected :small or nothing",
+    ),
+    "no such part": (
+        ["--config=configs/paper.py", "--workdir=W", "--config.only=humans"],
+        "error: config.only: 'humans' is neither in a root (Human sounds, Sounds of things",
+    ),
     "not a flag": ([CONFIG, "--workdir=W", "3"], "error: unexpected '3'"),
     "no data": ([CONFIG, "--workdir=W"], "error: config.data_dir is empty; set it to the"),
 }

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from relabel_jax import grid
 from relabel_jax.config import paper_config
 from relabel_jax.data_set import open_data_set
 from relabel_jax.errors import InputError
@@ -123,23 +122,6 @@ def side_columns_of(data_set):
     is_target = data_set.ontology.is_ancestor[target].copy()
     is_target[target] = True
     return np.flatnonzero(~is_target)
-
-
-def test_grid(miniature_data, tmp_path):
-    config = grid.grid_config(roots=("Human sounds",), target_labelings=("ol",))
-    config.update({"data_dir": str(miniature_data), **SMALL, "num_epochs": 1})
-    results = grid.run_grid(config, tmp_path)
-    assert len(results) == 10
-    assert results == grid.run_grid(config, tmp_path)
-    text = grid.table(results)
-    for method, bases in (("features", 3), ("finetune", 3), ("scratch", 1)):
-        row = next(line for line in text.splitlines() if f" {method} " in line)
-        scores = [
-            f"{result['test']['mAP']:.4f}"
-            for (_, of, _, _), result in results.items()
-            if of == method
-        ]
-        assert row.split()[-bases:] == scores
 
 
 @pytest.mark.parametrize(

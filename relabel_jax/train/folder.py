@@ -1,4 +1,4 @@
-"""A member's run folder as the training leaves it: checkpoints and `metrics.jsonl`."""
+"""A member's run folder as the training leaves it: checkpoints, metrics and events."""
 
 import json
 import os
@@ -18,11 +18,14 @@ class RunFolder:
         self._checkpoints = Checkpoints(workdir)
         self._steps_per_epoch = steps_per_epoch
         self._metrics_path = workdir / "metrics.jsonl"
+        self._events: Any = None  # a SummaryWriter
 
     def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, *arguments) -> None:
+        if self._events is not None:
+            self._events.close()
         self._checkpoints.__exit__(*arguments)
 
     def progress(self) -> list[int]:
@@ -74,7 +77,24 @@ class RunFolder:
             file.write(json.dumps(line, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        self._add_event(line)
         self._checkpoints.save(line["epoch"], state, line["validation_mAP"])
+
+    def _add_event(self, line: dict[str, Any]) -> None:
+        """The numbers of `metrics.jsonl` for TensorBoard; written anew where a run goes on."""
+        folder, lines = self._metrics_path.parent, [line]
+        if self._events is None:
+            # Not before: it loads PyTorch where that is installed, which takes seconds.
+            from tensorboardX import SummaryWriter
+
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            self._events = SummaryWriter(str(folder))
+            lines = [json.loads(text) for text in self._lines()]
+        for of_epoch in lines:
+            for field in of_epoch.keys() - {"epoch", "step"}:
+                self._events.add_scalar(field, of_epoch[field], of_epoch["epoch"])
+        self._events.flush()
 
     def save_interrupted(self, state: TrainState) -> None:
         """Saves a state within an epoch, to go on from."""

@@ -73,6 +73,7 @@ class Training:
       steps_per_call: steps in one program on the device.
       resident: one of `resident.MODES`.
       wrapper: one of `population.WRAPPERS`, or `auto`.
+      on_epoch: called after each epoch that is scored and saved.
     """
 
     members: Sequence[Member]
@@ -85,6 +86,7 @@ class Training:
     steps_per_call: int
     resident: str
     wrapper: str
+    on_epoch: Callable[[], None] = lambda: None
 
     @property
     def num_clips(self) -> int:
@@ -367,6 +369,7 @@ def _finish_epoch(
             clips_per_s,
             line["seconds"],
         )
+    training.on_epoch()
 
 
 def _interrupt(folders: Sequence[RunFolder], snapshot: list[TrainState]) -> None:

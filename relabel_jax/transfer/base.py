@@ -18,7 +18,7 @@ from relabel_jax.train.checkpoint import Checkpoints
 from relabel_jax.views import side_columns
 
 ARCHITECTURE = ("filters", "dense_units", "norm_order")
-_FACTS = ("side", "root_mid", "root", "best_epoch")
+_FACTS = ("side", "root_mid", "root", "best_epoch", "labeling")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,10 +28,12 @@ class Base:
     Attributes:
       network: its network, over the base side's classes.
       variables: `params` and `batch_stats`, on the host.
+      labeling: the labels that it was trained on.
     """
 
     network: AudioNetwork
     variables: dict[str, Any]
+    labeling: str
 
 
 def load_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
@@ -70,7 +72,8 @@ def load_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
                 "give both the same"
             )
     network = audio_network(config, len(side_columns(ontology, root, "base")))
-    return Base(network, load_variables(workdir, result, network, where))
+    variables = load_variables(workdir, result, network, where)
+    return Base(network, variables, result["labeling"])
 
 
 def read_result(workdir: pathlib.Path, where: str) -> dict[str, Any]:

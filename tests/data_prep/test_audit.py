@@ -3,7 +3,6 @@
 import csv
 import json
 import pathlib
-import shutil
 
 import pytest
 
@@ -173,26 +172,6 @@ def test_the_page_needs_nothing_else(toy, tmp_path):
     assert '<script src="' not in text
     assert "<link" not in text
     assert "/*DATA*/" not in text
-
-
-@pytest.fixture
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs chromium and chromedriver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument("--window-size=1280,1000")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(driver))
-    yield driver
-    driver.quit()
 
 
 def wait_for(browser, script: str):

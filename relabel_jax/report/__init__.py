@@ -1,0 +1,1 @@
+"""From finished runs to tables with their statistics and a page to look at."""

@@ -1,0 +1,148 @@
+"""What the chance of the test clips alone would give: paired bootstrap, Holm's correction."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+NUM_REPLICATES = 2000
+_WEIGHTS_AT_ONCE = 2**25  # float32, 128 MiB
+
+
+class Comparison(NamedTuple):
+    """Of a difference between two means over the same test clips.
+
+    Attributes:
+      difference: as measured.
+      low, high: its 95% percentile interval over the replicates.
+      p: two-sided, the hypothesis being that there is no difference.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def resampled(num_clips: int, num_replicates: int, seed: int) -> Iterator[np.ndarray]:
+    """Blocks float32[clips, replicates]: how often each clip is drawn in a bootstrap replicate.
+
+    Each replicate draws `num_clips` clips with replacement. The same arguments give the same draws,
+    which is what makes comparisons over the same clips paired.
+    """
+    generator = np.random.default_rng(seed)
+    block = max(1, _WEIGHTS_AT_ONCE // num_clips)
+    for start in range(0, num_replicates, block):
+        size = min(block, num_replicates - start)
+        draws = generator.integers(num_clips, size=(size, num_clips))
+        flat = (draws * size + np.arange(size)[:, None]).ravel()
+        counts = np.bincount(flat, minlength=num_clips * size)
+        yield counts.reshape(num_clips, size).astype(np.float32)
+
+
+def weighted_average_precision(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Average precision of one class under many weightings of the clips, after one sort.
+
+    It is scikit-learn's `average_precision_score(labels, scores, sample_weight=weights[:, r])`,
+    ties included.
+
+    Args:
+      scores: float[clips].
+      labels: bool[clips].
+      weights: float32[clips, replicates], not negative; exact for whole numbers.
+
+    Returns:
+      float64[replicates]; NaN where the positives weigh nothing.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked, positive = scores[order], labels[order]
+    ends_tie = np.append(ranked[1:] != ranked[:-1], True)
+    tie = np.cumsum(np.append(False, ends_tie[:-1]))
+    has_positive = np.bincount(tie, positive, minlength=tie[-1] + 1) > 0
+    # Precision is needed at the ends of the ties that hold a positive, and nowhere else.
+    ends = np.flatnonzero(ends_tie)[has_positive]
+    if not len(ends):
+        return np.full(weights.shape[1], np.nan)
+    segment = np.searchsorted(ends, np.arange(ends[-1] + 1))
+
+    def sums(clips: np.ndarray, segments: np.ndarray) -> np.ndarray:
+        ones = np.ones(len(clips), np.float32)
+        shape = (len(ends), len(weights))
+        return (sparse.csr_array((ones, (segments, clips)), shape=shape) @ weights).astype(float)
+
+    all_weights = np.cumsum(sums(order[: len(segment)], segment), axis=0)
+    is_positive = np.flatnonzero(positive)
+    gained = sums(order[is_positive], segment[is_positive])
+    positives = np.cumsum(gained, axis=0)
+    precision = np.divide(positives, all_weights, out=np.zeros_like(positives), where=gained > 0)
+    total = positives[-1]
+    return np.divide(
+        (gained * precision).sum(axis=0), total, out=np.full_like(total, np.nan), where=total > 0
+    )
+
+
+def bootstrap_map(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    masked: np.ndarray,
+    *,
+    num_replicates: int = NUM_REPLICATES,
+    seed: int = 0,
+) -> np.ndarray:
+    """mAP over resampled clips: the mean over the classes with an unmasked positive among them.
+
+    Args:
+      scores: float32[clips, classes].
+      labels, masked: bool[clips, classes].
+      num_replicates: how many times the clips are drawn.
+      seed: of the draws.
+
+    Returns:
+      float64[replicates]; NaN where no class has a positive.
+    """
+    parts = []
+    for weights in resampled(len(scores), num_replicates, seed):
+        total = np.zeros(weights.shape[1])
+        defined = np.zeros(weights.shape[1])
+        for column in range(scores.shape[1]):
+            known = ~masked[:, column]
+            if not labels[known, column].any():
+                continue
+            of_class = weights if known.all() else weights[known]
+            values = weighted_average_precision(
+                scores[known, column], labels[known, column], of_class
+            )
+            is_defined = ~np.isnan(values)
+            total[is_defined] += values[is_defined]
+            defined += is_defined
+        parts.append(np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0))
+    return np.concatenate(parts)
+
+
+def compare(difference: float, replicates: np.ndarray) -> Comparison:
+    """A measured difference beside its bootstrap replicates, float64[replicates] (NaN: undefined).
+
+    p is twice the smaller share of replicates on one side of zero, by (count + 1) / (all + 1), so
+    that it is never 0 (Davison and Hinkley, Bootstrap Methods and their Application, 1997, 4.2).
+    """
+    replicates = replicates[~np.isnan(replicates)]
+    if not len(replicates):
+        return Comparison(difference, np.nan, np.nan, np.nan)
+    low, high = np.quantile(replicates, (0.025, 0.975))
+    fewer = min((replicates <= 0).sum(), (replicates >= 0).sum())
+    return Comparison(
+        difference, float(low), float(high), min(1.0, 2 * (int(fewer) + 1) / (len(replicates) + 1))
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): the chance of any false finding among all of them."""
+    order = np.argsort(p_values, kind="stable")
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.maximum.accumulate(
+        np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
+    )
+    return np.minimum(corrected, 1).tolist()
