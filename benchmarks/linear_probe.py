@@ -3,8 +3,8 @@
     python benchmarks/linear_probe.py CHECKPOINT ../shared/realaudio
 
 Clips: those of `labels.csv` (clip_id, path, mids, source, fold) with the source esc50; the class is
-their `mids`. A logistic regression on standardized features is trained on all folds but one and tested
-on that one; what is printed is the mean accuracy over the folds.
+their `mids`. A logistic regression on standardized features is trained on all folds but one and
+tested on that one; what is printed is the mean accuracy over the folds.
 """
 
 import argparse
