@@ -20,17 +20,15 @@ def test_mteb(paper_network, tmp_path):
     rng = np.random.default_rng(0)
 
     def sound(label):
-        time_s = np.arange(16_000) / 16_000
-        noise = rng.uniform(-0.5, 0.5, 16_000)
-        return noise * (np.sin(2 * np.pi * 4 * time_s) > 0 if label else 0.05)
+        return label * rng.uniform(-0.5, 0.5, 80_000)
 
-    labels = [i % 2 for i in range(40)]
-    clips = [{"array": sound(label).tolist(), "sampling_rate": 16_000} for label in labels]
+    labels = [i % 2 for i in range(24)]
+    clips = [{"array": sound(label).tolist(), "sampling_rate": 8_000} for label in labels]
     model = MtebModel(tmp_path / "network")
     assert isinstance(model, mteb.models.EncoderProtocol)
     found = model.encode([{"audio": clips[:3]}, {"audio": clips[3:5]}])
     waveforms = np.array([clip["array"] for clip in clips[:5]])
-    expected = Embedder(paper_network).embed(waveforms, 16_000)
+    expected = Embedder(paper_network).embed(waveforms, 8_000)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     task = mteb.get_task("ESC50")
@@ -40,4 +38,4 @@ def test_mteb(paper_network, tmp_path):
     task.data_loaded = True
     result = mteb.evaluate(model, task, cache=mteb.ResultCache(tmp_path / "cache"))
     (scores,) = result.task_results[0].scores["train"]
-    assert scores["accuracy"] > 0.9  # of loud sounds and quiet ones
+    assert scores["accuracy"] > 0.7  # of noise and silence, by a few clips each
