@@ -132,7 +132,7 @@ class AudioNetwork(nn.Module):
         hidden = Activations((waveforms.astype(jnp.float32)[:, :, None] / 32768).astype(dtype))
         for layer, norm in zip(self.convolutions, self.norms, strict=False):
             hidden = norm(*layer(hidden), train)
-        hidden = hidden._replace(values=hidden.values.reshape(len(waveforms), -1))
+        hidden = hidden._replace(values=hidden.values.reshape(waveforms.shape[0], -1))
         for layer, norm in zip(self.dense[:-1], self.norms[len(TAPS) :], strict=False):
             hidden = norm(*layer(hidden), train)
         return self.dense[-1](hidden)

@@ -27,6 +27,7 @@ values add up.
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -84,8 +85,11 @@ class ActivationAndNorm(nn.Module):
         if self.norm_order not in NORM_ORDERS:
             raise ValueError(f"norm_order {self.norm_order!r} is none of {', '.join(NORM_ORDERS)}")
         if self.norm_order == "elu_bn" and self.fold:
-            values, mean, mean_square = elu_and_moments(outputs, bias, train)
-            return Activations(values, *Affine(name="BatchNorm_0")(mean, mean_square, train))
+            if train:
+                values, *moments = elu_and_moments(outputs, bias, True)
+            else:
+                values, moments = nn.elu(add_bias(outputs, bias)).astype(outputs.dtype), None
+            return Activations(values, *Affine(name="BatchNorm_0")(bias.shape, moments))
         norm = nn.BatchNorm(not train, momentum=_MOMENTUM, epsilon=_EPSILON, dtype=outputs.dtype)
         sums = add_bias(outputs, bias)
         if self.norm_order == "elu_bn":
@@ -98,22 +102,22 @@ class Affine(nn.Module):
 
     @nn.compact
     def __call__(
-        self, mean: jax.Array, mean_square: jax.Array, train: bool
+        self, shape: tuple[int, ...], moments: Sequence[jax.Array] | None
     ) -> tuple[jax.Array, jax.Array]:
-        """From moments over batch and time, float32[channels]."""
-        shape, dtype = mean.shape, mean.dtype
+        """From the means of e and of its square, twice float32[channels]; without, the running."""
         gamma = self.param("scale", nn.initializers.ones_init(), shape)
         beta = self.param("bias", nn.initializers.zeros_init(), shape)
         running_mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(shape, jnp.float32))
         running_var = self.variable("batch_stats", "var", lambda: jnp.ones(shape, jnp.float32))
-        if train:
+        if moments is not None:
+            mean, mean_square = moments
             var = jnp.maximum(mean_square - mean * mean, 0)
             if not self.is_initializing():
                 for running, now in ((running_mean, mean), (running_var, var)):
                     running.value = _MOMENTUM * running.value + (1 - _MOMENTUM) * now
         else:
             mean, var = running_mean.value, running_var.value
-        scale = gamma * jax.lax.rsqrt(var + jnp.asarray(_EPSILON, dtype))
+        scale = gamma * jax.lax.rsqrt(var + jnp.asarray(_EPSILON, var.dtype))
         return scale, beta - mean * scale
 
 
