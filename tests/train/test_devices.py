@@ -75,7 +75,7 @@ def start_two(data_dir, workdir, fields=({}, {})):
     ]
 
 
-def wait(processes, timeout_s=120):
+def wait(processes, timeout_s=300):
     """Their exit statuses; none is left behind."""
     try:
         deadline = time.monotonic() + timeout_s
@@ -86,7 +86,7 @@ def wait(processes, timeout_s=120):
             process.wait()
 
 
-def wait_for_lines(workdir, num_lines, processes, timeout_s=120):
+def wait_for_lines(workdir, num_lines, processes, timeout_s=300):
     path, deadline = workdir / "metrics.jsonl", time.monotonic() + timeout_s
     while time.monotonic() < deadline and all(process.poll() is None for process in processes):
         if path.exists() and len(path.read_text().splitlines()) >= num_lines:
