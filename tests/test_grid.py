@@ -177,9 +177,10 @@ def test_a_failed_cell(copying, miniature_data, tmp_path, monkeypatch):
         *([f"{m}_from_{base}_ol_seed0"] for base in ("ol", "pe_cml") for m in grid.TUNED),
         ["scratch_ol_seed0"],
     ]
-    assert len(list(tmp_path.rglob("result.json"))) == 7
+    results = list(tmp_path.rglob("result.json"))
+    assert len(results) == 7
 
-    for path in tmp_path.rglob("result.json"):  # so that it can be copied again
+    for path in results:  # so that it can be copied again
         shutil.rmtree(path.parent)
     report = grid.run_grid(config, tmp_path)
     assert report["problems"] == []
