@@ -22,7 +22,6 @@ A build that was stopped in whatever way is finished by the same command, to the
 import argparse
 import contextlib
 import csv
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -57,7 +56,7 @@ from data_prep.shards import (
 from data_prep.sources import Recording
 from data_prep.workers import CLIP_TIMEOUT_S, Workers
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file
+from relabel_jax.files import complete_file, only_process
 from relabel_jax.ontology import Ontology
 from relabel_jax.records import record_features
 from relabel_jax.views import SPLITS, hashed_splits
@@ -223,24 +222,13 @@ def working_folder(data_dir: pathlib.Path) -> Iterator[None]:
       InputError: the folder is another's, or an OSError in it: no permission, no space.
     """
     folder = data_dir / WORKING_FOLDER
-    with contextlib.ExitStack() as stack:
-        try:
-            if (data_dir / INDEX).exists() and not folder.exists():
-                raise InputError(
-                    f"{data_dir}: holds a data set that this command did not build; choose another "
-                    "--output_dir"
-                )
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(folder / "lock", "w"))
-        except OSError as error:
-            raise InputError(f"{data_dir}: cannot write there: {error.strerror}") from error
-        try:  # the kernel lets go of it however this process ends
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{data_dir}: another build is at work there; wait for it or choose another "
-                "--output_dir"
-            ) from error
+    if os.path.exists(data_dir / INDEX) and not os.path.exists(folder):
+        raise InputError(
+            f"{data_dir}: holds a data set that this command did not build; choose another "
+            "--output_dir"
+        )
+    busy = "another build is at work there; wait for it or choose another --output_dir"
+    with only_process(folder / "lock", data_dir, busy):
         try:
             _delete_temporary(data_dir)
             yield

@@ -19,7 +19,6 @@ OUTPUT.parts until the output is complete.
 import argparse
 import contextlib
 import csv
-import fcntl
 import itertools
 import json
 import os
@@ -46,7 +45,7 @@ from relabel_jax.audio import (
 )
 from relabel_jax.embedder import Embedder
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, read_json, write_json
+from relabel_jax.files import complete_file, only_process, read_json, write_json
 from relabel_jax.records import DURATION_S, SAMPLE_RATE_HZ
 from relabel_jax.rejected import Rejected
 
@@ -94,7 +93,8 @@ def embed(
             f"--scores={num_scores}: expected at most {len(embedder.classes)}, the classes that "
             f"{checkpoint} knows"
         )
-    with _only_process(parts):
+    busy = "another process is at it; wait or stop that one"
+    with only_process(parts / ".lock", parts, busy):
         identity = {
             "audio": str(audio),
             "hop_s": hop_s,
@@ -377,24 +377,6 @@ def _assemble(parts: pathlib.Path, output: pathlib.Path, num_recordings: int) ->
             num_rejects += len(about["rejects"])
             first = about["end"]
     return {"recordings": num_recordings, "rejects": num_rejects, "windows": num_rows}
-
-
-@contextlib.contextmanager
-def _only_process(folder: pathlib.Path) -> Iterator[None]:
-    """Makes the folder and holds it for this process."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(f"{folder}: another process is at it; wait or stop that one") from error
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

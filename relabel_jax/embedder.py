@@ -17,17 +17,16 @@ import math
 import numbers
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relabel_jax.audio import cut_windows, resample
 from relabel_jax.errors import InputError
-from relabel_jax.model.network import TAPS, AudioNetwork
+from relabel_jax.model.network import AudioNetwork
 from relabel_jax.pretrained import Pretrained, SoundClass, flat_variables, load_pretrained
 from relabel_jax.records import DURATION_S, SAMPLE_RATE_HZ, WAVEFORM_SAMPLES
 from relabel_jax.rejected import Rejected
@@ -337,28 +336,5 @@ def _forward(
     embeddings = jax.lax.fori_loop(
         0, num_batches, lambda i, rows: rows.at[i].set(embed(chunk[i])), embeddings
     )
-    return embeddings, score(network, variables, embeddings)
-
-
-def score(network: AudioNetwork, variables: dict[str, Any], embeddings: jax.Array) -> jax.Array:
-    """What the network makes of its embeddings: ELU and batch normalization, dense, sigmoid.
-
-    Args:
-      embeddings: float32[..., 128].
-
-    Returns:
-      float32[..., classes].
-    """
-    name = f"norms_{len(TAPS) + len(network.dense_units) - 1}"
-    norm = variables["params"][name]["BatchNorm_0"] | variables["batch_stats"][name]["BatchNorm_0"]
-    factor = norm["scale"] * jax.lax.rsqrt(norm["var"] + 1e-3)
-    shift = norm["bias"] - norm["mean"] * factor
-    with jax.default_matmul_precision("highest"):
-        rows = embeddings.reshape(-1, embeddings.shape[-1])
-        if network.norm_order == "elu_bn":
-            hidden = nn.elu(rows) * factor[None] + shift[None]
-        else:
-            hidden = nn.elu(rows * factor[None] + shift[None])
-        output = variables["params"]["output"]
-        scores = nn.sigmoid(hidden @ output["kernel"] + output["bias"][None])
-    return scores.reshape(*embeddings.shape[:-1], -1)
+    scores = network.apply(variables, embeddings, method="score")
+    return embeddings, cast(jax.Array, scores)

@@ -30,7 +30,6 @@ import safetensors.numpy
 from absl import logging as absl_logging
 
 from relabel_jax import __version__
-from relabel_jax.embedder import score
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, write_json
 from relabel_jax.model.network import STRIDES, TAPS
@@ -114,7 +113,7 @@ def network_function(pretrained: Pretrained) -> Callable[[jax.Array], tuple[jax.
     def run(waveforms):
         # The network divides by 32768, as its waveforms are int16; a power of 2, so this is exact.
         embeddings = network.apply(pretrained.variables, waveforms * 32768, method="embed")
-        return embeddings, score(network, pretrained.variables, embeddings)
+        return embeddings, network.apply(pretrained.variables, embeddings, method="score")
 
     return run
 

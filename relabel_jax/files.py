@@ -1,6 +1,7 @@
 """Files that are complete under their final name or not there at all."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -36,6 +37,33 @@ def complete_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         # Its folder may be no folder; then the error above says so.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def only_process(lock_file: pathlib.Path, name: pathlib.Path, busy: str) -> Iterator[None]:
+    """Makes the file and holds it for this process; the system lets go however the process ends.
+
+    Args:
+      lock_file: its folder is made where absent. It stays, as another may be waiting for it.
+      name: what errors are about.
+      busy: what to say where another process holds it, and what to do then.
+
+    Raises:
+      InputError: it cannot be made, or another process holds it.
+    """
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(lock_file, os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise InputError(f"{name}: cannot write there: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"{name}: {busy}") from error
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

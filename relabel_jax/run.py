@@ -3,14 +3,12 @@ as a population.
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import logging
 import math
-import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +20,7 @@ from relabel_jax import hosts
 from relabel_jax.config import METHODS, audio_network
 from relabel_jax.data_set import DataSet, open_data_set
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, read_json, write_json
+from relabel_jax.files import complete_file, only_process, read_json, write_json
 from relabel_jax.labelings import LABELINGS
 from relabel_jax.model.convolution import FORMULATIONS
 from relabel_jax.model.network import PRECISIONS, TAPS, FeatureNetwork
@@ -111,7 +109,8 @@ def run_population(
 
         def begin() -> list[dict[str, Any] | None]:
             for workdir in workdirs:
-                stack.enter_context(_only_process(workdir))
+                busy = "another process is training here; wait for it or give another --workdir"
+                stack.enter_context(only_process(workdir / ".lock", workdir, busy))
             return [
                 _finished(identity, data_set.path, workdir)
                 for identity, workdir in zip(identities, workdirs, strict=True)
@@ -367,26 +366,6 @@ def _finished(
     (workdir / RESULT_NAME).unlink(missing_ok=True)  # of the shorter run
     write_json(path, identity)
     return None
-
-
-@contextlib.contextmanager
-def _only_process(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes the workdir and holds it for this process; the system lets go however it ends."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise InputError(f"--workdir={workdir}: cannot be written: {error}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(
-            f"{workdir}: another process is training here; wait for it or give another --workdir"
-        ) from error
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def _plain(config: ConfigDict) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_an_hour_takes_the_memory_of_a_minute(small_base, tmp_path):
         (["--scores=1000"], "error: --scores=1000: expected at most"),
         (["--checkpoint=nowhere"], "error: nowhere: does not exist"),
         (["--output=EMPTY"], "exists already"),
-        (["--output=/proc/no/e.parquet"], "cannot be written"),
+        (["--output=/proc/no/e.parquet"], "cannot write there"),
     ],
 )
 def test_refused(small_base, tmp_path, capsys, arguments, message):

@@ -200,5 +200,5 @@ def test_a_workdir_of_another_run(miniature_data, base_dir, tmp_path):
     with pytest.raises(InputError, match=r"has checkpoints but no config.json"):
         run(small_config(miniature_data, "base", labeling="pe_cml"), tmp_path / "copy")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be written"):
+    with pytest.raises(InputError, match=r"cannot write there"):
         run(small_config(miniature_data, "base"), tmp_path / "file" / "run")

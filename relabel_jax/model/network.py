@@ -123,8 +123,23 @@ class AudioNetwork(nn.Module):
     def __call__(self, waveforms: jax.Array, train: bool) -> jax.Array:
         """The scores, after the sigmoid: float32[batch, num_classes]."""
         with jax.default_matmul_precision(_compute(self.precision)[1]):
-            hidden = self.norms[-1](*self._last_hidden(waveforms, train), train)
-            return nn.sigmoid(add_bias(*self.output(hidden)))
+            return self._score(*self._last_hidden(waveforms, train), train)
+
+    def score(self, embeddings: jax.Array) -> jax.Array:
+        """The scores of what `embed` gives, by the running statistics.
+
+        Args:
+          embeddings: float32[..., 128].
+
+        Returns:
+          float32[..., num_classes].
+        """
+        with jax.default_matmul_precision(_compute(self.precision)[1]):
+            return self._score(embeddings, jnp.zeros(embeddings.shape[-1]), False)
+
+    def _score(self, outputs: jax.Array, bias: jax.Array, train: bool) -> jax.Array:
+        hidden = self.norms[-1](outputs, bias, train)
+        return nn.sigmoid(add_bias(*self.output(hidden)))
 
     def _last_hidden(self, waveforms: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         # On the device, so that what crosses the bus is int16.

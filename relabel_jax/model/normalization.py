@@ -25,7 +25,6 @@ gradient of b is hardly more than that. So it is taken out of b's gradient, wher
 values add up.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -86,7 +85,7 @@ class ActivationAndNorm(nn.Module):
             raise ValueError(f"norm_order {self.norm_order!r} is none of {', '.join(NORM_ORDERS)}")
         if self.norm_order == "elu_bn" and self.fold:
             if train:
-                values, *moments = elu_and_moments(outputs, bias, True)
+                values, *moments = elu_and_moments(outputs, bias)
             else:
                 values, moments = nn.elu(add_bias(outputs, bias)).astype(outputs.dtype), None
             return Activations(values, *Affine(name="BatchNorm_0")(bias.shape, moments))
@@ -127,17 +126,16 @@ def add_bias(outputs: jax.Array, bias: jax.Array) -> jax.Array:
     return outputs.astype(dtype) + bias.reshape((1,) * (outputs.ndim - 1) + (-1,))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def elu_and_moments(
-    outputs: jax.Array, bias: jax.Array, normalizes: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+@jax.custom_vjp
+def elu_and_moments(outputs: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """e = ELU(outputs + bias), and by channel the means of e and of its square.
+
+    Its gradient is right only where the three serve to normalize e by these moments and nothing
+    else, as the module's docstring has it.
 
     Args:
       outputs: float[..., channels].
       bias: float32[channels].
-      normalizes: the results serve to normalize e by these moments and nothing else; the gradient
-        of `bias` is then more exact.
 
     Returns:
       e of the dtype of `outputs`, and twice float32[channels].
@@ -165,12 +163,12 @@ def _sum(x: jax.Array) -> jax.Array:
     return total + x[..., whole:, :].sum(axes) if whole < time else total
 
 
-def _forward(outputs, bias, normalizes):
-    values, mean, mean_square = elu_and_moments(outputs, bias, normalizes)
+def _forward(outputs, bias):
+    values, mean, mean_square = elu_and_moments(outputs, bias)
     return (values, mean, mean_square), values
 
 
-def _backward(normalizes, values, cotangents):
+def _backward(values, cotangents):
     of_values, of_mean, of_mean_square = cotangents
     count = values.size // values.shape[-1]
     by_channel = (1,) * (values.ndim - 1) + (-1,)
@@ -179,9 +177,7 @@ def _backward(normalizes, values, cotangents):
     total += e * (of_mean_square * (2 / count)).reshape(by_channel)
     slope = jnp.where(e > 0, 1, e + 1)
     gradient = total * slope
-    of_bias = _sum(gradient)
-    if normalizes:
-        of_bias -= _sum(total) * (_sum(slope) / count)
+    of_bias = _sum(gradient) - _sum(total) * (_sum(slope) / count)
     return gradient.astype(values.dtype), of_bias
 
 
