@@ -24,6 +24,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labelings import relabel_sparse
 from relabel_jax.ontology import Ontology
+from relabel_jax.web_page import fill_page
 
 _PAGE = pathlib.Path(__file__).with_name("audit_page.html")
 
@@ -202,17 +203,8 @@ def page(result: Mapping[str, Any], ontology: Ontology) -> str:
     Raises:
       InputError: plotly is not installed.
     """
-    try:
-        import plotly.offline  # only here: an extra, and half a second
-    except ModuleNotFoundError as error:
-        raise InputError("the page needs plotly: pip install 'relabel-jax[audit]'") from error
     data = dict(result, tree=_tree(result["classes"], ontology))
-    # "<" would end the script early if a name had it.
-    embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-    template = _PAGE.read_text(encoding="utf-8")
-    return template.replace("/*DATA*/", embedded).replace(
-        "/*PLOTLY*/", plotly.offline.get_plotlyjs()
-    )
+    return fill_page(_PAGE, data, "audit")
 
 
 def _tree(classes: Sequence[Mapping[str, Any]], ontology: Ontology) -> list[dict[str, Any]]:

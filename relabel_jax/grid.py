@@ -23,10 +23,10 @@ from relabel_jax.data_set import ONTOLOGY_NAME, DataSet, open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, read_json, write_json
 from relabel_jax.labelings import LABELINGS
-from relabel_jax.report.page import require_plotly
 from relabel_jax.report.write import GRID_NAME, write_report
 from relabel_jax.run import MAY_CHANGE, RESULT_NAME, run_population
 from relabel_jax.views import side_columns
+from relabel_jax.web_page import require_plotly
 
 _LOG = logging.getLogger(__name__)
 # Fields of a grid that no run has.
@@ -84,7 +84,7 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
       InputError: nothing can be run, or the workdir is another grid's.
       Interrupted: by a SIGTERM, after saving.
     """
-    require_plotly()
+    require_plotly("report")
     cells = _cells(config)
     data_set = open_data_set(config.data_dir)
     for root in config.roots:

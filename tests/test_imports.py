@@ -12,7 +12,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 # A part imports only what stands before it (design.md, section 3).
 ORDER = (
     *("errors", "rejected", "files", "ontology", "labelings", "views", "records"),
-    *("containers", "audio", "data_set", "pipeline"),
+    *("containers", "audio", "data_set", "web_page", "pipeline"),
     *("hosts", "model", "config", "train", "transfer", "run", "report", "grid", "main"),
     *("benchmark", "pretrained", "embedder", "embed", "export", "hear", "hoplite", "mteb"),
 )

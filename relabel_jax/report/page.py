@@ -1,21 +1,13 @@
 """The page: one file that needs nothing but itself."""
 
-import importlib.util
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from relabel_jax.errors import InputError
 from relabel_jax.ontology import Ontology
+from relabel_jax.web_page import fill_page
 
 _PAGE = pathlib.Path(__file__).with_name("page.html")
-
-
-def require_plotly() -> None:
-    """Raises InputError where plotly is not installed."""
-    if importlib.util.find_spec("plotly") is None:
-        raise InputError("the report needs plotly: pip install 'relabel-jax[report]'")
 
 
 def page(report: Mapping[str, Any], ontology: Ontology) -> str:
@@ -24,21 +16,12 @@ def page(report: Mapping[str, Any], ontology: Ontology) -> str:
     Raises:
       InputError: plotly is not installed.
     """
-    require_plotly()
-    import plotly.offline  # only here: half a second
-
     data = {
         **report,
         "names": dict(zip(ontology.mids, ontology.display_names, strict=True)),
         "tree": _tree(report, ontology),
     }
-    # "<" would end the script early if a name had it.
-    embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-    return (
-        _PAGE.read_text(encoding="utf-8")
-        .replace("/*DATA*/", embedded)
-        .replace("/*PLOTLY*/", plotly.offline.get_plotlyjs())
-    )
+    return fill_page(_PAGE, data, "report")
 
 
 def _tree(report: Mapping[str, Any], ontology: Ontology) -> list[dict[str, str]]:
