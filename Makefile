@@ -24,7 +24,7 @@ quickstart: $(VENV)/.core
 	  --workdir=$(WORK)/runs --config.data_dir=$(WORK)/data
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check

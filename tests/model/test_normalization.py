@@ -69,18 +69,19 @@ def reference_step(variables, waveforms, labels, masked, norm_order):
             for name in ("params", "batch_stats")
         )
 
-        @jax.jit
-        def run(params):
-            def loss(params):
-                scores, _, new = reference_network(params, stats, waveforms, norm_order, True)
-                errors = jnp.where(masked, 0, scores - labels)
-                return (errors**2).sum() / (~masked).sum(), (scores, new)
+        return jax.device_get(_reference_step(params, stats, waveforms, labels, masked, norm_order))
 
-            gradients, (scores, new) = jax.grad(loss, has_aux=True)(params)
-            evaluation = reference_network(params, stats, waveforms, norm_order, False)[:2]
-            return scores, {"batch_stats": new}, gradients, evaluation
 
-        return jax.device_get(run(params))
+@functools.partial(jax.jit, static_argnames="norm_order")
+def _reference_step(params, stats, waveforms, labels, masked, norm_order):
+    def loss(params):
+        scores, _, new = reference_network(params, stats, waveforms, norm_order, True)
+        errors = jnp.where(masked, 0, scores - labels)
+        return (errors**2).sum() / (~masked).sum(), (scores, new)
+
+    gradients, (scores, new) = jax.grad(loss, has_aux=True)(params)
+    evaluation = reference_network(params, stats, waveforms, norm_order, False)[:2]
+    return scores, {"batch_stats": new}, gradients, evaluation
 
 
 def worst(got, expected, skipped=()):
