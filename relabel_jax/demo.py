@@ -20,6 +20,7 @@ import html
 import io
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import threading
@@ -328,6 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             embedder.embed(np.zeros(SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)  # compiles
             address = serve(page, flags.port)
             print(f"{address}  (Ctrl-C ends it)", flush=True)
+            for each in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: what was dropped is deleted
+                signal.signal(each, signal.default_int_handler)
             try:
                 if not flags.no_browser:
                     webbrowser.open(address)

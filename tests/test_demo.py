@@ -53,8 +53,8 @@ def command(*arguments):
 
 
 @contextlib.contextmanager
-def page(small_base, tmp_path, *arguments):
-    """The address of the running command; afterwards Ctrl-C."""
+def page(small_base, tmp_path, *arguments, end=signal.SIGINT):
+    """The address of the running command; afterwards Ctrl-C, or another signal."""
     if not importlib.util.find_spec("gradio"):
         pytest.skip("needs gradio: pip install 'relabel-jax[demo]'")
     with (
@@ -74,7 +74,7 @@ def page(small_base, tmp_path, *arguments):
                 line = process.stdout.readline()
                 assert line.startswith("http://127.0.0.1:"), (tmp_path / "stderr").read_text()
                 yield line.split()[0]
-                process.send_signal(signal.SIGINT)
+                process.send_signal(end)
                 assert process.wait(20) == 0
                 assert process.stdout.read() == ""
             finally:
@@ -229,7 +229,7 @@ def test_the_page_in_a_browser(browser, small_base, folder, embeddings, tmp_path
 
 
 def test_without_a_folder(browser, small_base, folder, tmp_path):
-    with page(small_base, tmp_path) as address:
+    with page(small_base, tmp_path, end=signal.SIGTERM) as address:
         browser.get(address)
         wait_for(browser, "return document.querySelector('#sound input[type=file]')")
         assert len(drop(browser, folder / "1.wav")) == 10
