@@ -49,6 +49,8 @@ from relabel_jax.files import complete_file, only_process, read_json, write_json
 from relabel_jax.records import DURATION_S, SAMPLE_RATE_HZ
 from relabel_jax.rejected import Rejected
 
+NETWORK_KEY = b"relabel_jax.network"  # in the Parquet file's metadata: the network's fingerprint
+
 _PART_ROWS = 4_096  # a part is closed when it has so many, or so many recordings
 _QUEUE = 64  # windows that are read but not yet embedded
 _REJECTS_FIELDS = ("path", "reason", "detail")
@@ -105,7 +107,7 @@ def embed(
         _write_parts(
             embedder, parts, num_recordings, hop_s, num_scores, num_workers or os.cpu_count() or 1
         )
-        summary = _assemble(parts, output, num_recordings)
+        summary = _assemble(parts, output, num_recordings, embedder.fingerprint)
     shutil.rmtree(parts)
     return summary
 
@@ -354,11 +356,13 @@ def _part_about(part: pathlib.Path) -> dict[str, Any]:
         ) from error
 
 
-def _assemble(parts: pathlib.Path, output: pathlib.Path, num_recordings: int) -> dict[str, Any]:
+def _assemble(
+    parts: pathlib.Path, output: pathlib.Path, num_recordings: int, network: str
+) -> dict[str, Any]:
     """The parts as one file, and the rejects as another."""
     rejects_path = output.with_name(f"{output.name}.rejects.csv")
     num_rows = num_rejects = first = 0
-    schema = pq.read_schema(_part_path(parts, 0)).remove_metadata()
+    schema = pq.read_schema(_part_path(parts, 0)).with_metadata({NETWORK_KEY: network})
     with (
         complete_file(rejects_path) as rejects_temporary,
         open(rejects_temporary, "w", newline="", encoding="utf-8") as rejects_file,

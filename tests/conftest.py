@@ -104,7 +104,7 @@ def paper_network(recordings: list[pathlib.Path]) -> Pretrained:
 
 @pytest.fixture
 def browser():
-    """Headless Chromium."""
+    """Headless Chromium that knows no host but this machine, with a microphone that beeps."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if not (chromium and driver):
@@ -116,6 +116,9 @@ def browser():
     options.binary_location = chromium
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
+    for argument in ("device", "ui"):
+        options.add_argument(f"--use-fake-{argument}-for-media-stream")
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
     options.add_argument("--window-size=1280,1000")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(driver))

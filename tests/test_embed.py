@@ -61,6 +61,8 @@ def test_embed(small_base, audio, tmp_path, capsys):
     assert list(dict.fromkeys(row["path"] for row in rows)) == listed
     assert [row["start_s"] for row in rows if "long" in row["path"]] == [0, 10, 20]
     embedder = Embedder.load(small_base)
+    network = pq.read_schema(output).metadata[embed_module.NETWORK_KEY]
+    assert network.decode() == embedder.fingerprint
     for row in rows:
         if "long" not in row["path"]:
             waveform, _ = read_waveform(row["path"])

@@ -14,7 +14,8 @@ ORDER = (
     *("errors", "rejected", "files", "ontology", "labelings", "views", "records"),
     *("containers", "audio", "data_set", "web_page", "pipeline"),
     *("hosts", "model", "config", "train", "transfer", "run", "report", "grid", "main"),
-    *("benchmark", "pretrained", "embedder", "embed", "export", "hear", "hoplite", "mteb"),
+    *("benchmark", "pretrained", "embedder", "embed", "export", "demo"),
+    *("hear", "hoplite", "mteb"),
 )
 FOR_PYTORCH = ("relabel_jax.hear",)  # its users bring it
 WITHOUT_JAX = ORDER[: ORDER.index("hosts")]
