@@ -48,6 +48,7 @@ from relabel_jax.views import hashed_splits
 
 BAR = 0.85
 NUM_GENERATED = 200
+CLIPS_PER_SHARD = 128  # the command's 256 would leave too few shards to share out evenly
 
 
 def generate(folder: pathlib.Path) -> list[str]:
@@ -122,7 +123,7 @@ def make_plan(
         segments=segments,
         recordings=find_by_list(segments, data_dir / "paths.csv", "/"),
         clip_splits=hashed_splits(names),
-        clips_per_shard=32,
+        clips_per_shard=CLIPS_PER_SHARD,
         seed=0,
     )
     return Plan.open(data_dir)
@@ -187,8 +188,8 @@ def main() -> int:
         with open(flags.realaudio / "labels.csv", newline="") as file:
             real = [str((flags.realaudio / row["path"]).resolve()) for row in csv.DictReader(file)]
         sets = {
-            f"{len(real)} real recordings": (real, 1),
-            f"{NUM_GENERATED} of 48 kHz stereo": (generate(pathlib.Path(folder)), 2),
+            f"{len(real)} real recordings": (real, 8),
+            f"{NUM_GENERATED} of 48 kHz stereo": (generate(pathlib.Path(folder)), 20),
         }
         print(
             f"{os.cpu_count()} cores, {flags.num_workers} workers, {flags.rounds} rounds; clips/s"

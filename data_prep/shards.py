@@ -27,7 +27,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 from array_record.python.array_record_module import ArrayRecordWriter
-from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from data_prep.segments import Segments, multi_hot
 from data_prep.sources import Recording, read_recording
@@ -35,7 +34,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labelings import relabel
 from relabel_jax.ontology import Ontology
-from relabel_jax.records import record_features
+from relabel_jax.records import serialize_record
 from relabel_jax.rejected import Rejected
 from relabel_jax.views import SPLITS
 
@@ -251,8 +250,6 @@ def write_shard(
     clips = plan.clips(shard)
     ol = multi_hot(clips["ol"], len(plan.ontology))
     pel, masked = relabel(ol, plan.ontology.is_ancestor, "pe_cml")
-    features = record_features(len(plan.ontology))
-    serializer = ExampleSerializer(features.get_serialized_info())
     rejects: list[tuple[int, str, str]] = []
     durations_s: list[float] = []
     try:
@@ -273,17 +270,8 @@ def write_shard(
                     _refuse_lost_recordings(plan)
                     rejects.append((position, error.reason, error.detail))
                     continue
-                record = {
-                    "clip_id": clip_id,
-                    "waveform": waveform,
-                    "ol": ol[position],
-                    "pel": pel[position],
-                    "masked": masked[position],
-                }
-                example = serializer.get_tf_example(features.encode_example(record))
-                # What FeaturesDict.serialize_example does, but for the order of the fields, which
-                # it leaves to protobuf's hash table: other bytes in every process.
-                writer.write(example.SerializeToString(deterministic=True))
+                labels = (each[position] for each in (ol, pel, masked))
+                writer.write(serialize_record(clip_id, waveform, *labels))
                 durations_s.append(duration_s)
             on_clip(clips.num_rows)
             writer.close()
