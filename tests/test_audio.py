@@ -12,7 +12,7 @@ import pytest
 import scipy.signal
 import soundfile
 
-from relabel_jax.audio import decode, read_waveform, to_int16
+from relabel_jax.audio import decode, read_waveform, resample, to_int16
 from relabel_jax.records import WAVEFORM_SAMPLES
 from relabel_jax.rejected import Rejected
 
@@ -336,3 +336,18 @@ def test_rejects(tmp_path, reason, detail, make):
         with pytest.raises(Rejected, match=detail) as caught:
             read_waveform(str(tmp_path / name))
         assert caught.value.reason == reason
+
+
+@hypothesis.given(
+    st.sampled_from([8_000, 11_025, 16_000, 44_100, 48_000, 96_000, 192_000]),
+    st.integers(13, 50_000),
+    st.floats(0, 1),
+    st.sampled_from([np.nan, np.inf, -np.inf]),
+)
+@hypothesis.settings(deadline=None)
+def test_one_sample_that_is_not_finite_is_found(rate_hz, num_samples, place, value):
+    """After the resampling too, where it is looked for."""
+    samples = np.zeros(num_samples, np.float32)
+    samples[round(place * (num_samples - 1))] = value
+    with pytest.raises(Rejected, match="1 samples are NaN or inf"):
+        resample(samples, rate_hz)
