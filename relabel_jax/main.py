@@ -73,8 +73,8 @@ flags.mark_flag_as_required("config")
 def main(arguments: Sequence[str]) -> None:
     """Dispatches to one run or to a grid of them."""
     del arguments
-    if not flags.FLAGS["verbosity"].present:  # Orbax says a hundred things at absl's level INFO
-        absl_logging.set_verbosity(absl_logging.WARNING)
+    if not flags.FLAGS["verbosity"].present:
+        absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax's chatter
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("relabel_jax")
