@@ -64,28 +64,23 @@ def evaluate(scores: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> Eval
     keys = np.ascontiguousarray(np.where(masked, _LEFT_OUT, keys | labels).T)
     keys.sort(axis=1)
 
-    num_classes, num_clips = keys.shape
-    average_precision = np.full(num_classes, np.nan)
-    roc_auc = np.full(num_classes, np.nan)
-    ranks = np.arange(1, num_clips + 1)
+    average_precision = np.full(len(keys), np.nan)
+    roc_auc = np.full(len(keys), np.nan)
     for row, key in enumerate(keys):
         key = key[: np.searchsorted(key, _LEFT_OUT)]
-        if not len(key):
-            continue
-        ends_tie = np.append(key[1:] >> 1 != key[:-1] >> 1, True)
-        positives = np.cumsum(key & 1, dtype=np.int64)[ends_tie]  # at or above each distinct score
-        clips = ranks[: len(key)][ends_tie]
-        num_positives = positives[-1]
+        positive = key[np.flatnonzero(key & 1)]
+        num_positives, num_negatives = len(positive), len(key) - len(positive)
         if num_positives == 0:
             continue
-        gained = np.diff(positives, prepend=0)
-        average_precision[row] = np.sum(gained * (positives / clips)) / num_positives
-        num_negatives = len(key) - num_positives
+        # Of clips and of positives, how many score above each positive, and how many as high too.
+        # Only where they are is searched: most classes have few of them.
+        clips_above, clips = _above_and_with(key, positive)
+        positives_above, positives = _above_and_with(positive, positive)
+        average_precision[row] = np.mean(positives / clips)
         if num_negatives:
-            negatives = clips - positives
-            # Pairs in the right order; a tie counts one half.
-            below = num_negatives - (negatives + np.append(0, negatives[:-1])) / 2
-            roc_auc[row] = np.sum(gained * below) / (num_positives * num_negatives)
+            # Pairs in the wrong order; a tie counts one half.
+            wrong = (clips_above - positives_above + clips - positives) / 2
+            roc_auc[row] = 1 - np.mean(wrong) / num_negatives
 
     mean_auc = _mean(roc_auc)
     return Evaluation(
@@ -104,6 +99,11 @@ def d_prime(auc: float) -> float:
     if auc in (0.0, 1.0):
         return math.copysign(math.inf, auc - 0.5)
     return math.sqrt(2) * statistics.NormalDist().inv_cdf(auc)
+
+
+def _above_and_with(keys: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The number of sorted `keys` whose score is above each of `of`; the same with its equals."""
+    return np.searchsorted(keys, of & ~np.uint32(1)), np.searchsorted(keys, of | 1, side="right")
 
 
 def _mean(values: np.ndarray) -> float:
