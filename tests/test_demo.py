@@ -75,7 +75,7 @@ def page(small_base, tmp_path, *arguments, end=signal.SIGINT):
                 assert line.startswith("http://127.0.0.1:"), (tmp_path / "stderr").read_text()
                 yield line.split()[0]
                 process.send_signal(end)
-                assert process.wait(20) == 0
+                assert process.wait(120) == 0
                 assert process.stdout.read() == ""
             finally:
                 process.kill()
@@ -90,7 +90,7 @@ def page(small_base, tmp_path, *arguments, end=signal.SIGINT):
 def wait_for(browser, script, *arguments):
     from selenium.webdriver.support.wait import WebDriverWait
 
-    return WebDriverWait(browser, 20).until(lambda d: d.execute_script(script, *arguments))
+    return WebDriverWait(browser, 120).until(lambda d: d.execute_script(script, *arguments))
 
 
 def clear(browser):
@@ -223,7 +223,7 @@ def test_the_page_in_a_browser(browser, small_base, folder, embeddings, tmp_path
         assert urls
         for url in urls:
             assert url.startswith((address, f"blob:{address}", "data:")), url
-        _, error = second.communicate(timeout=60)
+        _, error = second.communicate(timeout=120)
         assert second.returncode == 1
         assert error == f"error: --port={port}: is taken or not allowed; give another\n"
 

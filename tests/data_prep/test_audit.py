@@ -177,7 +177,7 @@ def test_the_page_needs_nothing_else(toy, tmp_path):
 def wait_for(browser, script: str):
     from selenium.webdriver.support.wait import WebDriverWait
 
-    return WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(script))
+    return WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(script))
 
 
 SHOWN = "return [...document.querySelectorAll('#tree text.slicetext')].map((e) => e.textContent)"

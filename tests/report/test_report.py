@@ -439,7 +439,7 @@ def test_what_does_not_fit(grid_folder, tmp_path, capsys, case):
 def wait_for(browser, script, *arguments):
     from selenium.webdriver.support.wait import WebDriverWait
 
-    return WebDriverWait(browser, 20).until(lambda d: d.execute_script(script, *arguments))
+    return WebDriverWait(browser, 120).until(lambda d: d.execute_script(script, *arguments))
 
 
 CELL = "return document.querySelector(`td[data-key='${arguments[0]}']`)?.innerText"
