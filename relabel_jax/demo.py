@@ -328,10 +328,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             page = make_page(embedder, clips)
             embedder.embed(np.zeros(SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)  # compiles
             address = serve(page, flags.port)
-            print(f"{address}  (Ctrl-C ends it)", flush=True)
-            for each in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: what was dropped is deleted
+            # All end it as Ctrl-C does, and what was dropped is deleted. SIGINT too: a script that
+            # starts this in the background has it ignored.
+            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(each, signal.default_int_handler)
             try:
+                print(f"{address}  (Ctrl-C ends it)", flush=True)
                 if not flags.no_browser:
                     webbrowser.open(address)
                 threading.Event().wait()
