@@ -24,10 +24,12 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path, read_only: bool = False):
         self._path = (workdir / "checkpoints").absolute()
         self._interrupted_path = (workdir / "interrupted").absolute()
-        # `max_to_keep` with `best_fn` would delete the newest when it is not among the best.
-        keep = preservation_policy.AnyPreservationPolicy(
-            [preservation_policy.LatestN(n=1), preservation_policy.BestN(get_metric_fn=_rank, n=1)]
+        # `max_to_keep` with `best_fn` would delete the newest when it is not among the best. A
+        # checkpoint without metrics is one whose deletion a kill broke off.
+        best = preservation_policy.BestN(
+            get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
         )
+        keep = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(n=1), best])
         if not read_only:
             self._path.mkdir(parents=True, exist_ok=True)
         self._manager = _manager(
