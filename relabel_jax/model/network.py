@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from relabel_jax.model.convolution import convolution
-from relabel_jax.model.normalization import ActivationAndNorm, Activations, add_bias
+from relabel_jax.model.convolution import activated_convolution, convolution
+from relabel_jax.model.normalization import ActivationAndNorm, Activations, Linear
 
 TAPS = (17, 16, 15, 14, 13, 12, 9, 9, 9)
 STRIDES = (3, 3, 3, 3, 3, 3, 3, 3, 1)
@@ -39,8 +40,29 @@ def default_precision() -> str:
     return "f32" if jax.default_backend() == "cpu" else "tf32"
 
 
+@flax.struct.dataclass
+class Convolved(Linear):
+    """A convolution of `values` that is not computed yet, so that it can be with what follows.
+
+    Attributes:
+      kernel, stride, formulation: as of `convolution`.
+    """
+
+    kernel: jax.Array
+    stride: int = flax.struct.field(pytree_node=False)
+    formulation: str = flax.struct.field(pytree_node=False)
+
+    def outputs(self) -> jax.Array:
+        return convolution(self.values, self.kernel, self.stride, self.formulation)
+
+    def elu_and_moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return activated_convolution(
+            self.values, self.kernel, self.bias, self.stride, self.formulation
+        )
+
+
 class Convolution(nn.Module):
-    """A VALID 1-D convolution: [batch, time, channels] -> [batch, out, filters], and its bias."""
+    """A VALID 1-D convolution: [batch, time, channels] -> [batch, out, filters]."""
 
     taps: int
     filters: int
@@ -48,23 +70,23 @@ class Convolution(nn.Module):
     formulation: str
 
     @nn.compact
-    def __call__(self, inputs: Activations) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, inputs: Activations) -> Convolved:
         shape = (self.taps, inputs.values.shape[-1], self.filters)
         kernel, bias = inputs.fold_into(*_weights(self, shape))
         kernel = kernel.astype(inputs.values.dtype)
-        return convolution(inputs.values, kernel, self.stride, self.formulation), bias
+        return Convolved(inputs.values, bias, kernel, self.stride, self.formulation)
 
 
 class Dense(nn.Module):
-    """A dense layer, in float32: [batch, channels] -> [batch, units], and its bias."""
+    """A dense layer, in float32: [batch, channels] -> [batch, units]."""
 
     units: int
 
     @nn.compact
-    def __call__(self, inputs: Activations) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, inputs: Activations) -> Linear:
         shape = (inputs.values.shape[-1], self.units)
         kernel, bias = inputs.fold_into(*_weights(self, shape))
-        return inputs.values.astype(kernel.dtype) @ kernel, bias
+        return Linear(inputs.values.astype(kernel.dtype) @ kernel, bias)
 
 
 def _weights(layer: nn.Module, shape: Sequence[int]) -> tuple[jax.Array, jax.Array]:
@@ -118,12 +140,12 @@ class AudioNetwork(nn.Module):
           float32[batch, 128].
         """
         with jax.default_matmul_precision(_compute(self.precision)[1]):
-            return add_bias(*self._last_hidden(waveforms, train))
+            return self._last_hidden(waveforms, train).sums()
 
     def __call__(self, waveforms: jax.Array, train: bool) -> jax.Array:
         """The scores, after the sigmoid: float32[batch, num_classes]."""
         with jax.default_matmul_precision(_compute(self.precision)[1]):
-            return self._score(*self._last_hidden(waveforms, train), train)
+            return self._score(self._last_hidden(waveforms, train), train)
 
     def score(self, embeddings: jax.Array) -> jax.Array:
         """The scores of what `embed` gives, by the running statistics.
@@ -135,21 +157,20 @@ class AudioNetwork(nn.Module):
           float32[..., num_classes].
         """
         with jax.default_matmul_precision(_compute(self.precision)[1]):
-            return self._score(embeddings, jnp.zeros(embeddings.shape[-1]), False)
+            return self._score(Linear(embeddings, jnp.zeros(embeddings.shape[-1])), False)
 
-    def _score(self, outputs: jax.Array, bias: jax.Array, train: bool) -> jax.Array:
-        hidden = self.norms[-1](outputs, bias, train)
-        return nn.sigmoid(add_bias(*self.output(hidden)))
+    def _score(self, last_hidden: Linear, train: bool) -> jax.Array:
+        return nn.sigmoid(self.output(self.norms[-1](last_hidden, train)).sums())
 
-    def _last_hidden(self, waveforms: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+    def _last_hidden(self, waveforms: jax.Array, train: bool) -> Linear:
         # On the device, so that what crosses the bus is int16.
         dtype, _ = _compute(self.precision)
         hidden = Activations((waveforms.astype(jnp.float32)[:, :, None] / 32768).astype(dtype))
         for layer, norm in zip(self.convolutions, self.norms, strict=False):
-            hidden = norm(*layer(hidden), train)
+            hidden = norm(layer(hidden), train)
         hidden = hidden._replace(values=hidden.values.reshape(waveforms.shape[0], -1))
         for layer, norm in zip(self.dense[:-1], self.norms[len(TAPS) :], strict=False):
-            hidden = norm(*layer(hidden), train)
+            hidden = norm(layer(hidden), train)
         return self.dense[-1](hidden)
 
 
@@ -165,6 +186,6 @@ class FeatureNetwork(nn.Module):
     def __call__(self, embeddings: jax.Array, train: bool) -> jax.Array:
         """float32[batch, 128] -> scores, float32[batch, num_classes]."""
         with jax.default_matmul_precision(_compute(self.precision)[1]):
-            outputs, bias = Dense(self.hidden_units)(Activations(embeddings))
-            hidden = ActivationAndNorm(self.norm_order)(outputs, bias, train)
-            return nn.sigmoid(add_bias(*Dense(self.num_classes, name="output")(hidden)))
+            layer = Dense(self.hidden_units)(Activations(embeddings))
+            hidden = ActivationAndNorm(self.norm_order)(layer, train)
+            return nn.sigmoid(Dense(self.num_classes, name="output")(hidden).sums())

@@ -25,13 +25,15 @@ gradient of b is hardly more than that. So it is taken out of b's gradient, wher
 values add up.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from relabel_jax.model.elementwise import Addends, After, Before, row_sums
 
 NORM_ORDERS = ("elu_bn", "bn_elu")
 # Keras's defaults of the paper's time.
@@ -61,6 +63,31 @@ class Activations(NamedTuple):
         return kernel * self.scale.reshape(by_channel), bias + shifted
 
 
+@flax.struct.dataclass
+class Linear:
+    """What a linear layer gives, before its bias.
+
+    Attributes:
+      values: float[batch, ..., channels].
+      bias: float32[channels].
+    """
+
+    values: jax.Array
+    bias: jax.Array
+
+    def outputs(self) -> jax.Array:
+        """float[batch, ..., channels], without the bias."""
+        return self.values
+
+    def sums(self) -> jax.Array:
+        """The outputs and the bias, at least float32[batch, ..., channels]."""
+        return add_bias(self.outputs(), self.bias)
+
+    def elu_and_moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`elu_and_moments` of the outputs."""
+        return elu_and_moments(self.outputs(), self.bias)
+
+
 class ActivationAndNorm(nn.Module):
     """Bias, ELU and batch normalization with Keras's constants.
 
@@ -75,8 +102,8 @@ class ActivationAndNorm(nn.Module):
     fold: bool = True
 
     @nn.compact
-    def __call__(self, outputs: jax.Array, bias: jax.Array, train: bool) -> Activations:
-        """Of a layer's float[batch, ..., channels] before its bias, float32[channels].
+    def __call__(self, layer: Linear, train: bool) -> Activations:
+        """What a layer hands on.
 
         Raises:
           ValueError: an unknown `norm_order`.
@@ -84,16 +111,17 @@ class ActivationAndNorm(nn.Module):
         if self.norm_order not in NORM_ORDERS:
             raise ValueError(f"norm_order {self.norm_order!r} is none of {', '.join(NORM_ORDERS)}")
         if self.norm_order == "elu_bn" and self.fold:
+            moments: Sequence[jax.Array] | None = None
             if train:
-                values, *moments = elu_and_moments(outputs, bias)
+                values, *moments = layer.elu_and_moments()
             else:
-                values, moments = nn.elu(add_bias(outputs, bias)).astype(outputs.dtype), None
-            return Activations(values, *Affine(name="BatchNorm_0")(bias.shape, moments))
+                values = activate(layer.outputs(), layer.bias)
+            return Activations(values, *Affine(name="BatchNorm_0")(layer.bias.shape, moments))
+        outputs = layer.outputs()
         norm = nn.BatchNorm(not train, momentum=_MOMENTUM, epsilon=_EPSILON, dtype=outputs.dtype)
-        sums = add_bias(outputs, bias)
         if self.norm_order == "elu_bn":
-            return Activations(norm(nn.elu(sums).astype(outputs.dtype)))
-        return Activations(nn.elu(norm(sums.astype(outputs.dtype))))
+            return Activations(norm(activate(outputs, layer.bias)))
+        return Activations(nn.elu(norm(add_bias(outputs, layer.bias).astype(outputs.dtype))))
 
 
 class Affine(nn.Module):
@@ -140,27 +168,56 @@ def elu_and_moments(outputs: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax
     Returns:
       e of the dtype of `outputs`, and twice float32[channels].
     """
-    values = nn.elu(add_bias(outputs, bias)).astype(outputs.dtype)
-    exact = values.astype(bias.dtype)
+    after = after_convolution(bias)
+    values = after.values(outputs)
     count = values.size // values.shape[-1]
-    return values, _sum(exact) / count, _sum(exact * exact) / count
+    total, total_square = row_sums(after.addends(values))
+    return values, total / count, total_square / count
 
 
-def _sum(x: jax.Array) -> jax.Array:
-    """Over all axes but the last.
+def after_convolution(bias: jax.Array) -> After:
+    """e of `elu_and_moments`, and the addends that its moments are made of."""
 
-    In parts, as a CPU adds up one by one and rounds each time; and the parts within clips, so that
-    devices that share a batch exchange nothing but the last few sums.
+    def addends(values):
+        exact = values.astype(bias.dtype)
+        return exact, exact * exact
+
+    return After(lambda outputs: activate(outputs, bias), addends)
+
+
+def activate(outputs: jax.Array, bias: jax.Array) -> jax.Array:
+    """ELU(outputs + bias), of the dtype of `outputs`."""
+    return nn.elu(add_bias(outputs, bias)).astype(outputs.dtype)
+
+
+def before_activation(
+    count: int, of_mean: jax.Array, of_mean_square: jax.Array
+) -> tuple[Before, Callable[[Addends], jax.Array]]:
+    """The gradient of `elu_and_moments`.
+
+    Args:
+      count: values of e a channel.
+      of_mean, of_mean_square: float32[channels], the moments' cotangents.
+
+    Returns:
+      A function of e's cotangent and e, whole or a part: the outputs' cotangent, and addends; and
+      a function that gives the bias's cotangent, float32[channels], from the addends' sums.
     """
-    *batch, time, channels = x.shape if x.ndim > 2 else (*x.shape[:-1], 1, x.shape[-1])
-    x = x.reshape(*batch, time, channels)
-    parts = math.isqrt(time)
-    whole = time // parts * parts
-    by_part = x[..., :whole, :].reshape(*batch, parts, -1, channels).sum(-2)
-    by_part = jax.lax.optimization_barrier(by_part)
-    axes = tuple(range(by_part.ndim - 1))
-    total = by_part.sum(axes)
-    return total + x[..., whole:, :].sum(axes) if whole < time else total
+
+    def before(of_values, values):
+        by_channel = (1,) * (values.ndim - 1) + (-1,)
+        e = values.astype(of_mean.dtype)
+        total = of_values.astype(of_mean.dtype) + (of_mean / count).reshape(by_channel)
+        total += e * (of_mean_square * (2 / count)).reshape(by_channel)
+        slope = jnp.where(e > 0, 1, e + 1)
+        gradient = total * slope
+        return gradient.astype(values.dtype), (gradient, total, slope)
+
+    def of_bias(sums):
+        gradient, total, slope = sums
+        return gradient - total * (slope / count)
+
+    return before, of_bias
 
 
 def _forward(outputs, bias):
@@ -169,16 +226,10 @@ def _forward(outputs, bias):
 
 
 def _backward(values, cotangents):
-    of_values, of_mean, of_mean_square = cotangents
-    count = values.size // values.shape[-1]
-    by_channel = (1,) * (values.ndim - 1) + (-1,)
-    e = values.astype(of_mean.dtype)
-    total = of_values.astype(of_mean.dtype) + (of_mean / count).reshape(by_channel)
-    total += e * (of_mean_square * (2 / count)).reshape(by_channel)
-    slope = jnp.where(e > 0, 1, e + 1)
-    gradient = total * slope
-    of_bias = _sum(gradient) - _sum(total) * (_sum(slope) / count)
-    return gradient.astype(values.dtype), of_bias
+    of_values, *of_moments = cotangents
+    before, of_bias = before_activation(values.size // values.shape[-1], *of_moments)
+    gradient, addends = before(of_values, values)
+    return gradient, of_bias(row_sums(addends))
 
 
 elu_and_moments.defvjp(_forward, _backward)

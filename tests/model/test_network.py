@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relabel_jax.model import convolution
+from relabel_jax.model import tiles
 from relabel_jax.model.convolution import FORMULATIONS
 from relabel_jax.model.network import AudioNetwork, FeatureNetwork
 from relabel_jax.model.normalization import NORM_ORDERS
@@ -245,7 +245,7 @@ def compare_audio_network(filters, dense_units, norm_order, formulation):
 )
 def test_agrees_with_pytorch(norm_order, formulation):
     shape = (BATCH, LENGTHS[0], NARROW[0])
-    assert convolution._toom_cook_pays(shape, (16, NARROW[0], NARROW[1]), 3)
+    assert tiles.pay(shape, (16, NARROW[0], NARROW[1]), 3)
     compare_audio_network(NARROW, (24, 16), norm_order, formulation)
 
 
@@ -289,7 +289,7 @@ def test_table_ii_lengths_and_parameter_count(num_classes):
     scores, seen = jax.eval_shape(apply, variables, waveforms)
     assert scores.shape == (2, num_classes)
     assert (
-        tuple(seen["intermediates"][name]["__call__"][0][0].shape[1] for name in CONVOLUTIONS)
+        tuple(seen["intermediates"][f"norms_{i}"]["__call__"][0].values.shape[1] for i in range(9))
         == LENGTHS
     )
 

@@ -21,7 +21,7 @@ from test_network import (
 )
 
 from relabel_jax.model.network import PRECISIONS, AudioNetwork, FeatureNetwork
-from relabel_jax.model.normalization import NORM_ORDERS, ActivationAndNorm, elu_and_moments
+from relabel_jax.model.normalization import NORM_ORDERS, ActivationAndNorm, Linear, elu_and_moments
 
 DENSE = ("dense_0", "dense_1")
 
@@ -272,7 +272,8 @@ def test_nothing_normalized_is_kept():
     outputs = np.random.default_rng(0).normal(size=(BATCH, 50, 3)).astype(np.float32)
     bias = jnp.asarray([0.1, -0.2, 0.3], jnp.float32)
     norm = ActivationAndNorm("elu_bn")
-    activations, _ = norm.init_with_output(jax.random.key(0), outputs, bias, True)
+    layer = Linear(jnp.asarray(outputs), bias)
+    activations, _ = norm.init_with_output(jax.random.key(0), layer, True)
     e = jax.nn.elu(outputs + np.asarray(bias).reshape(1, 1, 3))
     np.testing.assert_array_equal(activations.values, e)
     a = 1 / np.sqrt(e.var((0, 1)) + 1e-3)

@@ -1,0 +1,127 @@
+"""The convolution's direct sums, in forms that XLA's CPU compiler is fast at.
+
+The forward is `lax.conv_general_dilated`. The gradients are plain NWC/WIO/NWC convolutions and
+matrix products on the space-to-depth grid (`grid.py`). JAX's own weight gradient swaps batch and
+channels, which inside `lax.scan` falls back to a scalar loop, 10 times slower and more
+(https://github.com/jax-ml/jax/issues/12868).
+
+Long clips go one at a time, with what is done elementwise before and after (`elementwise.py`) while
+the clip is in cache.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from relabel_jax.model import grid
+from relabel_jax.model.elementwise import After, Before, add_sums, no_sums, row_sums, scratch
+
+# The length from which clips go one at a time.
+_LONG = 300
+
+
+def convolve(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """The convolution itself: [batch, time, channels_in] -> [batch, time_out, channels_out]."""
+    return lax.conv_general_dilated(
+        inputs, kernel, (stride,), "VALID", dimension_numbers=grid.LAYOUT
+    )
+
+
+def forward(inputs: jax.Array, kernel: jax.Array, stride: int, after: After):
+    """`after` of the convolution: (values [batch, time_out, channels_out], sums)."""
+    outputs = convolve(inputs, kernel, stride)
+    if outputs.shape[1] <= _LONG:
+        values = after.values(outputs)
+        return values, row_sums(after.addends(values))
+
+    def body(clip, carry):
+        out, sums = carry
+        values = after.values(lax.dynamic_slice(out, (clip, 0, 0), (1, *out.shape[1:])))
+        out = lax.dynamic_update_slice(out, values, (clip, 0, 0))
+        return out, add_sums(sums, after.addends(values))
+
+    sums = no_sums(after.addends, outputs)
+    return lax.fori_loop(0, len(outputs), body, (outputs, sums))
+
+
+def backward(
+    inputs: jax.Array, kernel: jax.Array, stride: int, arrays: tuple[jax.Array, ...], before: Before
+):
+    """The gradients for the cotangent `before(*arrays)`: (by inputs, by kernel, sums)."""
+    batch, rows, _ = arrays[0].shape
+    taps = kernel.shape[0]
+
+    def gradients(x, *arrays):
+        dy, addends = before(*arrays)
+        return by_input(dy, kernel, stride, x.shape[1]), by_kernel(x, dy, stride, taps), addends
+
+    if rows <= _LONG:
+        *both, addends = gradients(inputs, *arrays)
+        return *both, row_sums(addends)
+
+    def body(clip, carry):
+        dx, dw, sums = carry
+        x, *of_clip = (
+            lax.dynamic_slice(a, (clip, 0, 0), (1, *a.shape[1:])) for a in (inputs, *arrays)
+        )
+        dx_clip, dw_clip, addends = gradients(x, *of_clip)
+        dx = lax.dynamic_update_slice(dx, dx_clip, (clip, 0, 0))
+        return dx, dw + dw_clip, add_sums(sums, addends)
+
+    dx = scratch(inputs.shape, kernel)
+    dw = jnp.zeros(kernel.shape, jnp.promote_types(inputs.dtype, jnp.float32))
+    sums = no_sums(lambda *arrays: before(*arrays)[1], *arrays)
+    return lax.fori_loop(0, batch, body, (dx, dw, sums))
+
+
+def by_input(cotangent: jax.Array, kernel: jax.Array, stride: int, time: int) -> jax.Array:
+    """The gradient with respect to the inputs, float[batch, time, channels_in].
+
+    One convolution of the padded cotangent. Where padding would be most of it, each cotangent is
+    multiplied by all taps and the products are added up, shifted.
+    """
+    of_grid = grid.grid_kernel(kernel, stride)
+    r = len(of_grid)
+    if cotangent.shape[1] > 2 * r:
+        on_grid = lax.conv_general_dilated(
+            cotangent, grid.flipped(of_grid), (1,), [(r - 1, r - 1)], dimension_numbers=grid.LAYOUT
+        )
+    else:
+        products = [cotangent @ taps.T for taps in of_grid]
+        shifted = [grid.pad_time(product, j, r - 1 - j) for j, product in enumerate(products)]
+        on_grid = functools.reduce(jnp.add, shifted)
+    gradient = grid.from_grid(on_grid, stride)
+    return grid.pad_time(gradient, 0, time - gradient.shape[1])
+
+
+def by_kernel(inputs: jax.Array, cotangent: jax.Array, stride: int, taps: int) -> jax.Array:
+    """The gradient with respect to the kernel, at least float32[taps, channels_in, channels_out].
+
+    One matrix product [s channels_in, time] x [time, r channels_out], or, where this copies less,
+    [r s channels_in, time_out] x [time_out, channels_out].
+    """
+    time_out, channels_out = cotangent.shape[1:]
+    r = -(-taps // stride)
+    n = time_out + r - 1
+    x = grid.to_grid(grid.pad_time(inputs, 0, n * stride - inputs.shape[1]), stride)
+    width = x.shape[2]
+    dtype = jnp.promote_types(inputs.dtype, jnp.float32)
+
+    # Time goes last in the copied side: a matrix product over the first axes of both sides runs at
+    # about half the speed of the usual one.
+    def product(left, right):
+        return lax.dot_general(
+            left, right, (((0, 2), (0, 1)), ((), ())), preferred_element_type=dtype
+        )
+
+    if time_out * width <= n * channels_out:
+        x = x.swapaxes(1, 2)
+        shifted = jnp.concatenate([x[:, :, j : j + time_out] for j in range(r)], 1)
+        gradient = product(shifted, cotangent).reshape(r, width, channels_out)
+    else:
+        dy = grid.pad_time(cotangent, r - 1, r - 1).swapaxes(1, 2)
+        shifted = jnp.concatenate([dy[:, :, r - 1 - j : r - 1 - j + n] for j in range(r)], 1)
+        gradient = product(shifted, x).reshape(r, channels_out, width).swapaxes(1, 2)
+    return grid.from_grid_kernel(gradient, taps, stride)

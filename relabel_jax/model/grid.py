@@ -1,0 +1,56 @@
+"""The space-to-depth grid: a convolution of stride s as a correlation of stride 1.
+
+With r = ceil(taps / s) and the taps zero-padded to r s, let X[n] be the s rows x[n s : n s + s]
+side by side, s channels_in values: a view, no copy. Then
+
+    y[t] = sum_{j < r} X[t + j] W[j],    W[j] of shape [s channels_in, channels_out]:
+
+a correlation of stride 1 with r taps. Its gradients, for the cotangent dy (zero outside its range):
+
+    dX[n] = sum_j dy[n - j] W[j]^T    a correlation of the padded dy with the taps flipped,
+    dW[j] = sum_t X[t + j]^T dy[t]    a matrix product over time.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+LAYOUT = ("NWC", "WIO", "NWC")
+
+
+def time_out(time: int, taps: int, stride: int) -> int:
+    """The length of a VALID convolution's result."""
+    return max(0, (time - taps) // stride + 1)
+
+
+def pad_time(x: jax.Array, before: int, after: int) -> jax.Array:
+    """Pads (or, where negative, cuts) the time axis with zeros."""
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (before, after, 0), (0, 0, 0)))
+
+
+def to_grid(x: jax.Array, stride: int) -> jax.Array:
+    """[batch, n stride, channels] -> [batch, n, stride channels]."""
+    return x.reshape(x.shape[0], -1, stride * x.shape[2])
+
+
+def from_grid(x: jax.Array, stride: int) -> jax.Array:
+    """[batch, n, stride channels] -> [batch, n stride, channels]."""
+    return x.reshape(x.shape[0], x.shape[1] * stride, -1)
+
+
+def grid_kernel(kernel: jax.Array, stride: int) -> jax.Array:
+    """[taps, channels_in, channels_out] -> [r, stride channels_in, channels_out]."""
+    taps, _, channels_out = kernel.shape
+    r = -(-taps // stride)
+    return jnp.pad(kernel, ((0, r * stride - taps), (0, 0), (0, 0))).reshape(r, -1, channels_out)
+
+
+def from_grid_kernel(kernel: jax.Array, taps: int, stride: int) -> jax.Array:
+    """The reverse of `grid_kernel`."""
+    r, _, channels_out = kernel.shape
+    return kernel.reshape(r * stride, -1, channels_out)[:taps]
+
+
+def flipped(kernel: jax.Array) -> jax.Array:
+    """The taps of a grid kernel in reverse, each transposed: those of the gradient by inputs."""
+    return jnp.flip(kernel, 0).swapaxes(1, 2)
