@@ -6,6 +6,7 @@ import shutil
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -19,6 +20,9 @@ from relabel_jax.pretrained import Pretrained, SoundClass
 from relabel_jax.run import run
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A first example compiles and imports, and the machine may have other things to do.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 

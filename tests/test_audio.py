@@ -344,7 +344,6 @@ def test_rejects(tmp_path, reason, detail, make):
     st.floats(0, 1),
     st.sampled_from([np.nan, np.inf, -np.inf]),
 )
-@hypothesis.settings(deadline=None)
 def test_one_sample_that_is_not_finite_is_found(rate_hz, num_samples, place, value):
     """After the resampling too, where it is looked for."""
     samples = np.zeros(num_samples, np.float32)

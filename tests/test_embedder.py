@@ -158,7 +158,7 @@ def test_rates_agree_where_the_content_is_below_4_khz(paper_network, recordings)
 @hypothesis.given(
     st.integers(1, 400_000), st.integers(1_000, 80_000), st.lists(st.integers(0, 400_000))
 )
-@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.settings(max_examples=50)
 def test_windows_cover_a_recording_however_it_comes(length, hop, cuts):
     samples = np.random.default_rng(0).integers(-100, 100, length).astype(np.int16)
     found = list(cut_windows(np.split(samples, sorted(min(cut, length) for cut in cuts)), hop))

@@ -11,7 +11,7 @@ import pytest
 REPOSITORY = pathlib.Path(__file__).parents[1]
 # A part imports only what stands before it (design.md, section 3).
 ORDER = (
-    *("errors", "rejected", "files", "malloc", "ontology", "labelings", "views", "records"),
+    *("errors", "rejected", "files", "ontology", "labelings", "views", "records"),
     *("containers", "audio", "data_set", "web_page", "pipeline"),
     *("hosts", "model", "config", "train", "transfer", "run", "report", "grid", "main"),
     *("benchmark", "pretrained", "embedder", "embed", "export", "demo"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -84,7 +84,6 @@ def as_sets(matrix: np.ndarray) -> list[set[int]]:
 
 
 @pytest.mark.parametrize("labeling", LABELINGS)
-@settings(deadline=None)
 @given(ontologies_and_labels())
 def test_all_forms_follow_the_definition(labeling, drawn):
     ontology, labels = drawn
@@ -110,7 +109,6 @@ def test_all_forms_follow_the_definition(labeling, drawn):
         )
 
 
-@settings(deadline=None)
 @given(ontologies_and_labels())
 def test_nothing_is_both_positive_and_masked(drawn):
     ontology, labels = drawn

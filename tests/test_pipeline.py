@@ -41,7 +41,7 @@ def read_rows(clips):
     return np.stack([clips, 1000 + clips], axis=1).astype(np.int32)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 40), st.integers(1, 6), st.integers(1, 4))
 def test_every_clip_once_in_order_with_zeros_behind(num_clips, batch_size, batches_per_chunk):
     clips = np.random.default_rng(num_clips).permutation(100)[:num_clips] + 1

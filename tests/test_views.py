@@ -115,7 +115,7 @@ def check(view, expected, label_set, num_classes):
         assert not (view.labels[split] & view.masked[split]).any()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_ontology_root_and_side(data):
     ontology = data.draw(ontologies())

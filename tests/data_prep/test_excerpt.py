@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -16,7 +16,6 @@ ONTOLOGY = """[{"id": "/m/a", "name": "A", "child_ids": []},
                {"id": "/m/c", "name": "C", "child_ids": []}]"""
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sets(st.integers(0, 5)), st.sampled_from("wpn")), max_size=60),
     st.integers(1, 8),

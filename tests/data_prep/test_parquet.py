@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -41,7 +41,6 @@ def written(ids, numbers, lists, strings, list_numbers) -> bytes:
     return file.getvalue()
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_what_is_written_is_read(data):
     """Lists of all lengths over up to 700 strings: dictionary indices of 1 to 10 bits."""

@@ -138,7 +138,6 @@ def test_edges(formulation, time, taps, stride, toom_cook_everywhere):
 @pytest.mark.parametrize("formulation", ["direct", "toom_cook"])
 @hypothesis.settings(
     max_examples=4,
-    deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 @hypothesis.given(

@@ -22,7 +22,7 @@ def random_class(seed, num_clips, num_levels, share):
     return scores, generator.random(num_clips) < share, generator
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     num_clips=st.integers(1, 40),

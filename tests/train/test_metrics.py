@@ -51,7 +51,7 @@ SCORES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_few_clips_with_ties(data):
     num_clips = data.draw(st.integers(1, 12))

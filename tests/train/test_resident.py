@@ -22,7 +22,7 @@ def load(num_clips, mode="always"):
     return resident.load_resident(sources, mode, Layout.of(1, 1, "auto"))["train"]
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(st.sampled_from([1, 37, 50]), st.sampled_from([6 * 10, 6 * 13 + 5, 6 * 60]), st.integers(0))
 def test_gather_finds_every_clip_in_its_block(num_clips, max_elements, seed):
     with pytest.MonkeyPatch.context() as patch:

@@ -38,7 +38,7 @@ def assert_close(got, expected, rtol=0.0, atol=0.0):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), got, expected)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.3, 1.0]))
 def test_loss_is_the_mean_over_what_is_not_masked(seed, share_masked):
     rng = np.random.default_rng(seed)
