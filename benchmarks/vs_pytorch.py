@@ -25,9 +25,9 @@ TUNED = {
 }
 # name -> (environment, how it is made)
 CONTESTANTS: dict[str, tuple[dict[str, str], str]] = {
-    "ours": ({}, "ours scan tuned"),
-    "ours, default malloc": ({}, "ours scan"),
-    "ours, loop, default malloc": ({}, "ours loop"),
+    "ours, scan": ({}, "ours scan"),
+    "ours, loop": ({}, "ours loop"),
+    "ours, scan, tuned malloc": (TUNED, "ours scan"),
     "flax, plain loop": ({}, "flax"),
     "torch, eager": ({}, "torch conv1d"),
     "torch, channels_last": ({}, "torch conv2d"),
@@ -90,18 +90,15 @@ def flax_loop(batch_size: int, steps: int, num_classes: int) -> Callable[[], Non
     return run
 
 
-def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Callable[[], None]:
-    """The step of `relabel_jax.main` with its defaults: `scan`, and malloc `tuned`."""
+def ours(mode: str, batch_size: int, steps: int, num_classes: int) -> Callable[[], None]:
+    """The step of `relabel_jax.main` with its defaults."""
     import jax
 
     from relabel_jax.benchmark import batches, compile_variant, initial_state
     from relabel_jax.config import audio_network, paper_config
-    from relabel_jax.malloc import keep_freed_memory
 
-    if "tuned" in form:
-        keep_freed_memory()
     network = audio_network(paper_config("Human sounds", "base"), num_classes)
-    program = compile_variant(network, form[0], batches(steps, batch_size, num_classes))
+    program = compile_variant(network, mode, batches(steps, batch_size, num_classes))
     state = initial_state(network)
 
     def run():
@@ -161,7 +158,7 @@ def worker(form: list[str], batch_size: int, steps: int, num_classes: int) -> No
     """Runs a round for each line on stdin and answers with its seconds."""
     kind, *rest = form
     if kind == "ours":
-        run = ours(rest, batch_size, steps, num_classes)
+        run = ours(rest[0], batch_size, steps, num_classes)
     elif kind == "flax":
         run = flax_loop(batch_size, steps, num_classes)
     else:

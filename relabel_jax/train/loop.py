@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from relabel_jax import hosts
 from relabel_jax.errors import InputError, Interrupted
-from relabel_jax.malloc import keep_freed_memory
 from relabel_jax.pipeline import ReadInputs, epoch_order, to_batches
 from relabel_jax.train.folder import RunFolder
 from relabel_jax.train.metrics import evaluate
@@ -123,8 +122,6 @@ def train(training: Training) -> list[Trained]:
         finite.
       Interrupted: by a SIGTERM, after saving.
     """
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
     members, steps_per_epoch = training.members, training.recipe.steps_per_epoch
     if not steps_per_epoch:
         raise InputError(
