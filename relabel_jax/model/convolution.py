@@ -113,6 +113,8 @@ def _convolution_fwd(inputs, kernel, stride, formulation, precision):
 
 
 def _convolution_bwd(stride, formulation, precision, residuals, cotangent):
+    if cotangent.size == 0:
+        return jax.tree.map(jnp.zeros_like, residuals)
     by_inputs, by_kernel, _ = _gradients(
         stride, formulation, precision, residuals, (cotangent,), lambda cotangent: (cotangent, ())
     )
@@ -150,8 +152,6 @@ _activated.defvjp(_activated_fwd, _activated_bwd)
 
 def _gradients(stride, formulation, precision, residuals, arrays, before):
     inputs, kernel = residuals
-    if arrays[0].size == 0:
-        return jnp.zeros_like(inputs), jnp.zeros_like(kernel), ()
     with jax.default_matmul_precision(precision):
         by_inputs, by_kernel, sums = _loops(inputs, kernel, stride, formulation).backward(
             inputs, kernel, stride, arrays, before

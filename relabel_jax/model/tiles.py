@@ -121,10 +121,10 @@ def _correlate(rows, weights, blocks, tile):
     return result.reshape(blocks.clips, -1, weights.shape[2])
 
 
-def _weights(taps, dtype):
+def _weights(taps):
     """The transform of taps on the grid: float[points, width, channels_out]."""
     _, g, _ = toom_cook.matrices(_POINTS + 1 - len(taps), len(taps))
-    return lax.optimization_barrier(_transform(g, list(taps.astype(dtype))))
+    return lax.optimization_barrier(_transform(g, list(taps)))
 
 
 class _Taps(NamedTuple):
@@ -171,7 +171,7 @@ def forward(inputs: jax.Array, kernel: jax.Array, stride: int, after: After):
     r, width, _ = taps.fast.shape
     blocks = _Blocks.of(batch, time // stride - taps.halo, taps.tile, width + channels_out)
     own = blocks.tiles * taps.tile
-    weights = _weights(taps.fast, dtype)
+    weights = _weights(taps.fast)
 
     def body(index, carry):
         out, sums = carry
@@ -207,7 +207,7 @@ def backward(
     a, g, bt = toom_cook.matrices(tile, r)
     blocks = _Blocks.of(batch, arrays[0].shape[1] - halo, tile, width + channels_out)
     own = blocks.tiles * tile
-    weights = _weights(grid.flipped(taps.fast), dtype)
+    weights = _weights(grid.flipped(taps.fast))
 
     def body(index, carry):
         dx, totals, tail_total, sums = carry
@@ -248,7 +248,7 @@ def backward(
         no_sums(lambda *arrays: before(*arrays)[1], *arrays),
     )
     dx, totals, tail_total, sums = lax.fori_loop(0, blocks.number, body, carry)
-    gradient = jnp.stack([_combine(column, list(totals)) for column in zip(*g, strict=True)])
+    gradient = _transform(tuple(zip(*g, strict=True)), list(totals))
     gradient = gradient.swapaxes(1, 2).reshape(-1, channels_in, channels_out)
     tail_total = tail_total.T.reshape(-1, channels_in, channels_out)
     gradient = jnp.concatenate([gradient, tail_total])[: len(kernel)]
