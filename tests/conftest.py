@@ -1,5 +1,6 @@
 """What holds for every test: strict JAX, no accelerator, and where the real data lies."""
 
+import functools
 import os
 import pathlib
 import shutil
@@ -93,8 +94,10 @@ def paper_network(recordings: list[pathlib.Path]) -> Pretrained:
     """
     network = AudioNetwork(num_classes=30, formulation=default_formulation())
     waveforms = np.stack([read_waveform(str(path))[0] for path in recordings])
-    variables = jax.device_get(network.init(jax.random.key(0), waveforms, train=False))
-    _, after = network.apply(variables, waveforms, train=True, mutable=["batch_stats"])
+    init = jax.jit(functools.partial(network.init, train=False))
+    variables = jax.device_get(init(jax.random.key(0), waveforms))
+    apply = jax.jit(functools.partial(network.apply, train=True, mutable=["batch_stats"]))
+    _, after = apply(variables, waveforms)
     before = variables["batch_stats"]
     of_batch = jax.tree_util.tree_map_with_path(  # the momentum is 0.99
         lambda path, new, old: np.asarray(

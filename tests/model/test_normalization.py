@@ -26,6 +26,23 @@ from relabel_jax.model.normalization import NORM_ORDERS, ActivationAndNorm, Line
 DENSE = ("dense_0", "dense_1")
 
 
+def reference_convolution(x, kernel, stride):
+    """Tap by tap: XLA's own float64 convolution takes ten times as long.
+
+    In a loop, which compiles in a tenth of the time, and keeps no copy of x for each tap.
+    """
+    span = (x.shape[1] - len(kernel)) // stride + 1
+
+    @jax.checkpoint
+    def add_tap(y, tap_and_weights):
+        tap, weights = tap_and_weights
+        rows = jax.lax.dynamic_slice_in_dim(x, tap, (span - 1) * stride + 1, 1)[:, ::stride]
+        return y + rows @ weights, None
+
+    y = jnp.zeros((len(x), span, kernel.shape[2]), x.dtype)
+    return jax.lax.scan(add_tap, y, (jnp.arange(len(kernel)), kernel))[0]
+
+
 def reference_network(params, stats, waveforms, norm_order, train):
     """(scores, embeddings, new statistics) of AudioNetwork, layer by layer, in float64."""
     new = {}
@@ -48,10 +65,7 @@ def reference_network(params, stats, waveforms, norm_order, train):
 
     x = waveforms.astype(jnp.float64)[:, :, None] / 32768
     for i, (name, (_, stride, _)) in enumerate(zip(CONVOLUTIONS, TABLE_II, strict=True)):
-        kernel = params[name]["kernel"]
-        # Tap by tap: XLA's own float64 convolution takes ten times as long.
-        span = x.shape[1] - len(kernel) + 1
-        y = sum(x[:, tap : tap + span : stride] @ kernel[tap] for tap in range(len(kernel)))
+        y = reference_convolution(x, params[name]["kernel"], stride)
         x = activation_and_norm(f"norms_{i}", y + params[name]["bias"])
     x = x.reshape(len(waveforms), -1)
     for i, name in enumerate(DENSE):
