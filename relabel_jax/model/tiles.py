@@ -101,7 +101,7 @@ def _tile_rows(x, tile, tiles, n):
 def _block(x, clip, row, clips, rows, stride, dtype):
     """Rows of the grid of some clips: [clips, rows, stride channels]."""
     block = lax.dynamic_slice(x, (clip, row * stride, 0), (clips, rows * stride, x.shape[2]))
-    return lax.optimization_barrier(grid.to_grid(block, stride).astype(dtype))
+    return grid.to_grid(block, stride).astype(dtype)
 
 
 def _correlate(rows, weights, blocks, tile):
@@ -210,7 +210,7 @@ def backward(
     weights = _weights(grid.flipped(taps.fast))
 
     def body(index, carry):
-        dx, totals, tail_total, sums = carry
+        dx, totals, tail_totals, sums = carry
         clip, first = blocks.start(index)
         row = first * tile
         dy, addends = before(
@@ -228,30 +228,31 @@ def backward(
         dx = lax.dynamic_update_slice(dx, dx_block, at)
 
         x = _block(inputs, clip, row, blocks.clips, own + halo, stride, dtype)
-        # [channels_out, tile, tiles]: a matrix product over the first axes of both sides runs at
+        # [tile, channels_out, tiles]: a matrix product over the first axes of both sides runs at
         # about half the speed of the usual one, and dy is the smaller side.
         dy = lax.optimization_barrier(
-            dy[:, :own].reshape(-1, tile, channels_out).transpose(2, 1, 0)
+            dy[:, :own].reshape(-1, tile, channels_out).transpose(1, 2, 0)
         )
         x_points = _transform(bt, _tile_rows(x, tile, blocks.tiles, _POINTS))
-        dy_points = _transform(a, [dy[:, i] for i in range(tile)])
+        dy_points = _transform(a, list(dy))
         totals += lax.dot_general(dy_points, x_points, (((2,), (1,)), ((0,), (0,))))
         if num_tail:
-            seen = _tile_rows(x[:, r:, :num_tail], tile, blocks.tiles, tile)
-            tail_total += dy.reshape(channels_out, -1) @ jnp.concatenate(seen)
-        return dx, totals, tail_total, sums
+            # A product for each row of a tile: a single small one has no parts for threads.
+            seen = x[:, r : r + own, :num_tail].reshape(-1, tile, num_tail).swapaxes(0, 1)
+            tail_totals += lax.dot_general(dy, seen, (((2,), (1,)), ((0,), (0,))))
+        return dx, totals, tail_totals, sums
 
     carry = (
         scratch((batch, time, channels_in), kernel),
         jnp.zeros((_POINTS, channels_out, width), dtype),
-        jnp.zeros((channels_out, num_tail), dtype),
+        jnp.zeros((tile, channels_out, num_tail), dtype),
         no_sums(lambda *arrays: before(*arrays)[1], *arrays),
     )
-    dx, totals, tail_total, sums = lax.fori_loop(0, blocks.number, body, carry)
+    dx, totals, tail_totals, sums = lax.fori_loop(0, blocks.number, body, carry)
     gradient = _transform(tuple(zip(*g, strict=True)), list(totals))
     gradient = gradient.swapaxes(1, 2).reshape(-1, channels_in, channels_out)
-    tail_total = tail_total.T.reshape(-1, channels_in, channels_out)
-    gradient = jnp.concatenate([gradient, tail_total])[: len(kernel)]
+    tail = tail_totals.sum(0).T.reshape(-1, channels_in, channels_out)
+    gradient = jnp.concatenate([gradient, tail])[: len(kernel)]
 
     # The rows that no block has: of the inputs' gradient those before `halo` see the first
     # cotangents alone, those from halo + blocks.rows on the last.
