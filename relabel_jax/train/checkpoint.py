@@ -98,12 +98,25 @@ class Checkpoints:
             return _read(manager, step, like)
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which leaves JAX's preemption service alone."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """False. Orbax's own would tell the service that this process is at `step`, an epoch.
+
+        The service counts chunks (`hosts.until_terminated`). With a number that is too low from
+        process 0 it may have the processes stop at a chunk that process 0 is past: it would go on,
+        and wait for the others for ever.
+        """
+        return False
+
+
 def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
     # Of several processes one alone calls; without this Orbax waits for all of them.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
-    return ocp.CheckpointManager(
+    return _Manager(
         path,
         options=ocp.CheckpointManagerOptions(
             create=False, multiprocessing_options=alone, **options

@@ -4,6 +4,7 @@ import shutil
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from relabel_jax.train.checkpoint import Checkpoints
 from relabel_jax.train.step import Recipe, TrainState, init_state
@@ -38,3 +39,14 @@ def test_what_a_kill_left_of_a_deletion_is_deleted(tmp_path):
         assert checkpoints.latest == 2
         checkpoints.save(3, state_of(3), 0.3)
     assert kept(tmp_path) == [3]
+
+
+def test_no_number_of_an_epoch_reaches_the_preemption_service(tmp_path, monkeypatch):
+    """It counts chunks; told an epoch, it had two processes stop at different ones, for ever."""
+    told = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", told.append)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state_of(1), 0.1)
+        checkpoints.save_interrupted(state_of(2))
+    assert kept(tmp_path) == [1]
+    assert not told
