@@ -29,7 +29,7 @@ DENSE = ("dense_0", "dense_1")
 def reference_convolution(x, kernel, stride):
     """Tap by tap: XLA's own float64 convolution takes ten times as long.
 
-    In a loop, which compiles in a tenth of the time, and keeps no copy of x for each tap.
+    In a loop, which compiles sooner, and keeps no copy of x for each tap.
     """
     span = (x.shape[1] - len(kernel)) // stride + 1
 
