@@ -116,7 +116,7 @@ def _correlate(rows, weights, blocks, tile):
     """
     a, _, bt = toom_cook.matrices(tile, _POINTS + 1 - tile)
     transformed = _transform(bt, _tile_rows(rows, tile, blocks.tiles, _POINTS))
-    products = lax.dot_general(transformed, weights, (((2,), (1,)), ((0,), (0,))))
+    products = transformed @ weights
     result = jnp.stack([_combine(column, list(products)) for column in zip(*a, strict=True)], 1)
     return result.reshape(blocks.clips, -1, weights.shape[2])
 
@@ -235,11 +235,11 @@ def backward(
         )
         x_points = _transform(bt, _tile_rows(x, tile, blocks.tiles, _POINTS))
         dy_points = _transform(a, list(dy))
-        totals += lax.dot_general(dy_points, x_points, (((2,), (1,)), ((0,), (0,))))
+        totals += dy_points @ x_points
         if num_tail:
             # A product for each row of a tile: a single small one has no parts for threads.
             seen = x[:, r : r + own, :num_tail].reshape(-1, tile, num_tail).swapaxes(0, 1)
-            tail_totals += lax.dot_general(dy, seen, (((2,), (1,)), ((0,), (0,))))
+            tail_totals += dy @ seen
         return dx, totals, tail_totals, sums
 
     carry = (
