@@ -5,8 +5,8 @@ matrix products on the space-to-depth grid (`grid.py`). JAX's own weight gradien
 channels, which inside `lax.scan` falls back to a scalar loop, 10 times slower and more
 (https://github.com/jax-ml/jax/issues/12868).
 
-Long clips go one at a time, with what is done elementwise before and after (`elementwise.py`) while
-the clip is in cache.
+Backward, long clips go one at a time, with what is done elementwise before (`elementwise.py`) while
+the clip is in cache. Forward, XLA's fusion over whole arrays is the faster one.
 """
 
 import functools
@@ -31,19 +31,8 @@ def convolve(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 def forward(inputs: jax.Array, kernel: jax.Array, stride: int, after: After):
     """`after` of the convolution: (values [batch, time_out, channels_out], sums)."""
-    outputs = convolve(inputs, kernel, stride)
-    if outputs.shape[1] <= _LONG:
-        values = after.values(outputs)
-        return values, row_sums(after.addends(values))
-
-    def body(clip, carry):
-        out, sums = carry
-        values = after.values(lax.dynamic_slice(out, (clip, 0, 0), (1, *out.shape[1:])))
-        out = lax.dynamic_update_slice(out, values, (clip, 0, 0))
-        return out, add_sums(sums, after.addends(values))
-
-    sums = no_sums(after.addends, outputs)
-    return lax.fori_loop(0, len(outputs), body, (outputs, sums))
+    values = after.values(convolve(inputs, kernel, stride))
+    return values, row_sums(after.addends(values))
 
 
 def backward(

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from relabel_jax.model import direct, grid, toom_cook
 from relabel_jax.model.elementwise import After, Before, add_sums, no_sums, scratch
@@ -100,8 +101,10 @@ def _tile_rows(x, tile, tiles, n):
 
 def _block(x, clip, row, clips, rows, stride, dtype):
     """Rows of the grid of some clips: [clips, rows, stride channels]."""
-    block = lax.dynamic_slice(x, (clip, row * stride, 0), (clips, rows * stride, x.shape[2]))
-    return grid.to_grid(block, stride).astype(dtype)
+    width = stride * x.shape[2]
+    # Of the clips as they lie in memory: a view of what is sliced, not of a slice, is free.
+    block = lax.dynamic_slice(x.reshape(len(x), -1), (clip, row * width), (clips, rows * width))
+    return block.reshape(clips, rows, width).astype(dtype)
 
 
 def _correlate(rows, weights, blocks, tile):
@@ -229,9 +232,10 @@ def backward(
 
         x = _block(inputs, clip, row, blocks.clips, own + halo, stride, dtype)
         # [tile, channels_out, tiles]: a matrix product over the first axes of both sides runs at
-        # about half the speed of the usual one, and dy is the smaller side.
-        dy = lax.optimization_barrier(
-            dy[:, :own].reshape(-1, tile, channels_out).transpose(1, 2, 0)
+        # about half the speed of the usual one, and dy is the smaller side. Left to itself XLA
+        # calls the transposed array a view, and transposes in each of the sums of `_transform`.
+        dy = with_layout_constraint(
+            dy[:, :own].reshape(-1, tile, channels_out).transpose(1, 2, 0), Layout((0, 1, 2))
         )
         x_points = _transform(bt, _tile_rows(x, tile, blocks.tiles, _POINTS))
         dy_points = _transform(a, list(dy))
