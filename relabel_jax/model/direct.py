@@ -5,8 +5,8 @@ matrix products on the space-to-depth grid (`grid.py`). JAX's own weight gradien
 channels, which inside `lax.scan` falls back to a scalar loop, 10 times slower and more
 (https://github.com/jax-ml/jax/issues/12868).
 
-Backward, long clips go one at a time, with what is done elementwise before (`elementwise.py`) while
-the clip is in cache. Forward, XLA's fusion over whole arrays is the faster one.
+Backward, long clips go in pairs, with what is done elementwise before (`elementwise.py`) while
+they are in cache. Forward, XLA's fusion over whole arrays is the faster one.
 """
 
 import functools
@@ -18,7 +18,7 @@ from jax import lax
 from relabel_jax.model import grid
 from relabel_jax.model.elementwise import After, Before, add_sums, no_sums, row_sums, scratch
 
-# The length from which clips go one at a time.
+# The length from which clips go in pairs.
 _LONG = 300
 
 
@@ -42,27 +42,28 @@ def backward(
     batch, rows, _ = arrays[0].shape
     taps = kernel.shape[0]
 
-    def gradients(x, *arrays):
-        dy, addends = before(*arrays)
-        return by_input(dy, kernel, stride, x.shape[1]), by_kernel(x, dy, stride, taps), addends
-
     if rows <= _LONG:
-        *both, addends = gradients(inputs, *arrays)
-        return *both, row_sums(addends)
+        dy, addends = before(*arrays)
+        dx = by_input(dy, kernel, stride, inputs.shape[1])
+        return dx, by_kernel(inputs, dy, stride, taps), row_sums(addends)
 
-    def body(clip, carry):
+    # In pairs, with a product for each clip: a single small one has no parts for threads.
+    clips = 2 - batch % 2
+
+    def body(index, carry):
         dx, dw, sums = carry
-        x, *of_clip = (
-            lax.dynamic_slice(a, (clip, 0, 0), (1, *a.shape[1:])) for a in (inputs, *arrays)
-        )
-        dx_clip, dw_clip, addends = gradients(x, *of_clip)
-        dx = lax.dynamic_update_slice(dx, dx_clip, (clip, 0, 0))
-        return dx, dw + dw_clip, add_sums(sums, addends)
+        at = (index * clips, 0, 0)
+        x, *of_clips = (lax.dynamic_slice(a, at, (clips, *a.shape[1:])) for a in (inputs, *arrays))
+        dy, addends = before(*of_clips)
+        dx_clips = by_input(dy, kernel, stride, x.shape[1])
+        dx = lax.dynamic_update_slice(dx, dx_clips, at)
+        products = jax.vmap(lambda x, dy: by_kernel(x[None], dy[None], stride, taps))(x, dy)
+        return dx, dw + products.sum(0), add_sums(sums, addends)
 
     dx = scratch(inputs.shape, kernel)
     dw = jnp.zeros(kernel.shape, jnp.promote_types(inputs.dtype, jnp.float32))
     sums = no_sums(lambda *arrays: before(*arrays)[1], *arrays)
-    return lax.fori_loop(0, batch, body, (dx, dw, sums))
+    return lax.fori_loop(0, batch // clips, body, (dx, dw, sums))
 
 
 def by_input(cotangent: jax.Array, kernel: jax.Array, stride: int, time: int) -> jax.Array:
