@@ -187,6 +187,8 @@ def after_convolution(bias: jax.Array) -> After:
 
 def activate(outputs: jax.Array, bias: jax.Array) -> jax.Array:
     """ELU(outputs + bias), of the dtype of `outputs`."""
+    # XLA's expm1 is 3% of a CPU's step, and not for us to replace: of x = n ln 2 + r LLVM computed
+    # n twice, once with a fused multiply-add, and in one of ten million values 2^n and r differed.
     return nn.elu(add_bias(outputs, bias)).astype(outputs.dtype)
 
 
