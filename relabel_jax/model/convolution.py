@@ -9,8 +9,8 @@ arithmetic of the network (Table II), so its form decides the speed of a trainin
 - `direct`: the same sums in forms that XLA's CPU compiler is fast at (`direct.py`).
 - `toom_cook`: fewer multiplications where that pays, for CPUs (`tiles.py`); `direct` elsewhere.
 
-`activated_convolution` is the convolution with what the network does to its outputs. The last two
-formulations do it to a part of them that is still in cache.
+`activated_convolution` is the convolution with what the network does to its outputs. The loops of
+the last two formulations do it to a part of them that is still in cache.
 
 Everything is chosen from static shapes, so all of it works under jit, grad, vmap, scan and map.
 """
