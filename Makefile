@@ -7,7 +7,10 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test
 WORK ?= quickstart
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
+EXTRAS_OF_.core := report
+EXTRAS_OF_.test := $(EXTRAS)
+EXTRAS_OF_.lint := lint
 
 .PHONY: quickstart test lint clean
 
@@ -31,19 +34,13 @@ lint: $(VENV)/.lint
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-# A file that is newer than what it was installed from.
-$(VENV)/.core: pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable ".[report]"
+# Files that are newer than what they were installed from.
+$(VENV)/.core $(VENV)/.test $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable ".[$(EXTRAS_OF_$(@F))]"
 	touch $@
 
-$(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable ".[$(EXTRAS)]"
-	touch $@
-
-$(VENV)/.lint: $(VENV)/.core
-	$(PIP) --editable ".[lint]"
-	touch $@
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
 
 clean:
 	rm -rf $(VENV) $(WORK)

@@ -16,7 +16,7 @@ from relabel_jax.train.checkpoint import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 TIMINGS = ("clips_per_s", "seconds")
-NUM_EPOCHS = 8
+NUM_EPOCHS = 5
 
 
 def start(data_dir, workdir, num_epochs=NUM_EPOCHS):

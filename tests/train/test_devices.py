@@ -21,7 +21,7 @@ from relabel_jax.run import run
 from relabel_jax.train.loop import train
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-NUM_EPOCHS = 8
+NUM_EPOCHS = 5
 SMALL = {
     **{"filters": (4,) * 9, "dense_units": (8, 8), "batch_size": 8, "num_epochs": NUM_EPOCHS},
     **{"steps_per_call": 2, "formulation": "lax", "seed": 1},
