@@ -80,7 +80,7 @@ def rows_of(path) -> list[tuple]:
     [
         CONTENT,
         "\n".join(ROWS),
-        gzip.compress(CONTENT.encode()),
+        gzip.compress(CONTENT.encode(), mtime=0),
         CONTENT.replace("\n", "\r\n"),
         "\ufeff" + CONTENT,
         CONTENT.replace('"\n', '",,,\r\n'),
@@ -208,7 +208,7 @@ def test_unknown_mids(run, tmp_path):
         ("", "no segments"),
         ("\n\n", "no segments"),
         (b"\x1f\x8b broken", "cannot read the segments"),
-        (gzip.compress(CONTENT.encode())[:-9], "cannot read the segments"),
+        (gzip.compress(CONTENT.encode(), mtime=0)[:-9], "cannot read the segments"),
     ],
 )
 def test_refused_segments(run, tmp_path, content, message):

@@ -33,7 +33,7 @@ def read(tmp_path, *contents: str | bytes):
     [
         HEADER + ROWS,
         ROWS,
-        gzip.compress((HEADER + ROWS).encode()),
+        gzip.compress((HEADER + ROWS).encode(), mtime=0),
         (HEADER + ROWS).replace("\n", "\r\n"),
         "\ufeff" + HEADER + ROWS,
         "\ufeff" + ROWS,
@@ -78,7 +78,7 @@ def test_several_files(tmp_path):
         (HEADER, "no segments"),
         ("", "no segments"),
         (b"\x1f\x8b broken", "cannot read the segments"),
-        (gzip.compress(ROWS.encode())[:-9], "cannot read the segments"),
+        (gzip.compress(ROWS.encode(), mtime=0)[:-9], "cannot read the segments"),
         (b'x, 0, 1, "/m/a"\n\xff\xfe, 0, 1, "/m/a"\n', "not a segments CSV"),
     ],
 )
