@@ -8,9 +8,6 @@ VENV ?= .venv
 EXTRAS ?= test
 WORK ?= quickstart
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-EXTRAS_OF_.core := report
-EXTRAS_OF_.test := $(EXTRAS)
-EXTRAS_OF_.lint := lint
 
 .PHONY: quickstart test lint clean
 
@@ -35,8 +32,11 @@ lint: $(VENV)/.lint
 	$(VENV)/bin/mypy
 
 # Files that are newer than what they were installed from.
+$(VENV)/.core: extras := report
+$(VENV)/.test: extras := $(EXTRAS)
+$(VENV)/.lint: extras := lint
 $(VENV)/.core $(VENV)/.test $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) --editable ".[$(EXTRAS_OF_$(@F))]"
+	$(PIP) --editable ".[$(extras)]"
 	touch $@
 
 $(VENV)/bin/python:
