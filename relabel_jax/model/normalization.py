@@ -14,7 +14,7 @@ So only e is ever stored, and normalized activations exist nowhere: they are a f
 multiplications on W. What is needed of e is its mean and the mean of its square. Let d, d1, d2 be
 the cotangents of e, of its mean and of its mean square, over n values a channel. The gradient is
 
-    dy = (d + d1 / n + 2 e d2 / n) ELU'(y + b),    ELU'(z) = 1 for e > 0, e + 1 elsewhere,
+    dy = (d + d1 / n + 2 e d2 / n) ELU'(y + b),    ELU'(z) = min(e, 0) + 1,
 
 of e alone, in one pass; the two reductions of batch normalization's own backward pass have become
 the products of dW and W that autodiff finds behind a and s.
@@ -211,13 +211,13 @@ def before_activation(
         e = values.astype(of_mean.dtype)
         total = of_values.astype(of_mean.dtype) + (of_mean / count).reshape(by_channel)
         total += e * (of_mean_square * (2 / count)).reshape(by_channel)
-        slope = jnp.where(e > 0, 1, e + 1)
-        gradient = total * slope
-        return gradient.astype(values.dtype), (gradient, total, slope)
+        below = jnp.minimum(e, 0)
+        gradient = total * (below + 1)
+        return gradient.astype(values.dtype), (gradient, total, below)
 
     def of_bias(sums):
-        gradient, total, slope = sums
-        return gradient - total * (slope / count)
+        gradient, total, below = sums
+        return gradient - total * (below / count + 1)
 
     return before, of_bias
 

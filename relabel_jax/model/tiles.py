@@ -1,9 +1,11 @@
 """The convolution by Toom-Cook (`toom_cook.py` has the algebra), block by block of tiles.
 
 8 matrix products per m = 9 - r values of y where the direct sums take r m: for taps = 15, stride 3,
-eight instead of 20. Forward and gradient by inputs are the same routine with other taps; the
-gradient by the kernel adds up (B^T X)^T (A dy) over all tiles, point by point, and applies G^T once
-at the end. The eight products of a block are one batched product: its threads then meet once.
+eight instead of 20. The gradient by inputs is a correlation too, dX of dy with the taps flipped.
+The gradient by the kernel comes from it: <X, dX> = <y, dy> is linear in the taps, and its
+derivative by the flipped ones adds up (A X)^T (B^T dy) over all tiles, point by point, and applies
+G^T once at the end. So both gradients share B^T dy, and X needs but its own rows. The eight
+products of a block are one batched product: its threads then meet once.
 
 Taps that fill no whole row of the grid are zero-padded to one, or, where this costs less, left to a
 product of their own: taps = 16 as r = 5 and one tap takes 8 / 4 + 1 / 3 products a row instead of
@@ -11,7 +13,8 @@ the 8 / 3 of r = 6.
 
 The work goes block by block, so that a block's transforms stay in cache, together with what is done
 elementwise before and after (`elementwise.py`); the few rows at the ends that fill no block are
-done by `direct.py`, which saves padding, that is copying, the large arrays.
+done by `direct.py`, which saves padding, that is copying, the large arrays. Two blocks a turn: part
+of what a block takes runs on one core, and the other block then has work for the rest.
 """
 
 import functools
@@ -30,6 +33,7 @@ from relabel_jax.model.elementwise import After, Before, add_sums, no_sums, scra
 _POINTS = len(toom_cook.POINTS) + 1
 # Measured with benchmarks/convolution.py on 2 cores with 1 MiB of L2 cache each.
 _BLOCK_BYTES = 4 << 20
+_UNROLL = 2
 _LONG = 100
 _WIDE = 32
 
@@ -93,9 +97,13 @@ def _transform(matrix: toom_cook.Matrix, arrays: Sequence[jax.Array]) -> jax.Arr
     return jnp.stack([_combine(row, arrays) for row in matrix])
 
 
-def _tile_rows(x, tile, tiles, n):
-    """Row i of every tile: n arrays [clips tiles, channels] of x [clips, >= rows, channels]."""
-    rows = [lax.slice_in_dim(x, i, i + tile * (tiles - 1) + 1, tile, 1) for i in range(n)]
+def _tile_rows(x, first, tile, tiles, n):
+    """Row i of every tile, for x [clips, rows, channels] whose tiles begin with row `first`.
+
+    n arrays [clips tiles, channels].
+    """
+    span = tile * (tiles - 1) + 1
+    rows = [lax.slice_in_dim(x, i, i + span, tile, 1) for i in range(first, first + n)]
     return [row.reshape(-1, x.shape[2]) for row in rows]
 
 
@@ -107,21 +115,11 @@ def _block(x, clip, row, clips, rows, stride, dtype):
     return block.reshape(clips, rows, width).astype(dtype)
 
 
-def _correlate(rows, weights, blocks, tile):
-    """The correlation of a block's grid rows with the taps of which `weights` is the transform.
-
-    Args:
-      rows: float[clips, tiles tile + r - 1, width].
-      weights: float[points, width, channels_out].
-
-    Returns:
-      float[clips, tiles tile, channels_out].
-    """
-    a, _, bt = toom_cook.matrices(tile, _POINTS + 1 - tile)
-    transformed = _transform(bt, _tile_rows(rows, tile, blocks.tiles, _POINTS))
-    products = transformed @ weights
-    result = jnp.stack([_combine(column, list(products)) for column in zip(*a, strict=True)], 1)
-    return result.reshape(blocks.clips, -1, weights.shape[2])
+def _results(products, tile, clips):
+    """A^T of the products: [points, clips tiles, channels] -> [clips, tiles tile, channels]."""
+    a, _, _ = toom_cook.matrices(tile, _POINTS + 1 - tile)
+    rows = jnp.stack([_combine(column, list(products)) for column in zip(*a, strict=True)], 1)
+    return rows.reshape(clips, -1, products.shape[2])
 
 
 def _weights(taps):
@@ -174,6 +172,7 @@ def forward(inputs: jax.Array, kernel: jax.Array, stride: int, after: After):
     r, width, _ = taps.fast.shape
     blocks = _Blocks.of(batch, time // stride - taps.halo, taps.tile, width + channels_out)
     own = blocks.tiles * taps.tile
+    _, _, bt = toom_cook.matrices(taps.tile, r)
     weights = _weights(taps.fast)
 
     def body(index, carry):
@@ -181,7 +180,8 @@ def forward(inputs: jax.Array, kernel: jax.Array, stride: int, after: After):
         clip, first = blocks.start(index)
         row = first * taps.tile
         x = _block(inputs, clip, row, blocks.clips, own + taps.halo, stride, dtype)
-        outputs = _correlate(x, weights, blocks, taps.tile)
+        points = _transform(bt, _tile_rows(x, 0, taps.tile, blocks.tiles, _POINTS))
+        outputs = _results(points @ weights, taps.tile, blocks.clips)
         if taps.tail.size:
             outputs += x[:, r : r + own, : len(taps.tail)] @ taps.tail
         values = after.values(outputs.astype(inputs.dtype))
@@ -190,7 +190,7 @@ def forward(inputs: jax.Array, kernel: jax.Array, stride: int, after: After):
 
     out = scratch((batch, time_out, channels_out), kernel)
     sums = no_sums(after.addends, out)
-    out, sums = lax.fori_loop(0, blocks.number, body, (out, sums))
+    out, sums = lax.fori_loop(0, blocks.number, body, (out, sums), unroll=_UNROLL)
     rest = after.values(direct.convolve(inputs[:, blocks.rows * stride :], kernel, stride))
     out = lax.dynamic_update_slice(out, rest, (0, blocks.rows, 0))
     return out, add_sums(sums, after.addends(rest))
@@ -222,7 +222,8 @@ def backward(
         dy = lax.optimization_barrier(dy.astype(dtype))
         sums = add_sums(sums, [addend[:, :own] for addend in addends])
 
-        dx_block = _correlate(dy[:, halo + 1 - r :], weights, blocks, tile)
+        dy_points = _transform(bt, _tile_rows(dy, halo + 1 - r, tile, blocks.tiles, _POINTS))
+        dx_block = _results(dy_points @ weights, tile, blocks.clips)
         if num_tail:
             by_tail = dy[:, :own] @ taps.tail.T
             dx_block += jnp.pad(by_tail, ((0, 0), (0, 0), (0, width - num_tail)))
@@ -230,20 +231,18 @@ def backward(
         dx_block = grid.from_grid(dx_block.astype(dx.dtype), stride)
         dx = lax.dynamic_update_slice(dx, dx_block, at)
 
-        x = _block(inputs, clip, row, blocks.clips, own + halo, stride, dtype)
-        # [tile, channels_out, tiles]: a matrix product over the first axes of both sides runs at
-        # about half the speed of the usual one, and dy is the smaller side. Left to itself XLA
-        # calls the transposed array a view, and transposes in each of the sums of `_transform`.
-        dy = with_layout_constraint(
-            dy[:, :own].reshape(-1, tile, channels_out).transpose(1, 2, 0), Layout((0, 1, 2))
-        )
-        x_points = _transform(bt, _tile_rows(x, tile, blocks.tiles, _POINTS))
-        dy_points = _transform(a, list(dy))
+        x = _block(inputs, clip, halo + row, blocks.clips, own, stride, dtype)
+        x_points = _transform(a, _tile_rows(x, 0, tile, blocks.tiles, tile))
+        # Transposed in memory: a matrix product over the first axes of both sides is the slower
+        # one, and dy is the smaller side.
+        dy_points = with_layout_constraint(dy_points.swapaxes(1, 2), Layout((0, 1, 2)))
         totals += dy_points @ x_points
         if num_tail:
-            # A product for each row of a tile: a single small one has no parts for threads.
-            seen = x[:, r : r + own, :num_tail].reshape(-1, tile, num_tail).swapaxes(0, 1)
-            tail_totals += dy @ seen
+            # In as many parts as a tile has rows, which divides: one small product has no parts
+            # for threads.
+            seen = x[:, :, :num_tail].reshape(tile, -1, num_tail)
+            seen_by = dy[:, :own].reshape(tile, -1, channels_out)
+            tail_totals += jnp.einsum("ptf,ptc->pfc", seen_by, seen)
         return dx, totals, tail_totals, sums
 
     carry = (
@@ -252,19 +251,22 @@ def backward(
         jnp.zeros((tile, channels_out, num_tail), dtype),
         no_sums(lambda *arrays: before(*arrays)[1], *arrays),
     )
-    dx, totals, tail_totals, sums = lax.fori_loop(0, blocks.number, body, carry)
+    dx, totals, tail_totals, sums = lax.fori_loop(0, blocks.number, body, carry, unroll=_UNROLL)
     gradient = _transform(tuple(zip(*g, strict=True)), list(totals))
-    gradient = gradient.swapaxes(1, 2).reshape(-1, channels_in, channels_out)
+    gradient = grid.flipped(gradient).reshape(-1, channels_in, channels_out)
     tail = tail_totals.sum(0).T.reshape(-1, channels_in, channels_out)
     gradient = jnp.concatenate([gradient, tail])[: len(kernel)]
 
-    # The rows that no block has: of the inputs' gradient those before `halo` see the first
-    # cotangents alone, those from halo + blocks.rows on the last.
+    # The rows of the grid that no block has: those before `halo` see the first cotangents alone,
+    # those from halo + blocks.rows on the last.
     first, _ = before(*(array[:, :halo] for array in arrays))
     last, addends = before(*(array[:, blocks.rows :] for array in arrays))
+    at_end = halo + blocks.rows
     start = direct.by_input(first, kernel, stride, halo * stride)
     dx = lax.dynamic_update_slice(dx, start, (0, 0, 0))
     end = direct.by_input(last, kernel, stride, time - blocks.rows * stride)[:, halo * stride :]
-    dx = lax.dynamic_update_slice(dx, end, (0, (halo + blocks.rows) * stride, 0))
-    gradient += direct.by_kernel(inputs[:, blocks.rows * stride :], last, stride, len(kernel))
+    dx = lax.dynamic_update_slice(dx, end, (0, at_end * stride, 0))
+    gradient += direct.by_kernel(inputs[:, : halo * stride], first, stride, len(kernel))
+    rest = grid.pad_time(inputs[:, at_end * stride :], halo * stride, 0)
+    gradient += direct.by_kernel(rest, last, stride, len(kernel))
     return dx, gradient, add_sums(sums, addends)
