@@ -31,7 +31,7 @@ from relabel_jax.model import direct, grid, toom_cook
 from relabel_jax.model.elementwise import After, Before, add_sums, no_sums, scratch
 
 _POINTS = len(toom_cook.POINTS) + 1
-# Measured with benchmarks/convolution.py on 2 cores with 1 MiB of L2 cache each.
+# Measured with benchmarks/convolution.py on 2 cores with 1 or 2 MiB of L2 cache each.
 _BLOCK_BYTES = 4 << 20
 _UNROLL = 2
 _LONG = 100
