@@ -140,11 +140,11 @@ def _activated_fwd(inputs, kernel, bias, stride, formulation, precision):
 def _activated_bwd(stride, formulation, precision, residuals, cotangents):
     *residuals, values = residuals
     of_values, *of_moments = cotangents
-    before, of_bias = before_activation(values.size // values.shape[-1], *of_moments)
-    by_inputs, by_kernel, sums = _gradients(
+    before = before_activation(values, *of_moments)
+    by_inputs, by_kernel, (by_bias,) = _gradients(
         stride, formulation, precision, residuals, (of_values, values), before
     )
-    return by_inputs, by_kernel, of_bias(sums)
+    return by_inputs, by_kernel, by_bias
 
 
 _activated.defvjp(_activated_fwd, _activated_bwd)

@@ -127,14 +127,16 @@ def test_narrow_network_agrees_with_float64(norm_order, fold_norm):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
-def test_gradients_of_the_whole_network_are_as_exact_as_plain_float32():
+@pytest.mark.parametrize("level", [10_000, 100])
+def test_gradients_of_the_whole_network_are_as_exact_as_plain_float32(level):
     """The bar: 2e-5 of float64 in the worst tensor, and 4 times plain float32's own error.
 
-    On loud noise. On quiet clips ELU is nearly linear, and plain float32 itself is worse than 2e-5.
+    On quiet clips ELU is nearly linear and the first bias's gradient hardly more than rounding:
+    plain float32 is 1e-3 off there.
     """
     rng = np.random.default_rng(1)
     batch = 8
-    waveforms = (10_000 * rng.normal(size=(batch, 80_000))).clip(-32768, 32767).astype(np.int16)
+    waveforms = (level * rng.normal(size=(batch, 80_000))).clip(-32768, 32767).astype(np.int16)
     labels, masked = rng.random((2, batch, CLASSES)) < 0.3
     plain, folded = (
         AudioNetwork(CLASSES, formulation, fold_norm=fold_norm)
