@@ -9,8 +9,11 @@ arithmetic of the network (Table II), so its form decides the speed of a trainin
 - `direct`: the same sums in forms that XLA's CPU compiler is fast at (`direct.py`).
 - `toom_cook`: fewer multiplications where that pays, for CPUs (`tiles.py`); `direct` elsewhere.
 
+In bfloat16 multiplications are not what costs, and the last two are one: matrix products of all
+taps side by side (`shifted.py`) in long layers.
+
 `activated_convolution` is the convolution with what the network does to its outputs. The loops of
-the last two formulations do it to a part of them that is still in cache.
+the last two formulations (`loops.py`) do it to a part of them that is still in cache.
 
 Everything is chosen from static shapes, so all of it works under jit, grad, vmap, scan and map.
 """
@@ -20,7 +23,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from relabel_jax.model import direct, tiles
+from relabel_jax.model import direct, loops, shifted, tiles
 from relabel_jax.model.elementwise import After
 from relabel_jax.model.normalization import after_convolution, before_activation, elu_and_moments
 
@@ -97,15 +100,27 @@ def _check(inputs, kernel, stride, formulation):
         raise ValueError(f"stride {stride} and taps {kernel.shape[0]} must be at least 1")
 
 
-def _loops(inputs, kernel, stride, formulation):
-    """The module whose loops are the fastest of a formulation."""
-    fast = formulation == "toom_cook" and tiles.pay(inputs.shape, kernel.shape, stride)
-    return tiles if fast else direct
+def _form(inputs, kernel, stride, formulation):
+    """How blocks are multiplied; None where whole clips are faster, in the form of `direct.py`."""
+    if inputs.dtype == jnp.bfloat16:
+        fits, form = shifted.pay, shifted.Shifted
+    elif formulation == "toom_cook" and jnp.finfo(inputs.dtype).bits >= 32:
+        fits, form = tiles.pay, tiles.ToomCook
+    else:
+        return None
+    return form.of(kernel, stride) if fits(inputs.shape, kernel.shape, stride) else None
+
+
+def _forward(inputs, kernel, stride, formulation, after):
+    form = _form(inputs, kernel, stride, formulation)
+    if form is None:
+        return direct.forward(inputs, kernel, stride, after)
+    return loops.forward(form, inputs, kernel, stride, after)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _convolution(inputs, kernel, stride, formulation, precision):
-    return _loops(inputs, kernel, stride, formulation).forward(inputs, kernel, stride, _ALONE)[0]
+    return _forward(inputs, kernel, stride, formulation, _ALONE)[0]
 
 
 def _convolution_fwd(inputs, kernel, stride, formulation, precision):
@@ -126,8 +141,7 @@ _convolution.defvjp(_convolution_fwd, _convolution_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _activated(inputs, kernel, bias, stride, formulation, precision):
-    loops = _loops(inputs, kernel, stride, formulation)
-    values, sums = loops.forward(inputs, kernel, stride, after_convolution(bias))
+    values, sums = _forward(inputs, kernel, stride, formulation, after_convolution(bias))
     count = values.size // values.shape[-1]
     return values, *(total / count for total in sums)
 
@@ -153,7 +167,10 @@ _activated.defvjp(_activated_fwd, _activated_bwd)
 def _gradients(stride, formulation, precision, residuals, arrays, before):
     inputs, kernel = residuals
     with jax.default_matmul_precision(precision):
-        by_inputs, by_kernel, sums = _loops(inputs, kernel, stride, formulation).backward(
-            inputs, kernel, stride, arrays, before
-        )
+        form = _form(inputs, kernel, stride, formulation)
+        if form is None:
+            gradients = direct.backward(inputs, kernel, stride, arrays, before)
+        else:
+            gradients = loops.backward(form, inputs, kernel, stride, arrays, before)
+    by_inputs, by_kernel, sums = gradients
     return by_inputs, by_kernel.astype(kernel.dtype), sums

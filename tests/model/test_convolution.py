@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from jax import lax
 
-from relabel_jax.model import direct, tiles, toom_cook
+from relabel_jax.model import direct, loops, shifted, tiles, toom_cook
 from relabel_jax.model.convolution import (
     FORMULATIONS,
     activated_convolution,
@@ -26,12 +26,20 @@ WORST_ERROR = 2e-5  # Of the largest value; real layers at batch 2 reach 4e-6.
 
 
 @pytest.fixture
-def toom_cook_everywhere(monkeypatch):
-    """Toom-Cook, and one clip at a time, from the smallest shapes they can take; tiny blocks."""
-    monkeypatch.setattr(direct, "_LONG", 10)
-    monkeypatch.setattr(tiles, "_LONG", 10)
+def blocks_everywhere(monkeypatch):
+    """Blocks, and one clip at a time, from the smallest shapes they can take; tiny blocks."""
+    for module in (direct, tiles, shifted):
+        monkeypatch.setattr(module, "_LONG", 10)
     monkeypatch.setattr(tiles, "_WIDE", 1)
-    monkeypatch.setattr(tiles, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(loops, "_BLOCK_BYTES", 4096)
+
+
+@pytest.fixture
+def shifted_everywhere(blocks_everywhere, monkeypatch):
+    """Taps side by side instead of Toom-Cook, so in all dtypes and not in bfloat16 alone."""
+    monkeypatch.setattr(tiles, "pay", shifted.pay)
+    monkeypatch.setattr(tiles, "ToomCook", shifted.Shifted)
+    monkeypatch.setattr(shifted, "_WIDE", 20)
 
 
 def brute_force(x, w, dy, stride):
@@ -103,7 +111,7 @@ def test_fewer_points_are_exact_and_more_are_refused():
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
 @pytest.mark.parametrize("layer", range(9))
-def test_layers_of_table_2_at_reduced_size(formulation, layer, toom_cook_everywhere):
+def test_layers_of_table_2_at_reduced_size(formulation, layer, blocks_everywhere):
     # The length keeps the remainder of the real one: in four layers the zero-padded taps stick out.
     taps, stride = TAPS[layer], STRIDES[layer]
     time = min(LENGTHS[layer], taps + 41 * stride + (LENGTHS[layer] - taps) % stride)
@@ -131,7 +139,7 @@ def test_real_layers_in_direct_form(layer):
     ("time", "taps", "stride"),
     [(4, 5, 3), (5, 5, 3), (1, 1, 1), (50, 2, 5), (47, 1, 3), (44, 7, 1), (0, 3, 2)],
 )
-def test_edges(formulation, time, taps, stride, toom_cook_everywhere):
+def test_edges(formulation, time, taps, stride, blocks_everywhere):
     check(formulation, 2, time, 3, 2, taps, stride)
 
 
@@ -149,13 +157,13 @@ def test_edges(formulation, time, taps, stride, toom_cook_everywhere):
     stride=st.integers(1, 5),
 )
 def test_any_shape(
-    formulation, batch, time, channels_in, channels_out, taps, stride, toom_cook_everywhere
+    formulation, batch, time, channels_in, channels_out, taps, stride, blocks_everywhere
 ):
     check(formulation, batch, time, channels_in, channels_out, taps, stride)
 
 
 @pytest.mark.parametrize("formulation", ["direct", "toom_cook"])
-def test_float64_agrees_with_lax_autodiff_to_rounding(formulation, toom_cook_everywhere):
+def test_float64_agrees_with_lax_autodiff_to_rounding(formulation, blocks_everywhere):
     with jax.enable_x64(True):
         x, w, dy = arrays(3, 139, 5, 4, 16, 3, np.float64)
         expected = value_and_gradients(x, w, dy, 3, "lax")
@@ -165,7 +173,7 @@ def test_float64_agrees_with_lax_autodiff_to_rounding(formulation, toom_cook_eve
 
 
 @pytest.mark.parametrize("formulation", ["direct", "toom_cook"])
-def test_a_population_in_scan_map_and_loops(formulation, toom_cook_everywhere):
+def test_a_population_in_scan_map_and_loops(formulation, blocks_everywhere):
     x, w, dy = arrays(4, 139, 5, 4, 16, 3)
     members = jnp.stack([w, 0.5 * w])
 
@@ -188,7 +196,7 @@ def test_a_population_in_scan_map_and_loops(formulation, toom_cook_everywhere):
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_bfloat16(formulation, toom_cook_everywhere):
+def test_bfloat16(formulation, blocks_everywhere):
     arrays_ = [jnp.asarray(array, jnp.bfloat16) for array in arrays(3, 139, 5, 4, 16, 3)]
     got = value_and_gradients(*arrays_, 3, formulation)
     assert all(array.dtype == jnp.bfloat16 for array in got)
@@ -196,14 +204,14 @@ def test_bfloat16(formulation, toom_cook_everywhere):
 
 
 @pytest.mark.parametrize(
-    ("shape", "filters", "loops"), [((4, 400, 1), 4, direct), ((3, 400, 64), 32, tiles)]
+    ("shape", "filters", "in_tiles"), [((4, 400, 1), 4, False), ((3, 400, 64), 32, True)]
 )
-def test_an_unused_input_gradient_is_not_computed(shape, filters, loops, monkeypatch):
+def test_an_unused_input_gradient_is_not_computed(shape, filters, in_tiles, monkeypatch):
     """XLA drops it from the loop that the two gradients share."""
     monkeypatch.setattr(direct, "_LONG", 10)
-    monkeypatch.setattr(tiles, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(loops, "_BLOCK_BYTES", 4096)
     x, w, dy = arrays(*shape, filters, 16, 3)
-    assert tiles.pay(x.shape, w.shape, 3) == (loops is tiles)
+    assert tiles.pay(x.shape, w.shape, 3) == in_tiles
 
     def operations(argnums):
         def loss(x, w):
@@ -235,9 +243,7 @@ def activated_and_gradients(x, w, bias, dz, stride, formulation):
 @pytest.mark.parametrize("formulation", ["direct", "toom_cook"])
 @pytest.mark.parametrize("taps", [2, 9, 12, 13, 14, 15, 16, 17])
 @pytest.mark.parametrize("batch", [1, 6])
-def test_activation_in_the_loops_agrees_with_the_whole(
-    formulation, taps, batch, toom_cook_everywhere
-):
+def test_activation_in_the_loops_agrees_with_the_whole(formulation, taps, batch, blocks_everywhere):
     """Every form of taps: whole rows of the grid, padded ones, and a tail of its own."""
     with jax.enable_x64(True):
         x, w, dz = arrays(batch, 151, 4, 5, taps, 3, np.float64)
@@ -247,9 +253,51 @@ def test_activation_in_the_loops_agrees_with_the_whole(
         assert worst_error(got, [np.asarray(array) for array in expected]) < 1e-11
 
 
+@pytest.mark.parametrize("channels_in", [1, 4, 9])
+@pytest.mark.parametrize("taps", [4, 9, 12, 16, 17])
+@pytest.mark.parametrize("batch", [1, 6])
+def test_taps_side_by_side_agree_with_the_whole(batch, taps, channels_in, shifted_everywhere):
+    """Seven, two and one row of the grid together."""
+    with jax.enable_x64(True):
+        x, w, dz = arrays(batch, 151, channels_in, 5, taps, 3, np.float64)
+        form = shifted.Shifted.of(jnp.asarray(w), 3)
+        assert (form.tile, form.narrow) == {1: (7, True), 4: (2, False), 9: (1, False)}[channels_in]
+        bias = np.random.default_rng(0).normal(size=5)
+        expected = activated_and_gradients(x, w, bias, dz, 3, "lax")
+        got = activated_and_gradients(x, w, bias, dz, 3, "toom_cook")
+        assert worst_error(got, [np.asarray(array) for array in expected]) < 1e-11
+
+
+@hypothesis.settings(
+    max_examples=6,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
+    batch=st.integers(1, 5),
+    time=st.integers(1, 120),
+    channels_in=st.integers(1, 4),
+    channels_out=st.integers(1, 4),
+    taps=st.integers(1, 20),
+    stride=st.integers(1, 5),
+)
+def test_taps_side_by_side_in_any_shape(
+    batch, time, channels_in, channels_out, taps, stride, shifted_everywhere
+):
+    check("toom_cook", batch, time, channels_in, channels_out, taps, stride)
+
+
+def test_bfloat16_has_taps_side_by_side_where_clips_are_long():
+    """Layers 1 to 6, so that a CPU's units for it are used (`shifted.py`)."""
+    for layer in range(9):
+        channels_in = FILTERS[layer - 1] if layer else 1
+        kernel_shape = (TAPS[layer], channels_in, FILTERS[layer])
+        pays = shifted.pay((24, LENGTHS[layer], channels_in), kernel_shape, STRIDES[layer])
+        assert pays == (layer < 6)
+
+
 def test_taps_that_fill_no_row_of_the_grid_are_padded_or_left_to_a_tail():
     def tail(taps):
-        return len(tiles._Taps.of(jnp.zeros((taps, 2, 1)), 3).tail) // 2
+        return len(tiles.ToomCook.of(jnp.zeros((taps, 2, 1)), 3).tail) // 2
 
     assert [tail(taps) for taps in (12, 13, 14, 15, 16)] == [0, 0, 0, 0, 1]
 
