@@ -28,6 +28,7 @@ CONTESTANTS: dict[str, tuple[dict[str, str], str]] = {
     "ours, scan": ({}, "ours scan"),
     "ours, loop": ({}, "ours loop"),
     "ours, scan, tuned malloc": (TUNED, "ours scan"),
+    "ours, scan, bf16": ({}, "ours scan bf16"),
     "flax, plain loop": ({}, "flax"),
     "torch, eager": ({}, "torch conv1d"),
     "torch, channels_last": ({}, "torch conv2d"),
@@ -90,14 +91,17 @@ def flax_loop(batch_size: int, steps: int, num_classes: int) -> Callable[[], Non
     return run
 
 
-def ours(mode: str, batch_size: int, steps: int, num_classes: int) -> Callable[[], None]:
-    """The step of `relabel_jax.main` with its defaults."""
+def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Callable[[], None]:
+    """The step of `relabel_jax.main` with its defaults, but for a precision that is named."""
     import jax
 
     from relabel_jax.benchmark import batches, compile_variant, initial_state
     from relabel_jax.config import audio_network, paper_config
 
-    network = audio_network(paper_config("Human sounds", "base"), num_classes)
+    mode, *precision = form
+    config = paper_config("Human sounds", "base")
+    config.precision = precision[0] if precision else config.precision
+    network = audio_network(config, num_classes)
     program = compile_variant(network, mode, batches(steps, batch_size, num_classes))
     state = initial_state(network)
 
@@ -158,7 +162,7 @@ def worker(form: list[str], batch_size: int, steps: int, num_classes: int) -> No
     """Runs a round for each line on stdin and answers with its seconds."""
     kind, *rest = form
     if kind == "ours":
-        run = ours(rest[0], batch_size, steps, num_classes)
+        run = ours(rest, batch_size, steps, num_classes)
     elif kind == "flax":
         run = flax_loop(batch_size, steps, num_classes)
     else:
