@@ -43,6 +43,7 @@ NORM_ORDERS = ("elu_bn", "bn_elu")
 # Keras's defaults of the paper's time.
 _MOMENTUM = 0.99
 _EPSILON = 1e-3
+# Of each clip, to estimate the mean of min(e, 0).
 _SAMPLED_ROWS = 256
 
 
