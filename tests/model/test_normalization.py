@@ -175,7 +175,9 @@ def test_variables_have_flax_names_folded_or_not(norm_order):
         assert {tuple(key.key for key in path) for path, _ in paths} == expected
 
 
-@pytest.mark.parametrize("shape", [(3, 7, 5), (2, 1, 4), (6, 3), (1, 257, 2), (2, 3, 5, 4)])
+@pytest.mark.parametrize(
+    "shape", [(3, 7, 5), (2, 1, 4), (6, 3), (1, 257, 2), (2, 1030, 3), (2, 3, 5, 4)]
+)
 def test_elu_and_moments_agree_with_autodiff(shape):
     rng = np.random.default_rng(0)
     outputs, weights = rng.normal(size=(2, *shape))
