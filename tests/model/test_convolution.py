@@ -254,12 +254,11 @@ def test_activation_in_the_loops_agrees_with_the_whole(formulation, taps, batch,
 
 
 @pytest.mark.parametrize("channels_in", [1, 4, 9])
-@pytest.mark.parametrize("taps", [4, 9, 12, 16, 17])
-@pytest.mark.parametrize("batch", [1, 6])
-def test_taps_side_by_side_agree_with_the_whole(batch, taps, channels_in, shifted_everywhere):
+@pytest.mark.parametrize("taps", [4, 12, 16, 17])
+def test_taps_side_by_side_agree_with_the_whole(taps, channels_in, shifted_everywhere):
     """Seven, two and one row of the grid together."""
     with jax.enable_x64(True):
-        x, w, dz = arrays(batch, 151, channels_in, 5, taps, 3, np.float64)
+        x, w, dz = arrays(2, 151, channels_in, 5, taps, 3, np.float64)
         form = shifted.Shifted.of(jnp.asarray(w), 3)
         assert (form.tile, form.narrow) == {1: (7, True), 4: (2, False), 9: (1, False)}[channels_in]
         bias = np.random.default_rng(0).normal(size=5)
