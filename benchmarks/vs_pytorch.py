@@ -100,7 +100,8 @@ def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Call
 
     mode, *precision = form
     config = paper_config("Human sounds", "base")
-    config.precision = precision[0] if precision else config.precision
+    if precision:
+        (config.precision,) = precision
     network = audio_network(config, num_classes)
     program = compile_variant(network, mode, batches(steps, batch_size, num_classes))
     state = initial_state(network)

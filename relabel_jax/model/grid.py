@@ -14,6 +14,7 @@ a correlation of stride 1 with r taps. Its gradients, for the cotangent dy (zero
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 LAYOUT = ("NWC", "WIO", "NWC")
 
@@ -49,6 +50,15 @@ def from_grid_kernel(kernel: jax.Array, taps: int, stride: int) -> jax.Array:
     """The reverse of `grid_kernel`."""
     r, _, channels_out = kernel.shape
     return kernel.reshape(r * stride, -1, channels_out)[:taps]
+
+
+def time_last(x: jax.Array) -> jax.Array:
+    """[batch, time, channels] -> [batch, channels, time], in memory too.
+
+    For the left side of a product over time: one over the first axes of both sides runs at about
+    half the speed of the usual one.
+    """
+    return with_layout_constraint(x.swapaxes(1, 2), Layout((0, 1, 2)))
 
 
 def flipped(kernel: jax.Array) -> jax.Array:

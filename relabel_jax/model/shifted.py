@@ -24,7 +24,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from relabel_jax.model import grid
 
@@ -115,11 +114,10 @@ class Shifted(NamedTuple):
             shifts = [slice(r - 1 - j, r - 1 - j + rows) for j in range(r)]
             shifted = [dy[:, shift] for shift in shifts]
             dx = _product(jnp.concatenate(shifted, 2), weights).reshape(rows_of_x)
-            # As in `direct.by_kernel`, time goes last in the copied side.
             if self.narrow:
-                x = _time_last(x)
+                x = grid.time_last(x)
                 return dx, jnp.stack([_product(x, dy).sum(0) for dy in shifted])
-            dy = _time_last(dy)
+            dy = grid.time_last(dy)
             return dx, _product(jnp.concatenate([dy[:, :, s] for s in shifts], 1), x).sum(0)
 
         return zeros, gradients
@@ -132,11 +130,6 @@ class Shifted(NamedTuple):
         wide = totals.reshape(-1, channels_in, self.tile, channels_out)
         of_outputs = [wide[i * self.stride :][:taps, :, i] for i in range(self.tile)]
         return functools.reduce(jnp.add, of_outputs)
-
-
-def _time_last(x: jax.Array) -> jax.Array:
-    """[clips, time, channels] -> [clips, channels, time], in memory too."""
-    return with_layout_constraint(x.swapaxes(1, 2), Layout((0, 1, 2)))
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from relabel_jax.model import grid, toom_cook
 
@@ -152,18 +151,17 @@ class ToomCook(NamedTuple):
             dy_points = _transform(bt, _tile_rows(dy, self.halo + 1 - r, tile, tiles, _POINTS))
             dx = _results(dy_points @ weights, tile, clips)
             if num_tail:
-                by_tail = dy[:, :own] @ self.tail.T
-                dx += jnp.pad(by_tail, ((0, 0), (0, 0), (0, width - num_tail)))
+                dx_tail = dy[:, :own] @ self.tail.T
+                dx += jnp.pad(dx_tail, ((0, 0), (0, 0), (0, width - num_tail)))
 
             x_points = _transform(a, _tile_rows(x, 0, tile, tiles, tile))
-            # Transposed in memory: a matrix product over the first axes of both sides is the
-            # slower one, and dy is the smaller side.
-            dy_points = with_layout_constraint(dy_points.swapaxes(1, 2), Layout((0, 1, 2)))
             # The tail in as many parts as a tile has rows, which divides: one small product has no
             # parts for threads.
             seen = x[:, :, :num_tail].reshape(tile, clips * tiles, num_tail)
             seen_by = dy[:, :own].reshape(tile, -1, channels_out)
-            return dx, (dy_points @ x_points, jnp.einsum("ptf,ptc->pfc", seen_by, seen))
+            by_tail = jnp.einsum("ptf,ptc->pfc", seen_by, seen)
+            # Of the two sides dy is the smaller one to copy.
+            return dx, (grid.time_last(dy_points) @ x_points, by_tail)
 
         return zeros, gradients
 

@@ -24,6 +24,18 @@ LENGTHS = (80000, 26662, 8883, 2957, 982, 324, 105, 33, 9, 1)
 
 WORST_ERROR = 2e-5  # Of the largest value; real layers at batch 2 reach 4e-6.
 
+FIXTURES_ARE_FINE = hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+ANY_SHAPE = hypothesis.given(
+    batch=st.integers(1, 5),
+    time=st.integers(1, 120),
+    channels_in=st.integers(1, 4),
+    channels_out=st.integers(1, 4),
+    taps=st.integers(1, 20),
+    stride=st.integers(1, 5),
+)
+
 
 @pytest.fixture
 def blocks_everywhere(monkeypatch):
@@ -144,18 +156,8 @@ def test_edges(formulation, time, taps, stride, blocks_everywhere):
 
 
 @pytest.mark.parametrize("formulation", ["direct", "toom_cook"])
-@hypothesis.settings(
-    max_examples=4,
-    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
-@hypothesis.given(
-    batch=st.integers(1, 5),
-    time=st.integers(1, 120),
-    channels_in=st.integers(1, 4),
-    channels_out=st.integers(1, 4),
-    taps=st.integers(1, 20),
-    stride=st.integers(1, 5),
-)
+@hypothesis.settings(FIXTURES_ARE_FINE, max_examples=4)
+@ANY_SHAPE
 def test_any_shape(
     formulation, batch, time, channels_in, channels_out, taps, stride, blocks_everywhere
 ):
@@ -267,18 +269,8 @@ def test_taps_side_by_side_agree_with_the_whole(taps, channels_in, shifted_every
         assert worst_error(got, [np.asarray(array) for array in expected]) < 1e-11
 
 
-@hypothesis.settings(
-    max_examples=6,
-    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
-@hypothesis.given(
-    batch=st.integers(1, 5),
-    time=st.integers(1, 120),
-    channels_in=st.integers(1, 4),
-    channels_out=st.integers(1, 4),
-    taps=st.integers(1, 20),
-    stride=st.integers(1, 5),
-)
+@hypothesis.settings(FIXTURES_ARE_FINE, max_examples=6)
+@ANY_SHAPE
 def test_taps_side_by_side_in_any_shape(
     batch, time, channels_in, channels_out, taps, stride, shifted_everywhere
 ):
