@@ -118,10 +118,10 @@ def compile_variant(network: AudioNetwork, mode: str, data: Sequence[np.ndarray]
     start = time.perf_counter()
     if mode == "scan":
         chunk = jax.device_put(tuple(data))
-        compiled = train_chunk.lower(network, _RECIPE, state, *chunk, steps).compile()
+        compiled = train_chunk.lower(network, _RECIPE, state, (), *chunk, steps).compile()
 
         def run(state):
-            return compiled(state, *chunk, steps)[0]
+            return compiled(state, (), *chunk, steps)[0]
     else:
         singles = [jax.device_put(tuple(array[i] for array in data)) for i in range(steps)]
         step = jax.jit(train_step, static_argnums=(0, 1), donate_argnums=2)

@@ -20,14 +20,21 @@ Everything is chosen from static shapes, so all of it works under jit, grad, vma
 
 import functools
 
+import flax
 import jax
 import jax.numpy as jnp
 
-from relabel_jax.model import direct, loops, shifted, tiles
+from relabel_jax.model import direct, grid, loops, shifted, tiles
 from relabel_jax.model.elementwise import After
-from relabel_jax.model.normalization import after_convolution, before_activation, elu_and_moments
+from relabel_jax.model.normalization import (
+    activate,
+    after_convolution,
+    before_activation,
+    elu_and_moments,
+)
 
 FORMULATIONS = ("lax", "direct", "toom_cook")
+_FEW_PRODUCTS = 32  # a value
 _ALONE = After(lambda outputs: outputs, lambda values: ())
 
 
@@ -86,10 +93,86 @@ def activated_convolution(
     return _activated(inputs, kernel, bias, stride, formulation, precision)
 
 
+@flax.struct.dataclass
+class Deferred:
+    """A convolution's activations, ELU(outputs + bias), which are not computed yet.
+
+    Attributes:
+      inputs, kernel, stride, formulation: as of `convolution`.
+      bias: float32[channels_out].
+    """
+
+    inputs: jax.Array
+    kernel: jax.Array
+    bias: jax.Array
+    stride: int = flax.struct.field(pytree_node=False)
+    formulation: str = flax.struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        batch, time, _ = self.inputs.shape
+        taps, _, channels_out = self.kernel.shape
+        return batch, grid.time_out(time, taps, self.stride), channels_out
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return self.inputs.dtype
+
+    def rows(self, clip, row, clips: int, rows: int) -> jax.Array:
+        """Some rows of some clips: the `loops.Rows` of these activations."""
+        length = (rows - 1) * self.stride + len(self.kernel)
+        inputs = loops.stored(self.inputs)(clip, row * self.stride, clips, length)
+        values = activate(direct.convolve(inputs, self.kernel, self.stride), self.bias)
+        # What takes a row several times would compute it as often.
+        return jax.lax.optimization_barrier(values)
+
+    def whole(self) -> jax.Array:
+        """All of them."""
+        outputs = convolution(self.inputs, self.kernel, self.stride, self.formulation)
+        return activate(outputs, self.bias)
+
+
+def whole(values: jax.Array | Deferred) -> jax.Array:
+    """The activations as an array."""
+    return values.whole() if isinstance(values, Deferred) else values
+
+
+def activations(
+    inputs: jax.Array | Deferred,
+    kernel: jax.Array,
+    bias: jax.Array,
+    stride: int,
+    formulation: str,
+) -> jax.Array | Deferred:
+    """ELU of the convolution's outputs and a bias, where no moments are asked for.
+
+    Then a layer need not be stored: the next layer's loop can compute the rows that it takes for a
+    block. This pays where a value takes few products, in the first layer of Table II, whose outputs
+    are the largest, 6.8 MB a clip.
+
+    Args:
+      inputs, kernel, stride, formulation: as of `convolution`.
+      bias: float32[channels_out].
+
+    Returns:
+      [batch, time_out, channels_out] of the dtype of `inputs`.
+
+    Raises:
+      ValueError: as of `convolution`.
+    """
+    _check(inputs, kernel, stride, formulation)
+    if kernel.shape[0] * kernel.shape[1] < _FEW_PRODUCTS:
+        return Deferred(whole(inputs), kernel, bias, stride, formulation)
+    if formulation == "lax":
+        return activate(direct.convolve(whole(inputs), kernel, stride), bias)
+    precision = jax.config.jax_default_matmul_precision
+    return _activations(inputs, kernel, bias, stride, formulation, precision)
+
+
 def _check(inputs, kernel, stride, formulation):
     if formulation not in FORMULATIONS:
         raise ValueError(f"formulation {formulation!r} is none of {', '.join(FORMULATIONS)}")
-    if inputs.ndim != 3 or kernel.ndim != 3 or inputs.shape[2] != kernel.shape[1]:
+    if len(inputs.shape) != 3 or kernel.ndim != 3 or inputs.shape[2] != kernel.shape[1]:
         raise ValueError(
             f"inputs {inputs.shape} and kernel {kernel.shape} are not "
             "[batch, time, channels_in] and [taps, channels_in, channels_out]"
@@ -114,8 +197,9 @@ def _form(inputs, kernel, stride, formulation):
 def _forward(inputs, kernel, stride, formulation, after):
     form = _form(inputs, kernel, stride, formulation)
     if form is None:
-        return direct.forward(inputs, kernel, stride, after)
-    return loops.forward(form, inputs, kernel, stride, after)
+        return direct.forward(whole(inputs), kernel, stride, after)
+    rows = inputs.rows if isinstance(inputs, Deferred) else loops.stored(inputs)
+    return loops.forward(form, inputs.shape, rows, kernel, stride, after)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -162,6 +246,28 @@ def _activated_bwd(stride, formulation, precision, residuals, cotangents):
 
 
 _activated.defvjp(_activated_fwd, _activated_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _activations(inputs, kernel, bias, stride, formulation, precision):
+    after = After(lambda outputs: activate(outputs, bias), lambda values: ())
+    return _forward(inputs, kernel, stride, formulation, after)[0]
+
+
+def _activations_fwd(inputs, kernel, bias, stride, formulation, precision):
+    residuals = inputs, kernel, bias
+    return _activations(*residuals, stride, formulation, precision), residuals
+
+
+def _activations_bwd(stride, formulation, precision, residuals, cotangent):
+    def plain(inputs, kernel, bias):
+        return activate(convolution(whole(inputs), kernel, stride, formulation), bias)
+
+    with jax.default_matmul_precision(precision):
+        return jax.vjp(plain, *residuals)[1](cotangent)
+
+
+_activations.defvjp(_activations_fwd, _activations_bwd)
 
 
 def _gradients(stride, formulation, precision, residuals, arrays, before):

@@ -9,7 +9,7 @@ Two blocks a turn: part of what a block takes runs on one core, and the other bl
 for the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -85,17 +85,43 @@ class Blocks(NamedTuple):
         return index // self.chunks * self.clips, index % self.chunks * self.tiles
 
 
+Rows = Callable[[Any, Any, int, int], jax.Array]
+"""(first clip, first row, clips, rows) -> that part of an array [batch, time, channels]."""
+
+
+def stored(x: jax.Array) -> Rows:
+    """The rows of an array."""
+
+    def rows_of(clip, row, clips, rows):
+        channels = x.shape[2]
+        # Of the clips as they lie in memory: a view of what is sliced, not of a slice, is free.
+        # Made here, within the loop: a view that is handed into it is copied.
+        flat = x.reshape(len(x), -1)
+        part = lax.dynamic_slice(flat, (clip, row * channels), (clips, rows * channels))
+        return part.reshape(clips, rows, channels)
+
+    return rows_of
+
+
 def _block(x, clip, row, clips, rows, stride):
     """Rows of the grid of some clips: [clips, rows, stride channels]."""
-    width = stride * x.shape[2]
-    # Of the clips as they lie in memory: a view of what is sliced, not of a slice, is free.
-    block = lax.dynamic_slice(x.reshape(len(x), -1), (clip, row * width), (clips, rows * width))
-    return block.reshape(clips, rows, width)
+    return grid.to_grid(stored(x)(clip, row * stride, clips, rows * stride), stride)
 
 
-def forward(form: Form, inputs: jax.Array, kernel: jax.Array, stride: int, after: After):
-    """`after` of the convolution: (values [batch, time_out, channels_out], sums)."""
-    batch, time, _ = inputs.shape
+def forward(
+    form: Form,
+    shape: Sequence[int],
+    inputs: Rows,
+    kernel: jax.Array,
+    stride: int,
+    after: After,
+):
+    """`after` of the convolution: (values [batch, time_out, channels_out], sums).
+
+    Args:
+      shape: of all inputs.
+    """
+    batch, time, _ = shape
     taps, _, channels_out = kernel.shape
     blocks = Blocks.of(form, batch, time // stride - form.halo)
     own = blocks.tiles * form.tile
@@ -105,15 +131,17 @@ def forward(form: Form, inputs: jax.Array, kernel: jax.Array, stride: int, after
         out, sums = carry
         clip, first = blocks.start(index)
         row = first * form.tile
-        x = _block(inputs, clip, row, blocks.clips, own + form.halo, stride)
-        values = after.values(outputs(x)).astype(inputs.dtype)
+        x = inputs(clip, row * stride, blocks.clips, (own + form.halo) * stride)
+        values = after.values(outputs(grid.to_grid(x, stride))).astype(kernel.dtype)
         out = lax.dynamic_update_slice(out, values, (clip, row, 0))
         return out, add_sums(sums, after.addends(values))
 
     out = scratch((batch, grid.time_out(time, taps, stride), channels_out), kernel)
     sums = no_sums(after.addends, out)
     out, sums = lax.fori_loop(0, blocks.number, body, (out, sums), unroll=_UNROLL)
-    rest = after.values(direct.convolve(inputs[:, blocks.rows * stride :], kernel, stride))
+    at_end = blocks.rows * stride
+    x = inputs(0, at_end, batch, time - at_end)
+    rest = after.values(direct.convolve(x, kernel, stride))
     out = lax.dynamic_update_slice(out, rest, (0, blocks.rows, 0))
     return out, add_sums(sums, after.addends(rest))
 

@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from relabel_jax.model.convolution import activated_convolution, convolution
+from relabel_jax.model.convolution import (
+    Deferred,
+    activated_convolution,
+    activations,
+    convolution,
+    whole,
+)
 from relabel_jax.model.normalization import ActivationAndNorm, Activations, Linear
 
 TAPS = (17, 16, 15, 14, 13, 12, 9, 9, 9)
@@ -54,6 +60,9 @@ class Convolved(Linear):
 
     def outputs(self) -> jax.Array:
         return convolution(self.values, self.kernel, self.stride, self.formulation)
+
+    def activations(self) -> jax.Array | Deferred:
+        return activations(self.values, self.kernel, self.bias, self.stride, self.formulation)
 
     def elu_and_moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
         return activated_convolution(
@@ -168,7 +177,7 @@ class AudioNetwork(nn.Module):
         hidden = Activations((waveforms.astype(jnp.float32)[:, :, None] / 32768).astype(dtype))
         for layer, norm in zip(self.convolutions, self.norms, strict=False):
             hidden = norm(layer(hidden), train)
-        hidden = hidden._replace(values=hidden.values.reshape(waveforms.shape[0], -1))
+        hidden = hidden._replace(values=whole(hidden.values).reshape(waveforms.shape[0], -1))
         for layer, norm in zip(self.dense[:-1], self.norms[len(TAPS) :], strict=False):
             hidden = norm(layer(hidden), train)
         return self.dense[-1](hidden)

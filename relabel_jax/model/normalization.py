@@ -30,7 +30,7 @@ more. With the mean of min(e, 0), of a sample of the rows, next to nothing of it
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -89,6 +89,10 @@ class Linear:
         """The outputs and the bias, at least float32[batch, ..., channels]."""
         return add_bias(self.outputs(), self.bias)
 
+    def activations(self) -> Any:
+        """ELU of the sums, of the outputs' dtype; what the next layer of the kind takes for it."""
+        return activate(self.outputs(), self.bias)
+
     def elu_and_moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`elu_and_moments` of the outputs."""
         return elu_and_moments(self.outputs(), self.bias)
@@ -121,7 +125,7 @@ class ActivationAndNorm(nn.Module):
             if train:
                 values, *moments = layer.elu_and_moments()
             else:
-                values = activate(layer.outputs(), layer.bias)
+                values = layer.activations()
             return Activations(values, *Affine(name="BatchNorm_0")(layer.bias.shape, moments))
         outputs = layer.outputs()
         norm = nn.BatchNorm(not train, momentum=_MOMENTUM, epsilon=_EPSILON, dtype=outputs.dtype)

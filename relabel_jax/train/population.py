@@ -155,8 +155,9 @@ def train_population(
     def train_one(of_member, shared):
         state, order, labels, masked = of_member
         resident, inputs, num_steps = shared
-        inputs = gather(resident, inputs[order])
-        return train_chunk(network, recipe, state, inputs, labels, masked, num_steps)
+        return train_chunk(
+            network, recipe, state, resident, inputs[order], labels, masked, num_steps
+        )
 
     states, loss_sums = layout.each_member(
         train_one, (states, order, labels, masked), (resident, jnp.stack(inputs), num_steps)
@@ -191,7 +192,7 @@ def predict_population(
     def predict_one(variables, shared):
         return predict_chunk(network, method, variables, *shared)
 
-    outputs = layout.each_member(predict_one, variables, (gather(resident, inputs), num_batches))
+    outputs = layout.each_member(predict_one, variables, (resident, inputs, num_batches))
     return jax.lax.with_sharding_constraint(outputs, layout.sharding())
 
 
@@ -206,19 +207,3 @@ def split_members(layout: Layout, states: Any) -> list[Any]:
 def stack_members(members: Sequence[Any]) -> Any:
     """The reverse of `split_members`, on the host."""
     return jax.tree.map(lambda *arrays: np.stack(arrays), *members)
-
-
-def gather(resident: tuple[jax.Array, ...], inputs: jax.Array) -> jax.Array:
-    """The inputs of clips, int32[...] -> [..., of a clip], or `inputs` where none are resident.
-
-    Each block has fewer than 2^31 elements: places in it are safe in 32 bits.
-    """
-    if not resident:
-        return inputs
-    rows = jnp.take(resident[0], inputs, axis=0, mode="clip")
-    start = len(resident[0])
-    for block in resident[1:]:
-        is_here = (inputs >= start).reshape(inputs.shape + (1,) * (block.ndim - 1))
-        rows = jnp.where(is_here, jnp.take(block, inputs - start, axis=0, mode="clip"), rows)
-        start += len(block)
-    return rows

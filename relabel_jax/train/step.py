@@ -120,11 +120,28 @@ def train_step(
     )
 
 
+def gather(resident: tuple[jax.Array, ...], inputs: jax.Array) -> jax.Array:
+    """The inputs of clips, int32[...] -> [..., of a clip], or `inputs` where none are resident.
+
+    Each block has fewer than 2^31 elements: places in it are safe in 32 bits.
+    """
+    if not resident:
+        return inputs
+    rows = jnp.take(resident[0], inputs, axis=0, mode="clip")
+    start = len(resident[0])
+    for block in resident[1:]:
+        is_here = (inputs >= start).reshape(inputs.shape + (1,) * (block.ndim - 1))
+        rows = jnp.where(is_here, jnp.take(block, inputs - start, axis=0, mode="clip"), rows)
+        start += len(block)
+    return rows
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def train_chunk(
     network: nn.Module,
     recipe: Recipe,
     state: TrainState,
+    resident: tuple[jax.Array, ...],
     inputs: jax.Array,
     labels: jax.Array,
     masked: jax.Array,
@@ -135,7 +152,8 @@ def train_chunk(
     The number of steps is data, so that an epoch's last, shorter chunk needs no program of its own.
 
     Args:
-      inputs: [chunk, batch, ...].
+      resident: the blocks of inputs on the device, [clips, ...] each; () where they stream.
+      inputs: [chunk, batch, ...], or, where they are resident, int32[chunk, batch] clips.
       labels, masked: bool[chunk, batch, classes].
       num_steps: int32[], at most `chunk`.
 
@@ -146,7 +164,8 @@ def train_chunk(
 
     def body(i, carry):
         state, loss_sums = carry
-        state = train_step(network, recipe, state, inputs[i], labels[i], masked[i])
+        batch = gather(resident, inputs[i])
+        state = train_step(network, recipe, state, batch, labels[i], masked[i])
         return state, loss_sums.at[i].set(state.loss_sum)
 
     loss_sums = jnp.zeros(inputs.shape[0], jnp.float32)
@@ -158,6 +177,7 @@ def predict_chunk(
     network: nn.Module,
     method: str,
     variables: dict[str, Any],
+    resident: tuple[jax.Array, ...],
     inputs: jax.Array,
     num_batches: jax.Array,
 ) -> jax.Array:
@@ -165,18 +185,19 @@ def predict_chunk(
 
     Args:
       variables: `params` and `batch_stats`.
-      inputs: [chunk, batch, ...].
+      resident, inputs: as of `train_chunk`.
       num_batches: int32[]; the batches after these are not computed and stay 0.
 
     Returns:
       float32[chunk, batch, outputs].
     """
 
-    def predict(batch):
+    def predict(i):
+        batch = gather(resident, inputs[i])
         return network.apply(variables, batch, train=False, method=method)
 
-    shape = jax.eval_shape(predict, inputs[0])
+    shape = jax.eval_shape(predict, 0)
     outputs = jnp.zeros((inputs.shape[0], *shape.shape), shape.dtype)
     return jax.lax.fori_loop(
-        0, num_batches, lambda i, outputs: outputs.at[i].set(predict(inputs[i])), outputs
+        0, num_batches, lambda i, outputs: outputs.at[i].set(predict(i)), outputs
     )

@@ -11,9 +11,12 @@ from jax import lax
 from relabel_jax.model import direct, loops, shifted, tiles, toom_cook
 from relabel_jax.model.convolution import (
     FORMULATIONS,
+    Deferred,
     activated_convolution,
+    activations,
     convolution,
     default_formulation,
+    whole,
 )
 
 # Table II.
@@ -253,6 +256,57 @@ def test_activation_in_the_loops_agrees_with_the_whole(formulation, taps, batch,
         expected = activated_and_gradients(x, w, bias, dz, 3, "lax")
         got = activated_and_gradients(x, w, bias, dz, 3, formulation)
         assert worst_error(got, [np.asarray(array) for array in expected]) < 1e-11
+
+
+def two_layers_by_definition(x, k1, b1, k2, b2, dz):
+    """The activations of two layers of stride 3, and the gradients, by `brute_force`."""
+
+    def layer(x, kernel, bias, dz):
+        y, _, _ = brute_force(x, kernel, np.zeros(dz.shape), 3)
+        z = y + bias
+        dy = dz * np.where(z > 0, 1, np.exp(z))
+        _, dx, dw = brute_force(x, kernel, dy, 3)
+        return np.where(z > 0, z, np.expm1(z)), (dx, dw, dy.sum((0, 1)))
+
+    e1, _ = layer(x, k1, b1, np.zeros((len(x), (x.shape[1] - len(k1)) // 3 + 1, k1.shape[2])))
+    e2, (de1, *by_second) = layer(e1, k2, b2, dz)
+    _, by_first = layer(x, k1, b1, de1)
+    return e2, *by_first, *by_second
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+@pytest.mark.parametrize(("batch", "time"), [(1, 479), (6, 160)])
+def test_rows_computed_when_the_next_layer_takes_them(formulation, batch, time, blocks_everywhere):
+    """One clip in several blocks, and several clips in a block."""
+    rng = np.random.default_rng(0)
+    k1, b1, k2, b2 = (rng.normal(size=size) for size in ((17, 1, 4), 4, (16, 4, 5), 5))
+    x = rng.normal(size=(batch, time, 1))
+    dz = rng.normal(size=(batch, ((time - 17) // 3 + 1 - 16) // 3 + 1, 5))
+
+    def two_layers(x, k1, b1, k2, b2):
+        first = activations(x, k1, b1, 3, formulation)
+        assert isinstance(first, Deferred)
+        return whole(activations(first, k2, b2, 3, formulation))
+
+    def compute(dz, *arguments):
+        e, pull = jax.vjp(two_layers, *arguments)
+        return e, *pull(dz)
+
+    with jax.enable_x64(True):
+        expected = two_layers_by_definition(x, k1, b1, k2, b2, dz)
+        assert worst_error(jax.jit(compute)(dz, x, k1, b1, k2, b2), expected) < 1e-11
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_deferred_activations_know_their_shape_and_may_be_empty(formulation):
+    """No row, and one: where the next layer has none."""
+    for time in (16, 19):
+        kernel = jnp.ones((17, 1, 4))
+        first = activations(jnp.ones((2, time, 1)), kernel, jnp.zeros(4), 3, formulation)
+        assert first.shape == whole(first).shape == (2, time // 19, 4)
+        assert first.dtype == whole(first).dtype
+        second = activations(first, jnp.ones((16, 4, 5)), jnp.zeros(5), 3, formulation)
+        assert whole(second).shape == (2, 0, 5)
 
 
 @pytest.mark.parametrize("channels_in", [1, 4, 9])

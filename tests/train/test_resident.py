@@ -12,7 +12,8 @@ from tiny_training import EPOCHS, NUM_CLIPS, member, states, training
 from relabel_jax.errors import InputError
 from relabel_jax.train import resident
 from relabel_jax.train.loop import train
-from relabel_jax.train.population import Layout, gather
+from relabel_jax.train.population import Layout
+from relabel_jax.train.step import gather
 
 ROWS = np.random.default_rng(0).integers(-(2**15), 2**15, (50, 2, 3), np.int16)
 
