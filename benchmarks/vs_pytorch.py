@@ -1,4 +1,4 @@
-"""Our train step against PyTorch's and against a plain Flax loop.
+"""Our train step, or with --evaluate the scores alone, against PyTorch's and a plain Flax loop's.
 
 The network, loss and optimizer of the paper; float32 unless said otherwise.
 
@@ -92,17 +92,32 @@ def flax_loop(batch_size: int, steps: int, num_classes: int) -> Callable[[], Non
 
 
 def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Callable[[], None]:
-    """The step of `relabel_jax.main` with its defaults, but for a precision that is named."""
+    """What `relabel_jax.main` does with its defaults, but for a precision that is named."""
     import jax
+    import numpy as np
 
     from relabel_jax.benchmark import batches, compile_variant, initial_state
     from relabel_jax.config import audio_network, paper_config
+    from relabel_jax.train.step import predict_chunk
 
-    mode, *precision = form
+    mode, *options = form
     config = paper_config("Human sounds", "base")
-    if precision:
-        (config.precision,) = precision
+    if "bf16" in options:
+        config.precision = "bf16"
     network = audio_network(config, num_classes)
+    if "evaluate" in options:
+        state = initial_state(network)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        calls = 1 if mode == "scan" else steps
+        waveforms, *_ = batches(steps, batch_size, num_classes)
+        parts = [jax.device_put(part) for part in np.split(waveforms, calls)]
+
+        def evaluate():
+            for part in parts:
+                scores = predict_chunk(network, "__call__", variables, (), part, len(part))
+            jax.block_until_ready(scores)
+
+        return evaluate
     program = compile_variant(network, mode, batches(steps, batch_size, num_classes))
     state = initial_state(network)
 
@@ -143,13 +158,25 @@ def torch_loop(form: list[str], batch_size: int, steps: int, num_classes: int):
     forward = torch.compile(network) if "compiled" in form else network
     data = [torch.from_numpy(array) for array in batches(steps, batch_size, num_classes)]
 
+    def score(waveforms):
+        x = waveforms.float()[:, None] / 32768
+        if not flat:
+            x = x[:, :, None].contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in form):
+            return forward(x)
+
+    @torch.inference_mode()
+    def evaluate():
+        for waveforms in data[0]:
+            score(waveforms)
+
+    if "evaluate" in form:
+        network.eval()
+        return evaluate
+
     def run():
         for waveforms, labels, masked in zip(*data, strict=True):
-            x = waveforms.float()[:, None] / 32768
-            if not flat:
-                x = x[:, :, None].contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in form):
-                scores = forward(x)
+            scores = score(waveforms)
             errors = (scores.float() - labels.float()).masked_fill(masked, 0)
             loss = errors.square().sum() / (~masked).sum()
             optimizer.zero_grad(set_to_none=True)
@@ -203,6 +230,9 @@ def main() -> int:
         metavar="NAME",
         help="any of: " + "; ".join(CONTESTANTS),
     )
+    parser.add_argument(
+        "--evaluate", action="store_true", help="time the scores alone; without the Flax loop"
+    )
     parser.add_argument("--output", help="a JSON file with the seconds of every round")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -216,6 +246,10 @@ def main() -> int:
         processes = {}
         for name in tqdm(args.contestants, desc="starting", file=sys.stderr):
             environment, form = CONTESTANTS[name]
+            if args.evaluate and form == "flax":
+                continue
+            if args.evaluate:
+                form += " evaluate"
             command = [sys.executable, __file__, "--batch_size", str(sizes[0])]
             command += ["--steps", str(sizes[1]), "--num_classes", str(sizes[2])]
             process = stack.enter_context(
@@ -244,7 +278,8 @@ def main() -> int:
     clips = args.batch_size * args.steps
     first = args.contestants[0]
     print(f"{versions()}, {len(os.sched_getaffinity(0))} CPU cores, batch {args.batch_size}, ")
-    print(f"{args.steps} steps a round, medians of {args.rounds} rounds and their range")
+    what = "batches of scores" if args.evaluate else "steps"
+    print(f"{args.steps} {what} a round, medians of {args.rounds} rounds and their range")
     print(f"{'':46} clips/s                time against {first!r}")
     for name, times in seconds.items():
         rates = [clips / each for each in times]
