@@ -13,7 +13,8 @@ In bfloat16 multiplications are not what costs, and the last two are one: matrix
 taps side by side (`shifted.py`) in long layers.
 
 `activated_convolution` is the convolution with what the network does to its outputs. The loops of
-the last two formulations (`loops.py`) do it to a part of them that is still in cache.
+the last two formulations (`loops.py`) do it to a part of them that is still in cache. `activations`
+is the same for evaluation, where the first layer need not be stored at all.
 
 Everything is chosen from static shapes, so all of it works under jit, grad, vmap, scan and map.
 """

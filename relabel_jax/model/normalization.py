@@ -51,7 +51,7 @@ class Activations(NamedTuple):
     """What a layer hands on: `values * scale + shift`, of which the next layer takes care.
 
     Attributes:
-      values: float[batch, ..., channels].
+      values: float[batch, ..., channels], or what stands for it (`convolution.Deferred`).
       scale, shift: float32[channels], or None where nothing is left to do.
     """
 
