@@ -276,14 +276,14 @@ def main() -> int:
         print("error: no contestant started", file=sys.stderr)
         return 1
     clips = args.batch_size * args.steps
-    first = args.contestants[0]
+    first = next(iter(seconds))
     print(f"{versions()}, {len(os.sched_getaffinity(0))} CPU cores, batch {args.batch_size}, ")
     what = "batches of scores" if args.evaluate else "steps"
     print(f"{args.steps} {what} a round, medians of {args.rounds} rounds and their range")
     print(f"{'':46} clips/s                time against {first!r}")
     for name, times in seconds.items():
         rates = [clips / each for each in times]
-        ratios = [b / a for a, b in zip(seconds.get(first, times), times, strict=True)]
+        ratios = [b / a for a, b in zip(seconds[first], times, strict=True)]
         print(
             f"{name:44} {statistics.median(rates):6.1f} ({min(rates):5.1f}-{max(rates):5.1f})"
             f"   {statistics.median(ratios):6.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
