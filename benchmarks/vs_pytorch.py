@@ -246,9 +246,9 @@ def main() -> int:
         processes = {}
         for name in tqdm(args.contestants, desc="starting", file=sys.stderr):
             environment, form = CONTESTANTS[name]
-            if args.evaluate and form == "flax":
-                continue
             if args.evaluate:
+                if form == "flax":
+                    continue
                 form += " evaluate"
             command = [sys.executable, __file__, "--batch_size", str(sizes[0])]
             command += ["--steps", str(sizes[1]), "--num_classes", str(sizes[2])]

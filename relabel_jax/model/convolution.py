@@ -129,13 +129,17 @@ class Deferred:
 
     def whole(self) -> jax.Array:
         """All of them."""
-        outputs = convolution(self.inputs, self.kernel, self.stride, self.formulation)
-        return activate(outputs, self.bias)
+        return _stored(self.inputs, self.kernel, self.bias, self.stride, self.formulation)
 
 
 def whole(values: jax.Array | Deferred) -> jax.Array:
     """The activations as an array."""
     return values.whole() if isinstance(values, Deferred) else values
+
+
+def _stored(inputs, kernel, bias, stride, formulation):
+    """`activations` with nothing deferred, activated after the convolution and not in its loop."""
+    return activate(convolution(whole(inputs), kernel, stride, formulation), bias)
 
 
 def activations(
@@ -165,7 +169,7 @@ def activations(
     if kernel.shape[0] * kernel.shape[1] < _FEW_PRODUCTS:
         return Deferred(whole(inputs), kernel, bias, stride, formulation)
     if formulation == "lax":
-        return activate(direct.convolve(whole(inputs), kernel, stride), bias)
+        return _stored(inputs, kernel, bias, stride, formulation)
     precision = jax.config.jax_default_matmul_precision
     return _activations(inputs, kernel, bias, stride, formulation, precision)
 
@@ -261,11 +265,9 @@ def _activations_fwd(inputs, kernel, bias, stride, formulation, precision):
 
 
 def _activations_bwd(stride, formulation, precision, residuals, cotangent):
-    def plain(inputs, kernel, bias):
-        return activate(convolution(whole(inputs), kernel, stride, formulation), bias)
-
+    stored = functools.partial(_stored, stride=stride, formulation=formulation)
     with jax.default_matmul_precision(precision):
-        return jax.vjp(plain, *residuals)[1](cotangent)
+        return jax.vjp(stored, *residuals)[1](cotangent)
 
 
 _activations.defvjp(_activations_fwd, _activations_bwd)
