@@ -17,10 +17,9 @@ import math
 import numbers
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -30,9 +29,11 @@ from relabel_jax.model.network import AudioNetwork
 from relabel_jax.pretrained import Pretrained, SoundClass, flat_variables, load_pretrained
 from relabel_jax.records import DURATION_S, SAMPLE_RATE_HZ, WAVEFORM_SAMPLES
 from relabel_jax.rejected import Rejected
+from relabel_jax.train.step import predict_chunk
 
 MIN_DURATION_S = 0.01
-_BATCHES = 8  # in one program; what there is no window for is not computed
+_BATCHES = PartitionSpec(None, "data")  # [chunk, batch, ...]
+_CHUNK = 8  # batches in one program; what there is no window for is not computed
 _LOUDEST = 4.0  # decoders overshoot 1 a little; int16 in a float array is a mistake
 _PEAKS = {np.dtype(np.int16): 1 << 15, np.dtype(np.int32): 1 << 31}
 
@@ -57,13 +58,15 @@ class Embedder:
             raise InputError(
                 f"batch_size {batch_size}: expected a multiple of the {len(devices)} devices"
             )
-        mesh = Mesh(np.array(devices), ("data",))
-        self._batched = NamedSharding(mesh, PartitionSpec(None, "data"))
+        self._mesh = Mesh(np.array(devices), ("data",))
+        self._batched = NamedSharding(self._mesh, _BATCHES)
         self._network = pretrained.network
-        self._variables = jax.device_put(pretrained.variables, NamedSharding(mesh, PartitionSpec()))
+        self._variables = jax.device_put(
+            pretrained.variables, NamedSharding(self._mesh, PartitionSpec())
+        )
         self._classes = pretrained.classes
         self.batch_size = batch_size
-        self._chunk_shape = (_BATCHES, batch_size, WAVEFORM_SAMPLES)
+        self._chunk_shape = (_CHUNK, batch_size, WAVEFORM_SAMPLES)
         self.trained = pretrained.trained
         digest = hashlib.blake2b(digest_size=16)
         for name, array in sorted(flat_variables(pretrained.variables).items()):
@@ -210,6 +213,7 @@ class Embedder:
             if number:
                 outputs = _forward(
                     self._network,
+                    self._mesh,
                     self._variables,
                     jax.device_put(chunk, self._batched),
                     np.int32(-(-number // self.batch_size)),
@@ -322,19 +326,23 @@ def _rows(outputs: jax.Array, number: int) -> np.ndarray:
     return rows.reshape(-1, rows.shape[-1])[:number]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(
-    network: AudioNetwork, variables: dict[str, Any], chunk: jax.Array, num_batches: jax.Array
+    network: AudioNetwork,
+    mesh: Mesh,
+    variables: dict[str, Any],
+    chunk: jax.Array,
+    num_batches: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Embeddings [chunk, batch, 128] and scores [chunk, batch, classes]; after `num_batches` 0."""
 
-    def embed(batch):
-        return network.apply(variables, batch, method="embed")
+    def on_one_device(variables, chunk, num_batches):
+        embeddings = predict_chunk(network, "embed", variables, (), chunk, num_batches)
+        return embeddings, network.apply(variables, embeddings, method="score")
 
-    shape = jax.eval_shape(embed, chunk[0])
-    embeddings = jnp.zeros((len(chunk), *shape.shape), shape.dtype)
-    embeddings = jax.lax.fori_loop(
-        0, num_batches, lambda i, rows: rows.at[i].set(embed(chunk[i])), embeddings
-    )
-    scores = network.apply(variables, embeddings, method="score")
-    return embeddings, cast(jax.Array, scores)
+    if mesh.size > 1:  # each device its windows, as in `model/batch_axis.py`
+        axes = (PartitionSpec(), _BATCHES, PartitionSpec())
+        on_one_device = jax.shard_map(
+            on_one_device, mesh=mesh, in_specs=axes, out_specs=_BATCHES, check_vma=False
+        )
+    return on_one_device(variables, chunk, num_batches)

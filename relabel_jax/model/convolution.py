@@ -32,6 +32,7 @@ from relabel_jax.model.normalization import (
     after_convolution,
     before_activation,
     elu_and_moments,
+    moments,
 )
 
 FORMULATIONS = ("lax", "direct", "toom_cook")
@@ -71,7 +72,12 @@ def convolution(inputs: jax.Array, kernel: jax.Array, stride: int, formulation: 
 
 
 def activated_convolution(
-    inputs: jax.Array, kernel: jax.Array, bias: jax.Array, stride: int, formulation: str
+    inputs: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    stride: int,
+    formulation: str,
+    axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`elu_and_moments` of the convolution's outputs and a bias (`normalization.py`).
 
@@ -80,6 +86,7 @@ def activated_convolution(
     Args:
       inputs, kernel, stride, formulation: as of `convolution`.
       bias: float32[channels_out].
+      axis_name: of the devices that share the batch (`batch_axis.py`).
 
     Returns:
       e of the dtype of `inputs`, [batch, time_out, channels_out], and twice float32[channels_out].
@@ -89,9 +96,9 @@ def activated_convolution(
     """
     _check(inputs, kernel, stride, formulation)
     if formulation == "lax":
-        return elu_and_moments(direct.convolve(inputs, kernel, stride), bias)
+        return elu_and_moments(direct.convolve(inputs, kernel, stride), bias, axis_name)
     precision = jax.config.jax_default_matmul_precision
-    return _activated(inputs, kernel, bias, stride, formulation, precision)
+    return _activated(inputs, kernel, bias, stride, formulation, precision, axis_name)
 
 
 @flax.struct.dataclass
@@ -228,22 +235,21 @@ def _convolution_bwd(stride, formulation, precision, residuals, cotangent):
 _convolution.defvjp(_convolution_fwd, _convolution_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _activated(inputs, kernel, bias, stride, formulation, precision):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
+def _activated(inputs, kernel, bias, stride, formulation, precision, axis_name):
     values, sums = _forward(inputs, kernel, stride, formulation, after_convolution(bias))
-    count = values.size // values.shape[-1]
-    return values, *(total / count for total in sums)
+    return values, *moments(sums, values, axis_name)
 
 
-def _activated_fwd(inputs, kernel, bias, stride, formulation, precision):
-    values, *moments = _activated(inputs, kernel, bias, stride, formulation, precision)
-    return (values, *moments), (inputs, kernel, values)
+def _activated_fwd(inputs, kernel, bias, stride, formulation, precision, axis_name):
+    values, *means = _activated(inputs, kernel, bias, stride, formulation, precision, axis_name)
+    return (values, *means), (inputs, kernel, values)
 
 
-def _activated_bwd(stride, formulation, precision, residuals, cotangents):
+def _activated_bwd(stride, formulation, precision, axis_name, residuals, cotangents):
     *residuals, values = residuals
     of_values, *of_moments = cotangents
-    before = before_activation(values, *of_moments)
+    before = before_activation(values, *of_moments, axis_name)
     by_inputs, by_kernel, (by_bias,) = _gradients(
         stride, formulation, precision, residuals, (of_values, values), before
     )

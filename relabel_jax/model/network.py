@@ -64,9 +64,9 @@ class Convolved(Linear):
     def activations(self) -> jax.Array | Deferred:
         return activations(self.values, self.kernel, self.bias, self.stride, self.formulation)
 
-    def elu_and_moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def elu_and_moments(self, axis_name: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
         return activated_convolution(
-            self.values, self.kernel, self.bias, self.stride, self.formulation
+            self.values, self.kernel, self.bias, self.stride, self.formulation, axis_name
         )
 
 
@@ -116,6 +116,7 @@ class AudioNetwork(nn.Module):
       precision: one of `PRECISIONS`.
       fold_norm: whether batch normalization is left to the next layer (`normalization.py`), where
         `norm_order` is `elu_bn`; the same function of the same variables.
+      axis_name: of the devices that share the batch (`batch_axis.py`).
     """
 
     num_classes: int
@@ -125,6 +126,7 @@ class AudioNetwork(nn.Module):
     norm_order: str = "elu_bn"
     precision: str = "f32"
     fold_norm: bool = True
+    axis_name: str | None = None
 
     def setup(self):
         self.convolutions = [
@@ -133,7 +135,7 @@ class AudioNetwork(nn.Module):
         ]
         self.dense = [Dense(units) for units in self.dense_units]
         self.norms = [
-            ActivationAndNorm(self.norm_order, self.fold_norm)
+            ActivationAndNorm(self.norm_order, self.fold_norm, self.axis_name)
             for _ in range(len(TAPS) + len(self.dense_units))
         ]
         self.output = Dense(self.num_classes)
@@ -190,11 +192,13 @@ class FeatureNetwork(nn.Module):
     norm_order: str = "elu_bn"
     hidden_units: int = 256
     precision: str = "f32"
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, embeddings: jax.Array, train: bool) -> jax.Array:
         """float32[batch, 128] -> scores, float32[batch, num_classes]."""
         with jax.default_matmul_precision(_compute(self.precision)[1]):
             layer = Dense(self.hidden_units)(Activations(embeddings))
-            hidden = ActivationAndNorm(self.norm_order)(layer, train)
+            norm = ActivationAndNorm(self.norm_order, axis_name=self.axis_name)
+            hidden = norm(layer, train)
             return nn.sigmoid(Dense(self.num_classes, name="output")(hidden).sums())

@@ -29,6 +29,7 @@ the sum of dy, all of this would be db's error; and where ELU is nearly linear, 
 more. With the mean of min(e, 0), of a sample of the rows, next to nothing of it is.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -37,7 +38,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from relabel_jax.model.elementwise import After, Before, row_sums
+from relabel_jax.model import batch_axis
+from relabel_jax.model.elementwise import Addends, After, Before, row_sums
 
 NORM_ORDERS = ("elu_bn", "bn_elu")
 # Keras's defaults of the paper's time.
@@ -93,9 +95,9 @@ class Linear:
         """ELU of the sums, of the outputs' dtype; what the next layer of the kind takes for it."""
         return activate(self.outputs(), self.bias)
 
-    def elu_and_moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def elu_and_moments(self, axis_name: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`elu_and_moments` of the outputs."""
-        return elu_and_moments(self.outputs(), self.bias)
+        return elu_and_moments(self.outputs(), self.bias, axis_name)
 
 
 class ActivationAndNorm(nn.Module):
@@ -106,10 +108,12 @@ class ActivationAndNorm(nn.Module):
         `bn_elu`.
       fold: leave the normalization to the next layer where the order allows it; the same function
         and the same variables.
+      axis_name: of the devices that share the batch (`batch_axis.py`).
     """
 
     norm_order: str
     fold: bool = True
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, layer: Linear, train: bool) -> Activations:
@@ -123,12 +127,18 @@ class ActivationAndNorm(nn.Module):
         if self.norm_order == "elu_bn" and self.fold:
             moments: Sequence[jax.Array] | None = None
             if train:
-                values, *moments = layer.elu_and_moments()
+                values, *moments = layer.elu_and_moments(self.axis_name)
             else:
                 values = layer.activations()
             return Activations(values, *Affine(name="BatchNorm_0")(layer.bias.shape, moments))
         outputs = layer.outputs()
-        norm = nn.BatchNorm(not train, momentum=_MOMENTUM, epsilon=_EPSILON, dtype=outputs.dtype)
+        norm = nn.BatchNorm(
+            not train,
+            momentum=_MOMENTUM,
+            epsilon=_EPSILON,
+            dtype=outputs.dtype,
+            axis_name=self.axis_name,
+        )
         if self.norm_order == "elu_bn":
             return Activations(norm(activate(outputs, layer.bias)))
         return Activations(nn.elu(norm(add_bias(outputs, layer.bias).astype(outputs.dtype))))
@@ -164,8 +174,10 @@ def add_bias(outputs: jax.Array, bias: jax.Array) -> jax.Array:
     return outputs.astype(dtype) + bias.reshape((1,) * (outputs.ndim - 1) + (-1,))
 
 
-@jax.custom_vjp
-def elu_and_moments(outputs: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def elu_and_moments(
+    outputs: jax.Array, bias: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """e = ELU(outputs + bias), and by channel the means of e and of its square.
 
     Its gradient is right only where the three serve to normalize e by these moments and nothing
@@ -174,15 +186,21 @@ def elu_and_moments(outputs: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax
     Args:
       outputs: float[..., channels].
       bias: float32[channels].
+      axis_name: of the devices that share the batch (`batch_axis.py`).
 
     Returns:
       e of the dtype of `outputs`, and twice float32[channels].
     """
     after = after_convolution(bias)
     values = after.values(outputs)
-    count = values.size // values.shape[-1]
-    total, total_square = row_sums(after.addends(values))
-    return values, total / count, total_square / count
+    return values, *moments(row_sums(after.addends(values)), values, axis_name)
+
+
+def moments(sums: Addends, values: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    """The means over the whole batch, from a device's sums of both addends of its `values`."""
+    total, total_square = batch_axis.total(sums, axis_name)
+    count = batch_axis.num_rows(values, axis_name)
+    return total / count, total_square / count
 
 
 def after_convolution(bias: jax.Array) -> After:
@@ -202,24 +220,29 @@ def activate(outputs: jax.Array, bias: jax.Array) -> jax.Array:
     return nn.elu(add_bias(outputs, bias)).astype(outputs.dtype)
 
 
-def before_activation(values: jax.Array, of_mean: jax.Array, of_mean_square: jax.Array) -> Before:
+def before_activation(
+    values: jax.Array, of_mean: jax.Array, of_mean_square: jax.Array, axis_name: str | None
+) -> Before:
     """The gradient of `elu_and_moments`.
 
     Args:
       values: e, float[batch, ..., channels].
-      of_mean, of_mean_square: float32[channels], the moments' cotangents.
+      of_mean, of_mean_square: float32[channels], the moments' cotangents from a device's clips.
+      axis_name: as of `elu_and_moments`.
 
     Returns:
       A function of e's cotangent and e, whole or a part: the outputs' cotangent, and the addends of
       the bias's, float32.
     """
-    count = values.size // values.shape[-1]
-    by_channel = (1,) * (values.ndim - 1) + (-1,)
-    constant = (of_mean / count).reshape(by_channel)
-    slope = (of_mean_square * (2 / count)).reshape(by_channel)
     sample = values[:, :: max(1, values.shape[1] // _SAMPLED_ROWS)] if values.ndim > 2 else values
     sample = jnp.minimum(sample, 0).astype(of_mean.dtype)
-    center = sample.mean(range(values.ndim - 1), keepdims=True)
+    center = sample.sum(range(values.ndim - 1)) / batch_axis.num_rows(sample, axis_name)
+    of_mean, of_mean_square, center = (
+        total.reshape((1,) * (values.ndim - 1) + (-1,))
+        for total in batch_axis.total((of_mean, of_mean_square, center), axis_name)
+    )
+    count = batch_axis.num_rows(values, axis_name)
+    constant, slope = of_mean / count, of_mean_square * (2 / count)
 
     def before(of_values, values):
         e = values.astype(of_mean.dtype)
@@ -231,14 +254,14 @@ def before_activation(values: jax.Array, of_mean: jax.Array, of_mean_square: jax
     return before
 
 
-def _forward(outputs, bias):
-    values, mean, mean_square = elu_and_moments(outputs, bias)
+def _forward(outputs, bias, axis_name):
+    values, mean, mean_square = elu_and_moments(outputs, bias, axis_name)
     return (values, mean, mean_square), values
 
 
-def _backward(values, cotangents):
+def _backward(axis_name, values, cotangents):
     of_values, *of_moments = cotangents
-    gradient, addends = before_activation(values, *of_moments)(of_values, values)
+    gradient, addends = before_activation(values, *of_moments, axis_name)(of_values, values)
     (of_bias,) = row_sums(addends)
     return gradient, of_bias
 

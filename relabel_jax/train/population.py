@@ -19,6 +19,10 @@ from relabel_jax.errors import InputError
 from relabel_jax.train.step import Recipe, TrainState, predict_chunk, train_chunk
 
 WRAPPERS = ("map", "vmap")
+_SHARED = PartitionSpec()
+_OF_MEMBER = PartitionSpec("member")
+_BATCHES = PartitionSpec("member", None, "data")  # [members, chunk, batch, ...]
+_INPUTS = PartitionSpec(None, None, "data")  # [orders, chunk, batch, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +95,18 @@ class Layout:
         ranges = [index[0].indices(length) for index in indices if index is not None]
         return slice(min(first for first, *_ in ranges), max(last for _, last, _ in ranges))
 
-    def each_member(self, function: Callable, of_members: Any, shared: Any) -> Any:
+    def each_member(
+        self, function: Callable, of_members: Any, shared: Any, axes: tuple[Any, Any], out: Any
+    ) -> Any:
         """`function(of_member, shared)` of every member, inside a jitted program.
+
+        Each device runs it on its members and its clips (`model/batch_axis.py`).
 
         Args:
           of_members: arrays [members, ...].
           shared: arrays that all members see.
+          axes: `PartitionSpec`s of both, or of what they are made of.
+          out: the same of what `function` returns, with the members before.
         """
 
         def on_one_device(of_members, shared):
@@ -104,17 +114,15 @@ class Layout:
                 return jax.lax.map(lambda of_member: function(of_member, shared), of_members)
             return jax.vmap(function, in_axes=(0, None))(of_members, shared)
 
-        if self.mesh.shape["member"] == 1:
+        if self.mesh.size == 1:
             return on_one_device(of_members, shared)
-        member, none = PartitionSpec("member"), PartitionSpec()
         return jax.shard_map(
-            on_one_device,
-            mesh=self.mesh,
-            in_specs=(member, none),
-            out_specs=member,
-            axis_names={"member"},
-            check_vma=False,
+            on_one_device, mesh=self.mesh, in_specs=axes, out_specs=out, check_vma=False
         )(of_members, shared)
+
+    def divided(self, network: nn.Module) -> nn.Module:
+        """The network for devices that share a batch; the same where none do."""
+        return network.clone(axis_name="data") if self.mesh.shape["data"] > 1 else network
 
 
 def _divides(along_members: int, num_devices: int) -> bool:
@@ -152,6 +160,8 @@ def train_population(
       The states and float32[members, chunk], the sum of the epoch's losses after each step.
     """
 
+    network = layout.divided(network)
+
     def train_one(of_member, shared):
         state, order, labels, masked = of_member
         resident, inputs, num_steps = shared
@@ -160,7 +170,11 @@ def train_population(
         )
 
     states, loss_sums = layout.each_member(
-        train_one, (states, order, labels, masked), (resident, jnp.stack(inputs), num_steps)
+        train_one,
+        (states, order, labels, masked),
+        (resident, jnp.stack(inputs), num_steps),
+        axes=((_OF_MEMBER, _OF_MEMBER, _BATCHES, _BATCHES), (_SHARED, _INPUTS, _SHARED)),
+        out=_OF_MEMBER,
     )
     return (
         jax.lax.with_sharding_constraint(states, layout.sharding("member")),
@@ -192,7 +206,13 @@ def predict_population(
     def predict_one(variables, shared):
         return predict_chunk(network, method, variables, *shared)
 
-    outputs = layout.each_member(predict_one, variables, (resident, inputs, num_batches))
+    outputs = layout.each_member(
+        predict_one,
+        variables,
+        (resident, inputs, num_batches),
+        axes=(_OF_MEMBER, (_SHARED, PartitionSpec(None, "data"), _SHARED)),
+        out=_BATCHES,
+    )
     return jax.lax.with_sharding_constraint(outputs, layout.sharding())
 
 

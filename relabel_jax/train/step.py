@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from relabel_jax.model import batch_axis
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -63,7 +65,9 @@ def init_state(variables: dict[str, Any], recipe: Recipe) -> TrainState:
     )
 
 
-def masked_mean_squared_error(scores: jax.Array, labels: jax.Array, masked: jax.Array) -> jax.Array:
+def masked_mean_squared_error(
+    scores: jax.Array, labels: jax.Array, masked: jax.Array, axis_name: str | None = None
+) -> jax.Array:
     """Mean of (score - label)^2 over the outputs of the batch that are not masked.
 
     A masked output has exactly no part in the value and in the gradient. A batch in which
@@ -73,12 +77,13 @@ def masked_mean_squared_error(scores: jax.Array, labels: jax.Array, masked: jax.
       scores: float32[batch, classes].
       labels: bool[batch, classes].
       masked: bool[batch, classes], True is left out.
+      axis_name: of the devices that share the batch (`batch_axis.py`).
 
     Returns:
-      float32[].
+      float32[]; of several devices the part of each, and they add up.
     """
     errors = jnp.where(masked, 0.0, scores - labels)
-    num_unmasked = jnp.sum(~masked)
+    num_unmasked = batch_axis.total(jnp.sum(~masked), axis_name)
     return jnp.sum(errors * errors) / jnp.maximum(num_unmasked, 1)
 
 
@@ -93,7 +98,8 @@ def train_step(
     """One step of one member on one batch.
 
     Args:
-      network: maps (inputs, train) to scores.
+      network: maps (inputs, train) to scores; of several devices, each has a part of the batch,
+        and its `axis_name` is theirs (`batch_axis.py`).
       recipe: the optimizer.
       state: the member.
       inputs: [batch, ...], what the network takes.
@@ -107,9 +113,11 @@ def train_step(
             train=True,
             mutable=["batch_stats"],
         )
-        return masked_mean_squared_error(scores, labels, masked), updates["batch_stats"]
+        loss = masked_mean_squared_error(scores, labels, masked, network.axis_name)
+        return loss, updates["batch_stats"]
 
     (loss, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    loss, gradients = batch_axis.total((loss, gradients), network.axis_name)
     updates, opt_state = recipe.optimizer().update(gradients, state.opt_state)
     return TrainState(
         step=state.step + 1,

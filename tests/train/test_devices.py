@@ -148,6 +148,12 @@ def test_a_population_on_eight_devices(tmp_path, num_members):
         assert_close((tmp_path / "8" / name, tmp_path / "1" / name), EPOCHS)
 
 
+def test_a_step_of_two_devices(tmp_path):
+    process = start(tmp_path / "log", [str(REPOSITORY / "tests" / "train" / "divided_step.py")], 2)
+    assert wait([process]) == [0], (tmp_path / "log").read_text()
+    assert (tmp_path / "log").read_text().split() == ["equal", "equal"]
+
+
 def test_two_processes_one_killed_and_started_again(miniature_data, on_one_device, tmp_path):
     workdir = tmp_path / "run"
     processes = start_two(miniature_data, workdir)

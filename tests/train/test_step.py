@@ -94,6 +94,8 @@ def test_learning_rate_is_constant_in_an_epoch_and_times_0_987_after_it():
 class Linear(nn.Module):
     """One sigmoid layer whose gradient is written by hand below; a statistic to carry along."""
 
+    axis_name: str | None = None
+
     @nn.compact
     def __call__(self, inputs, train):
         calls = self.variable("batch_stats", "calls", lambda: jnp.zeros(()))

@@ -1,0 +1,67 @@
+"""A step of two devices against one device's. Run by itself, as it needs two devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from relabel_jax.model.network import AudioNetwork
+from relabel_jax.train.population import Layout, stack_members, train_population
+from relabel_jax.train.step import Recipe, init_state
+
+CLASSES, BATCH = 3, 4
+RECIPE = Recipe(0.001, 0.9, 4)
+FILTERS = (32, 32, *(8,) * 7)
+# The loops over blocks with folded normalization; Flax's own normalization.
+NETWORKS = (
+    AudioNetwork(CLASSES, "toom_cook", FILTERS, (8, 8)),
+    AudioNetwork(CLASSES, "lax", (4,) * 9, (8, 8), norm_order="bn_elu"),
+)
+
+
+def step(network, num_devices):
+    """(states, the program's text) of one step from the same weights, on a batch whose
+    clips differ in loudness and in how many labels are masked."""
+    devices = np.array(jax.devices()[:num_devices]).reshape(1, -1)
+    layout = Layout(Mesh(devices, ("member", "data")), "map")
+    rng = np.random.default_rng(0)
+    loudness = np.geomspace(100, 10_000, BATCH)[None, :, None]
+    waveforms = (loudness * rng.standard_normal((1, BATCH, 80_000))).clip(-32768, 32767)
+    labels = rng.random((1, 1, BATCH, CLASSES)) < 0.5
+    masked = (np.arange(BATCH * CLASSES) < 4).reshape(1, 1, BATCH, CLASSES)
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 80_000), jnp.int16), train=False)
+    arguments = (
+        *(network, RECIPE, layout),
+        layout.put(stack_members([jax.device_get(init_state(variables, RECIPE))]), "member"),
+        *((), (layout.put(waveforms.astype(np.int16), None, "data"),)),
+        layout.put(np.zeros(1, np.int32), "member"),
+        *(layout.put(array, "member", None, "data") for array in (labels, masked)),
+        layout.put(np.int32(1)),
+    )
+    text = train_population.lower(*arguments).compile().as_text()
+    return jax.device_get(train_population(*arguments)[0]), text
+
+
+def assert_close(got, expected):
+    """The loss, the moments, and Adam's first mean, which is a tenth of the gradient."""
+
+    def of_one(path, got, expected):
+        error, size = np.abs(got - expected).max(), np.abs(expected).max()
+        assert error <= 3e-5 * max(size, 0.01), f"{jax.tree_util.keystr(path)}: {error} of {size}"
+
+    got, expected = (
+        (state.loss_sum, state.batch_stats, state.opt_state) for state in (got, expected)
+    )
+    jax.tree_util.tree_map_with_path(of_one, got, expected)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    assert len(jax.devices()) == 2
+    for network in NETWORKS:
+        (expected, _), (got, text) = step(network, 1), step(network, 2)
+        assert_close(got, expected)
+        # What a device needs of the others is sums; the clips of others it never sees.
+        assert "all-reduce(" in text
+        assert "all-gather" not in text
+        print("equal")
