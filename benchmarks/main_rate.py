@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from relabel_jax import hosts
 from relabel_jax.config import audio_network, paper_config
 from relabel_jax.records import WAVEFORM_SAMPLES
 from relabel_jax.run import run
@@ -94,6 +95,7 @@ def main() -> None:
     config = paper_config(args.root, "base")
     config.update({"data_dir": args.data_dir, "num_epochs": args.epochs})
     config.filters = tuple(max(1, int(filters * args.share)) for filters in config.filters)
+    hosts.use_cores(config.batch_size)
     print(
         f"jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}, "
         f"batch {config.batch_size}, filters {config.filters}"

@@ -28,6 +28,7 @@ CONTESTANTS: dict[str, tuple[dict[str, str], str]] = {
     "ours, scan": ({}, "ours scan"),
     "ours, loop": ({}, "ours loop"),
     "ours, scan, tuned malloc": (TUNED, "ours scan"),
+    "ours, scan, one device": ({"JAX_NUM_CPU_DEVICES": "1"}, "ours scan"),
     "ours, scan, bf16": ({}, "ours scan bf16"),
     "flax, plain loop": ({}, "flax"),
     "torch, eager": ({}, "torch conv1d"),
@@ -96,30 +97,37 @@ def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Call
     import jax
     import numpy as np
 
+    from relabel_jax import hosts
     from relabel_jax.benchmark import batches, compile_variant, initial_state
     from relabel_jax.config import audio_network, paper_config
-    from relabel_jax.train.step import predict_chunk
+    from relabel_jax.train.population import Layout, predict_population
 
     mode, *options = form
+    hosts.use_cores(batch_size)
     config = paper_config("Human sounds", "base")
     if "bf16" in options:
         config.precision = "bf16"
     network = audio_network(config, num_classes)
     if "evaluate" in options:
-        state = initial_state(network)
+        layout = Layout.of(1, batch_size, "map")
+        state = jax.tree.map(lambda array: np.asarray(array)[None], initial_state(network))
         variables = {"params": state.params, "batch_stats": state.batch_stats}
+        variables = layout.put(variables, "member")
         calls = 1 if mode == "scan" else steps
         waveforms, *_ = batches(steps, batch_size, num_classes)
-        parts = [jax.device_put(part) for part in np.split(waveforms, calls)]
+        parts = [layout.put(part, None, "data") for part in np.split(waveforms, calls)]
+        number = layout.put(np.int32(steps // calls))
 
         def evaluate():
             for part in parts:
-                scores = predict_chunk(network, "__call__", variables, (), part, len(part))
+                scores = predict_population(
+                    network, layout, "__call__", variables, (), part, number
+                )
             jax.block_until_ready(scores)
 
         return evaluate
     program = compile_variant(network, mode, batches(steps, batch_size, num_classes))
-    state = initial_state(network)
+    state = program.start()
 
     def run():
         nonlocal state

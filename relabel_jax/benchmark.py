@@ -20,14 +20,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from relabel_jax import hosts
 from relabel_jax.errors import InputError
 from relabel_jax.files import write_json
 from relabel_jax.model.convolution import FORMULATIONS
 from relabel_jax.model.network import DENSE_UNITS, FILTERS, PRECISIONS, STRIDES, TAPS, AudioNetwork
 from relabel_jax.records import WAVEFORM_SAMPLES
-from relabel_jax.train.step import Recipe, TrainState, init_state, train_chunk, train_step
+from relabel_jax.train.population import Layout, stack_members, train_population
+from relabel_jax.train.step import Recipe, TrainState, init_state, train_step
 
 MODES = ("loop", "scan")
 # The paper's recipe.
@@ -54,6 +57,7 @@ class Program(NamedTuple):
     """A compiled variant.
 
     Attributes:
+      start: the state before the first step, a new copy each time, as `run` takes its buffers.
       run: takes a state through all steps of a round, and returns the new one.
       compile_s: seconds from Python to machine code.
       memory_bytes: arguments, results and temporary buffers of one call, by XLA's plan;
@@ -62,6 +66,7 @@ class Program(NamedTuple):
         program has inner loops, of which the analysis counts one turn.
     """
 
+    start: Callable[[], TrainState]
     run: Callable[[TrainState], TrainState]
     compile_s: float
     memory_bytes: int | None
@@ -107,32 +112,56 @@ def _variables(network: AudioNetwork, key: jax.Array) -> Any:
 
 
 def initial_state(network: AudioNetwork) -> TrainState:
-    """Random weights and Adam's zeros; a new copy each time, as programs take their buffers."""
+    """Random weights and Adam's zeros."""
     return init_state(_variables(network, jax.random.key(0)), _RECIPE)
 
 
 def compile_variant(network: AudioNetwork, mode: str, data: Sequence[np.ndarray]) -> Program:
-    """Compiles one variant for the batches of a round (`batches`)."""
-    state = jax.eval_shape(functools.partial(initial_state, network))
-    steps = len(data[0])
-    start = time.perf_counter()
+    """Compiles one variant for the batches of a round (`batches`).
+
+    Raises:
+      InputError: the devices do not divide the batch.
+    """
+    steps, batch_size, _ = data[0].shape
+    layout = Layout.of(1, batch_size, "map")
+    begin = time.perf_counter()
     if mode == "scan":
-        chunk = jax.device_put(tuple(data))
-        compiled = train_chunk.lower(network, _RECIPE, state, (), *chunk, steps).compile()
+        waveforms, *targets = data
+        arguments = (
+            *((), (layout.put(waveforms, None, "data"),)),
+            layout.put(np.zeros(1, np.int32), "member"),
+            *(layout.put(array[None], "member", None, "data") for array in targets),
+            layout.put(np.int32(steps)),
+        )
+
+        def start():
+            return layout.put(stack_members([jax.device_get(initial_state(network))]), "member")
+
+        compiled = train_population.lower(network, _RECIPE, layout, start(), *arguments).compile()
 
         def run(state):
-            return compiled(state, (), *chunk, steps)[0]
+            return compiled(state, *arguments)[0]
     else:
-        singles = [jax.device_put(tuple(array[i] for array in data)) for i in range(steps)]
-        step = jax.jit(train_step, static_argnums=(0, 1), donate_argnums=2)
-        compiled = step.lower(network, _RECIPE, state, *singles[0]).compile()
+        singles = [layout.put(tuple(array[i] for array in data), "data") for i in range(steps)]
+        step = functools.partial(train_step, layout.divided(network), _RECIPE)
+        if layout.mesh.size > 1:
+            shared, batch = PartitionSpec(), PartitionSpec("data")
+            axes = (shared, batch, batch, batch)
+            step = jax.shard_map(
+                step, mesh=layout.mesh, in_specs=axes, out_specs=shared, check_vma=False
+            )
+
+        def start():
+            return layout.put(jax.device_get(initial_state(network)))
+
+        compiled = jax.jit(step, donate_argnums=0).lower(start(), *singles[0]).compile()
 
         def run(state):
             for single in singles:
                 state = compiled(state, *single)
             return state
 
-    compile_s = time.perf_counter() - start
+    compile_s = time.perf_counter() - begin
     memory = compiled.memory_analysis()
     memory_bytes = accessed = None
     if memory is not None:
@@ -144,26 +173,33 @@ def compile_variant(network: AudioNetwork, mode: str, data: Sequence[np.ndarray]
         )
     if mode == "loop" and network.formulation == "lax":
         accessed = (compiled.cost_analysis() or {}).get("bytes accessed")
-    return Program(run, compile_s, memory_bytes, accessed)
+    return Program(start, run, compile_s, memory_bytes, accessed)
 
 
 def matmul_peak(precision: str) -> Callable[[], float]:
-    """A function that measures FLOP/s of a product of square matrices once."""
+    """A function that measures FLOP/s of a product of square matrices once, on all devices."""
     dtype, matmul_precision = PRECISIONS[precision]
     size, times = (4096, 1) if jax.default_backend() == "cpu" else (8192, 20)
+    mesh = jax.make_mesh((jax.device_count(),), ("rows",))
+    num_rows = -(-size // mesh.size) * mesh.size
 
     @jax.jit
-    def program(square):
+    def program(rows, square):
         with jax.default_matmul_precision(matmul_precision):
-            return jax.lax.fori_loop(0, times, lambda _, x: x @ square, square)
+            return jax.lax.fori_loop(0, times, lambda _, x: x @ square, rows)
 
-    square = jnp.full((size, size), 1 / size, dtype)
-    program(square).block_until_ready()
+    rows = jax.device_put(
+        np.full((num_rows, size), 1 / size, dtype), NamedSharding(mesh, PartitionSpec("rows"))
+    )
+    square = jax.device_put(
+        np.full((size, size), 1 / size, dtype), NamedSharding(mesh, PartitionSpec())
+    )
+    program(rows, square).block_until_ready()
 
     def measure() -> float:
         start = time.perf_counter()
-        program(square).block_until_ready()
-        return times * 2 * size**3 / (time.perf_counter() - start)
+        program(rows, square).block_until_ready()
+        return times * 2 * num_rows * size**2 / (time.perf_counter() - start)
 
     return measure
 
@@ -192,7 +228,7 @@ def measure(
       `variants`, one dictionary each.
     """
     data = batches(steps, batch_size, num_classes)
-    networks, programs = [], []
+    programs = []
     for variant in tqdm(variants, desc="compiling", unit="variant", file=sys.stderr):
         network = AudioNetwork(
             num_classes,
@@ -201,9 +237,8 @@ def measure(
             precision=variant.precision,
             fold_norm=variant.fold_norm,
         )
-        networks.append(network)
         programs.append(compile_variant(network, variant.mode, data))
-    states = [initial_state(network) for network in networks]
+    states = [program.start() for program in programs]
     peaks = {variant.precision: matmul_peak(variant.precision) for variant in variants}
 
     seconds: list[list[float]] = [[] for _ in variants]
@@ -220,7 +255,7 @@ def measure(
     flop = train_flop(filters, DENSE_UNITS, num_classes)
     results = []
     for variant, program, state, times in zip(variants, programs, states, seconds, strict=True):
-        if not np.isfinite(float(state.loss_sum)):
+        if not np.isfinite(state.loss_sum).all():
             raise InputError(f"{variant}: the loss is not finite, so its times mean nothing")
         median, *ends = (f(times[1:]) for f in (statistics.median, min, max))
         clips_per_s = steps * batch_size / median
@@ -241,10 +276,11 @@ def measure(
     memory_stats = device.memory_stats() or {}
     return {
         "device": device.device_kind,
+        "devices": jax.device_count(),
         "backend": jax.default_backend(),
         "cpu_cores": len(os.sched_getaffinity(0)),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "malloc": {name: os.environ[name] for name in os.environ if name in _MALLOC},
+        "environment": {name: os.environ[name] for name in os.environ if name in _ENVIRONMENT},
         "batch_size": batch_size,
         "steps": steps,
         "rounds": rounds,
@@ -258,7 +294,7 @@ def measure(
 
 
 # They change how long a step takes on a CPU, so they belong to the record.
-_MALLOC = ("GLIBC_TUNABLES", "LD_PRELOAD", "XLA_FLAGS")
+_ENVIRONMENT = ("GLIBC_TUNABLES", "LD_PRELOAD", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
 
 
 def table(result: dict[str, Any]) -> str:
@@ -267,7 +303,8 @@ def table(result: dict[str, Any]) -> str:
         f"{name} {rate / 1e9:.0f}" for name, rate in result["matmul_flop_per_s"].items()
     )
     lines = [
-        f"{result['device']}, jax {result['versions']['jax']}, batch {result['batch_size']}, "
+        f"{result['devices']} x {result['device']}, jax {result['versions']['jax']}, "
+        f"batch {result['batch_size']}, "
         f"{result['steps']} steps a round, medians of {result['rounds']} rounds; "
         f"{result['flop_per_clip'] / 1e9:.2f} GFLOP a clip",
         f"matmul peak, GFLOP/s: {peaks}",
@@ -292,7 +329,6 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    on_cpu = jax.default_backend() == "cpu"
     parser = argparse.ArgumentParser(
         prog="python -m relabel_jax.benchmark",
         description=__doc__,
@@ -301,32 +337,30 @@ def _parser() -> argparse.ArgumentParser:
         "The table is printed on stdout, progress on stderr. `of peak` is useful arithmetic (that\n"
         "of the direct sums) a second over the matrix product's, so Toom-Cook can pass 1.\n"
         "`memory` is XLA's plan for one call, its batches included; `moved` is known for lax in a\n"
-        "loop alone. lax in scan is left out on a CPU: XLA falls back to scalar code there.",
+        "loop alone. On a CPU tf32 is left out, which is f32 there, and lax in scan, for which\n"
+        "XLA has scalar code alone.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--batch_size", type=int, default=24, help="clips a step (default 24)")
-    steps = 4 if on_cpu else 64
     parser.add_argument(
         "--steps",
         type=int,
-        default=steps,
-        help=f"steps a round, in mode scan of one call (default here {steps})",
+        help="steps a round, in mode scan of one call (default 4 on a CPU, else 64)",
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default 5)")
     parser.add_argument("--num_classes", type=int, default=527, help="outputs (default 527)")
-    precisions = ["f32", "bf16"] if on_cpu else list(PRECISIONS)
     for name, choices, default in (
         ("formulations", FORMULATIONS, list(FORMULATIONS)),
         ("modes", MODES, list(MODES)),
         ("norms", ("folded", "plain"), ["folded", "plain"]),
-        ("precisions", tuple(PRECISIONS), precisions),
+        ("precisions", tuple(PRECISIONS), list(PRECISIONS)),
     ):
         parser.add_argument(
             f"--{name}",
             nargs="+",
             choices=choices,
             default=default,
-            help=f"any of {' '.join(choices)} (default here {' '.join(default)})",
+            help=f"any of {' '.join(choices)} (default {' '.join(default)})",
         )
     parser.add_argument(
         "--filters",
@@ -343,6 +377,10 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Measures, prints the table, writes the file."""
     args = _parser().parse_args()
+    hosts.use_cores(args.batch_size)
+    on_cpu = jax.default_backend() == "cpu"
+    if args.steps is None:
+        args.steps = 4 if on_cpu else 64
     try:
         for name in ("batch_size", "steps", "rounds", "num_classes"):
             if getattr(args, name) < 1:
@@ -352,7 +390,7 @@ def main() -> int:
             for precision, formulation, mode, norm in itertools.product(
                 args.precisions, args.formulations, args.modes, args.norms
             )
-            if (jax.default_backend(), formulation, mode) != ("cpu", "lax", "scan")
+            if not (on_cpu and ((formulation, mode) == ("lax", "scan") or precision == "tf32"))
         ]
         if not variants:
             raise InputError("nothing to measure: lax in scan is left out on a CPU; see --help")

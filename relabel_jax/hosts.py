@@ -1,4 +1,4 @@
-"""Several processes (hosts) that train as one, by `jax.distributed`.
+"""The devices of this machine's cores, and several processes (hosts) that train as one.
 
 Process 0 alone reads and writes run folders; what the others must know of them it tells them. With
 one process everything here is the identity.
@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,8 +22,24 @@ from relabel_jax.errors import InputError
 _LOG = logging.getLogger(__name__)
 # A process that says nothing for so long is taken for dead; one whose connection breaks, at once.
 _HEARTBEAT_TIMEOUT_S = 60
+# Fewer cost more than they bring: a device has work of its own in each step, as much as two clips'.
+_CLIPS_A_DEVICE = 12
 # JAX's preemption service asks for numbers that grow by one, in every process the same.
 _CHUNKS_DONE = itertools.count()
+
+
+def use_cores(batch_size: int) -> None:
+    """Divides a CPU's cores among devices that share a batch; before anything else that JAX does.
+
+    Two devices fill the gaps between each other's operations. A GPU or TPU is used as it would be
+    without, and so is a CPU whose devices the user has set (JAX_NUM_CPU_DEVICES, or XLA_FLAGS).
+    """
+    by_user = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if by_user or jax.config.jax_num_cpu_devices != -1:
+        return
+    most = min(len(os.sched_getaffinity(0)), batch_size // _CLIPS_A_DEVICE)
+    divisors = [number for number in range(1, most + 1) if batch_size % number == 0]
+    jax.config.update("jax_num_cpu_devices", max(divisors, default=1))
 
 
 def connect(coordinator_address: str, num_processes: int | None, process_id: int | None) -> None:

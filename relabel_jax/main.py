@@ -87,6 +87,8 @@ def main(arguments: Sequence[str]) -> None:
         if any(value is not None for value in flag_values):
             address, num_processes, process_id = flag_values
             hosts.connect(address or "auto", num_processes, process_id)
+        else:
+            hosts.use_cores(_CONFIG.value.batch_size)
         if "roots" in _CONFIG.value:
             answer = _run_grid(workdir)
         else:

@@ -6,7 +6,7 @@ few rows at the ends that fill no block. These are done by `direct.py`, which sa
 copying, the large arrays.
 
 Two blocks a turn: part of what a block takes runs on one core, and the other block then has work
-for the rest.
+for the rest. Where the cores are devices of their own, the other devices have.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,11 @@ from relabel_jax.model.elementwise import After, Before, add_sums, no_sums, scra
 
 # Measured with benchmarks/convolution.py on 2 cores with 1 or 2 MiB of L2 cache each.
 _BLOCK_BYTES = 4 << 20
-_UNROLL = 2
+
+
+def _unroll() -> int:
+    """Blocks a turn."""
+    return 2 if jax.local_device_count() == 1 else 1
 
 
 class Form(Protocol):
@@ -138,7 +142,7 @@ def forward(
 
     out = scratch((batch, grid.time_out(time, taps, stride), channels_out), kernel)
     sums = no_sums(after.addends, out)
-    out, sums = lax.fori_loop(0, blocks.number, body, (out, sums), unroll=_UNROLL)
+    out, sums = lax.fori_loop(0, blocks.number, body, (out, sums), unroll=_unroll())
     at_end = blocks.rows * stride
     x = inputs(0, at_end, batch, time - at_end)
     rest = after.values(direct.convolve(x, kernel, stride))
@@ -180,7 +184,7 @@ def backward(
         zeros,
         no_sums(lambda *arrays: before(*arrays)[1], *arrays),
     )
-    dx, totals, sums = lax.fori_loop(0, blocks.number, body, carry, unroll=_UNROLL)
+    dx, totals, sums = lax.fori_loop(0, blocks.number, body, carry, unroll=_unroll())
     gradient = form.by_kernel(totals)
 
     # The rows of the grid that no block has: those before `halo` see the first cotangents alone,

@@ -148,6 +148,31 @@ def test_a_population_on_eight_devices(tmp_path, num_members):
         assert_close((tmp_path / "8" / name, tmp_path / "1" / name), EPOCHS)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "environment", "expected"),
+    [
+        (24, {}, 2),
+        (23, {}, 1),  # too few for two
+        (25, {}, 1),  # not divisible
+        (24, {"JAX_NUM_CPU_DEVICES": "3"}, 3),
+        (24, {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, 4),
+    ],
+)
+def test_a_device_for_every_twelve_clips_of_a_batch(batch_size, environment, expected):
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
+    script = "import sys, jax; from relabel_jax import hosts; hosts.use_cores(int(sys.argv[1])); "
+    done = subprocess.run(
+        [sys.executable, "-c", script + "print(len(jax.devices()))", str(batch_size)],
+        cwd=REPOSITORY,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) == expected
+
+
 def test_a_step_of_two_devices(tmp_path):
     process = start(tmp_path / "log", [str(REPOSITORY / "tests" / "train" / "divided_step.py")], 2)
     assert wait([process]) == [0], (tmp_path / "log").read_text()
