@@ -60,10 +60,10 @@ class Program(NamedTuple):
       start: the state before the first step, a new copy each time, as `run` takes its buffers.
       run: takes a state through all steps of a round, and returns the new one.
       compile_s: seconds from Python to machine code.
-      memory_bytes: arguments, results and temporary buffers of one call, by XLA's plan;
-        None where a backend does not say.
-      accessed_bytes: what one step reads and writes, by XLA's cost analysis; None where the
-        program has inner loops, of which the analysis counts one turn.
+      memory_bytes: arguments, results and temporary buffers of one call on one device, by XLA's
+        plan; None where a backend does not say.
+      accessed_bytes: what one step reads and writes on one device, by XLA's cost analysis; None
+        where the program has inner loops, of which the analysis counts one turn.
     """
 
     start: Callable[[], TrainState]
@@ -336,9 +336,9 @@ def _parser() -> argparse.ArgumentParser:
         "  python -m relabel_jax.benchmark --formulations toom_cook --precisions f32\n"
         "The table is printed on stdout, progress on stderr. `of peak` is useful arithmetic (that\n"
         "of the direct sums) a second over the matrix product's, so Toom-Cook can pass 1.\n"
-        "`memory` is XLA's plan for one call, its batches included; `moved` is known for lax in a\n"
-        "loop alone. On a CPU tf32 is left out, which is f32 there, and lax in scan, for which\n"
-        "XLA has scalar code alone.",
+        "`memory` is XLA's plan for one call on one device, batches included; `moved` is known\n"
+        "for lax in a loop alone. On a CPU tf32 is left out, which is f32 there, and lax in scan,\n"
+        "for which XLA has scalar code alone.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--batch_size", type=int, default=24, help="clips a step (default 24)")

@@ -173,10 +173,10 @@ def test_a_device_for_every_twelve_clips_of_a_batch(batch_size, environment, exp
     assert int(done.stdout) == expected
 
 
-def test_a_step_of_two_devices(tmp_path):
-    process = start(tmp_path / "log", [str(REPOSITORY / "tests" / "train" / "divided_step.py")], 2)
+def test_two_devices(tmp_path):
+    process = start(tmp_path / "log", [str(REPOSITORY / "tests" / "train" / "two_devices.py")], 2)
     assert wait([process]) == [0], (tmp_path / "log").read_text()
-    assert (tmp_path / "log").read_text().split() == ["equal", "equal"]
+    assert (tmp_path / "log").read_text().split() == ["step", "step", "embeddings"]
 
 
 def test_two_processes_one_killed_and_started_again(miniature_data, on_one_device, tmp_path):

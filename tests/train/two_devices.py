@@ -1,11 +1,13 @@
-"""A step of two devices against one device's. Run by itself, as it needs two devices."""
+"""A step, and embeddings, of two devices against one device's. Run by itself, as it needs two."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from relabel_jax.embedder import Embedder
 from relabel_jax.model.network import AudioNetwork
+from relabel_jax.pretrained import Pretrained
 from relabel_jax.train.population import Layout, stack_members, train_population
 from relabel_jax.train.step import Recipe, init_state
 
@@ -21,7 +23,7 @@ NETWORKS = (
 
 def step(network, num_devices):
     """(states, the program's text) of one step from the same weights, on a batch whose
-    clips differ in loudness and in how many labels are masked."""
+    clips differ in loudness and in how many labels are masked. Twice, to the same bits."""
     devices = np.array(jax.devices()[:num_devices]).reshape(1, -1)
     layout = Layout(Mesh(devices, ("member", "data")), "map")
     rng = np.random.default_rng(0)
@@ -30,16 +32,22 @@ def step(network, num_devices):
     labels = rng.random((1, 1, BATCH, CLASSES)) < 0.5
     masked = (np.arange(BATCH * CLASSES) < 4).reshape(1, 1, BATCH, CLASSES)
     variables = network.init(jax.random.key(0), jnp.zeros((1, 80_000), jnp.int16), train=False)
+    start = stack_members([jax.device_get(init_state(variables, RECIPE))])
     arguments = (
-        *(network, RECIPE, layout),
-        layout.put(stack_members([jax.device_get(init_state(variables, RECIPE))]), "member"),
         *((), (layout.put(waveforms.astype(np.int16), None, "data"),)),
         layout.put(np.zeros(1, np.int32), "member"),
         *(layout.put(array, "member", None, "data") for array in (labels, masked)),
         layout.put(np.int32(1)),
     )
-    text = train_population.lower(*arguments).compile().as_text()
-    return jax.device_get(train_population(*arguments)[0]), text
+    lowered = train_population.lower(
+        network, RECIPE, layout, layout.put(start, "member"), *arguments
+    )
+    program = lowered.compile()
+    states, again = (
+        jax.device_get(program(layout.put(start, "member"), *arguments)[0]) for _ in range(2)
+    )
+    jax.tree.map(np.testing.assert_array_equal, states, again)
+    return states, program.as_text()
 
 
 def assert_close(got, expected):
@@ -55,6 +63,18 @@ def assert_close(got, expected):
     jax.tree_util.tree_map_with_path(of_one, got, expected)
 
 
+def check_embeddings(network):
+    """Of nine windows, one more than a batch."""
+    windows = np.random.default_rng(0).integers(-9999, 9999, (9, 80_000), np.int16)
+    variables = jax.device_get(network.init(jax.random.key(0), windows[:1], train=False))
+    chunks = Embedder(Pretrained(network, variables, None, {})).embed_windows(iter(windows))
+    got, scores = map(np.concatenate, zip(*chunks, strict=True))
+    expected = network.apply(variables, windows, method="embed")
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    expected = network.apply(variables, windows, train=False)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+
+
 if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
     assert len(jax.devices()) == 2
@@ -64,4 +84,6 @@ if __name__ == "__main__":
         # What a device needs of the others is sums; the clips of others it never sees.
         assert "all-reduce(" in text
         assert "all-gather" not in text
-        print("equal")
+        print("step")
+    check_embeddings(NETWORKS[1])
+    print("embeddings")
