@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from relabel_jax import hosts
@@ -180,7 +180,7 @@ def matmul_peak(precision: str) -> Callable[[], float]:
     """A function that measures FLOP/s of a product of square matrices once, on all devices."""
     dtype, matmul_precision = PRECISIONS[precision]
     size, times = (4096, 1) if jax.default_backend() == "cpu" else (8192, 20)
-    mesh = jax.make_mesh((jax.device_count(),), ("rows",))
+    mesh = Mesh(np.array(jax.devices()), ("rows",))
     num_rows = -(-size // mesh.size) * mesh.size
 
     @jax.jit

@@ -1,7 +1,7 @@
 """The devices of this machine's cores, and several processes (hosts) that train as one.
 
 Process 0 alone reads and writes run folders; what the others must know of them it tells them. With
-one process everything here is the identity.
+one process all that is for several is the identity.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from relabel_jax.errors import InputError
 _LOG = logging.getLogger(__name__)
 # A process that says nothing for so long is taken for dead; one whose connection breaks, at once.
 _HEARTBEAT_TIMEOUT_S = 60
-# Fewer cost more than they bring: a device has work of its own in each step, as much as two clips'.
+# A device has work of its own in each step, about as much as two clips are (2 cores).
 _CLIPS_A_DEVICE = 12
 # JAX's preemption service asks for numbers that grow by one, in every process the same.
 _CHUNKS_DONE = itertools.count()

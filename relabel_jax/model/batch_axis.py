@@ -2,9 +2,9 @@
 
 The program is explicit about them (`jax.shard_map`): a compiler that divides an ordinary program
 gathers all clips on all devices before a loop that takes them in turn, as `loops.py` does. The
-batch is whole again in three places: the moments of a normalization, their cotangents, and the
-gradients by the weights. Everything else, derivatives too, is of a device's own clips, and what
-these derivatives add up to is that of the whole loss.
+batch is whole again in four places: the loss's count of what is not masked, the moments of a
+normalization, their cotangents, and the gradients by the weights. Everything else, derivatives too,
+is of a device's own clips, and what these derivatives add up to is that of the whole loss.
 
 The devices are those along a mesh axis; the name None stands for one device that has all clips.
 """
