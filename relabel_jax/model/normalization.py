@@ -176,7 +176,7 @@ def add_bias(outputs: jax.Array, bias: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def elu_and_moments(
-    outputs: jax.Array, bias: jax.Array, axis_name: str | None
+    outputs: jax.Array, bias: jax.Array, axis_name: str | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """e = ELU(outputs + bias), and by channel the means of e and of its square.
 
