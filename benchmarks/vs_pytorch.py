@@ -100,7 +100,7 @@ def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Call
     from relabel_jax import hosts
     from relabel_jax.benchmark import batches, compile_variant, initial_state
     from relabel_jax.config import audio_network, paper_config
-    from relabel_jax.train.population import Layout, predict_population
+    from relabel_jax.train.population import Layout, predict_population, stack_members
 
     mode, *options = form
     hosts.use_cores(batch_size)
@@ -110,7 +110,7 @@ def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Call
     network = audio_network(config, num_classes)
     if "evaluate" in options:
         layout = Layout.of(1, batch_size, "map")
-        state = jax.tree.map(lambda array: np.asarray(array)[None], initial_state(network))
+        state = stack_members([jax.device_get(initial_state(network))])
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         variables = layout.put(variables, "member")
         calls = 1 if mode == "scan" else steps

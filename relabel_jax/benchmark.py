@@ -26,6 +26,7 @@ from tqdm import tqdm
 from relabel_jax import hosts
 from relabel_jax.errors import InputError
 from relabel_jax.files import write_json
+from relabel_jax.model.batch_axis import on_each_device
 from relabel_jax.model.convolution import FORMULATIONS
 from relabel_jax.model.network import DENSE_UNITS, FILTERS, PRECISIONS, STRIDES, TAPS, AudioNetwork
 from relabel_jax.records import WAVEFORM_SAMPLES
@@ -124,7 +125,6 @@ def compile_variant(network: AudioNetwork, mode: str, data: Sequence[np.ndarray]
     """
     steps, batch_size, _ = data[0].shape
     layout = Layout.of(1, batch_size, "map")
-    begin = time.perf_counter()
     if mode == "scan":
         waveforms, *targets = data
         arguments = (
@@ -137,24 +137,28 @@ def compile_variant(network: AudioNetwork, mode: str, data: Sequence[np.ndarray]
         def start():
             return layout.put(stack_members([jax.device_get(initial_state(network))]), "member")
 
-        compiled = train_population.lower(network, _RECIPE, layout, start(), *arguments).compile()
+        state = start()
+        begin = time.perf_counter()
+        compiled = train_population.lower(network, _RECIPE, layout, state, *arguments).compile()
 
         def run(state):
             return compiled(state, *arguments)[0]
     else:
         singles = [layout.put(tuple(array[i] for array in data), "data") for i in range(steps)]
-        step = functools.partial(train_step, layout.divided(network), _RECIPE)
-        if layout.mesh.size > 1:
-            shared, batch = PartitionSpec(), PartitionSpec("data")
-            axes = (shared, batch, batch, batch)
-            step = jax.shard_map(
-                step, mesh=layout.mesh, in_specs=axes, out_specs=shared, check_vma=False
-            )
+        shared, batch = PartitionSpec(), PartitionSpec("data")
+        step = on_each_device(
+            functools.partial(train_step, layout.divided(network), _RECIPE),
+            layout.mesh,
+            (shared, batch, batch, batch),
+            shared,
+        )
 
         def start():
             return layout.put(jax.device_get(initial_state(network)))
 
-        compiled = jax.jit(step, donate_argnums=0).lower(start(), *singles[0]).compile()
+        state = start()
+        begin = time.perf_counter()
+        compiled = jax.jit(step, donate_argnums=0).lower(state, *singles[0]).compile()
 
         def run(state):
             for single in singles:
@@ -393,7 +397,9 @@ def main() -> int:
             if not (on_cpu and ((formulation, mode) == ("lax", "scan") or precision == "tf32"))
         ]
         if not variants:
-            raise InputError("nothing to measure: lax in scan is left out on a CPU; see --help")
+            raise InputError(
+                "nothing to measure: lax in scan, tf32 are left out on a CPU; see --help"
+            )
         result = measure(
             variants,
             batch_size=args.batch_size,

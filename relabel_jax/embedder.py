@@ -25,6 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relabel_jax.audio import cut_windows, resample
 from relabel_jax.errors import InputError
+from relabel_jax.model.batch_axis import on_each_device
 from relabel_jax.model.network import AudioNetwork
 from relabel_jax.pretrained import Pretrained, SoundClass, flat_variables, load_pretrained
 from relabel_jax.records import DURATION_S, SAMPLE_RATE_HZ, WAVEFORM_SAMPLES
@@ -336,13 +337,9 @@ def _forward(
 ) -> tuple[jax.Array, jax.Array]:
     """Embeddings [chunk, batch, 128] and scores [chunk, batch, classes]; after `num_batches` 0."""
 
-    def on_one_device(variables, chunk, num_batches):
+    def embed(variables, chunk, num_batches):
         embeddings = predict_chunk(network, "embed", variables, (), chunk, num_batches)
         return embeddings, network.apply(variables, embeddings, method="score")
 
-    if mesh.size > 1:  # each device its windows, as in `model/batch_axis.py`
-        axes = (PartitionSpec(), _BATCHES, PartitionSpec())
-        on_one_device = jax.shard_map(
-            on_one_device, mesh=mesh, in_specs=axes, out_specs=_BATCHES, check_vma=False
-        )
-    return on_one_device(variables, chunk, num_batches)
+    axes = (PartitionSpec(), _BATCHES, PartitionSpec())
+    return on_each_device(embed, mesh, axes, _BATCHES)(variables, chunk, num_batches)

@@ -9,9 +9,22 @@ is of a device's own clips, and what these derivatives add up to is that of the 
 The devices are those along a mesh axis; the name None stands for one device that has all clips.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
+
+
+def on_each_device(function: Callable, mesh: Mesh, axes: Any, out: Any) -> Callable:
+    """`function` on each device's parts of its arguments, inside a jitted program.
+
+    Args:
+      axes, out: `PartitionSpec`s of the arguments and of what it returns, or trees of them.
+    """
+    if mesh.size == 1:
+        return function
+    return jax.shard_map(function, mesh=mesh, in_specs=axes, out_specs=out, check_vma=False)
 
 
 def total(parts: Any, axis_name: str | None) -> Any:

@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relabel_jax.errors import InputError
+from relabel_jax.model.batch_axis import on_each_device
 from relabel_jax.train.step import Recipe, TrainState, predict_chunk, train_chunk
 
 WRAPPERS = ("map", "vmap")
@@ -114,11 +115,7 @@ class Layout:
                 return jax.lax.map(lambda of_member: function(of_member, shared), of_members)
             return jax.vmap(function, in_axes=(0, None))(of_members, shared)
 
-        if self.mesh.size == 1:
-            return on_one_device(of_members, shared)
-        return jax.shard_map(
-            on_one_device, mesh=self.mesh, in_specs=axes, out_specs=out, check_vma=False
-        )(of_members, shared)
+        return on_each_device(on_one_device, self.mesh, axes, out)(of_members, shared)
 
     def divided(self, network: nn.Module) -> nn.Module:
         """The network for devices that share a batch; the same where none do."""
