@@ -282,7 +282,7 @@ def measure(
         "device": device.device_kind,
         "devices": jax.device_count(),
         "backend": jax.default_backend(),
-        "cpu_cores": len(os.sched_getaffinity(0)),
+        "cpu_cores": hosts.num_cores(),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "environment": {name: os.environ[name] for name in os.environ if name in _ENVIRONMENT},
         "batch_size": batch_size,

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import pathlib
 import re
+import resource
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from relabel_jax.views import SPLITS
 
 INDEX_NAME = "clips.parquet"
 ONTOLOGY_NAME = "ontology.json"
+_OTHER_OPEN_FILES = 512  # a training's checkpoints, threads, libraries
 # The columns of the index that are read here.
 _INDEX = pa.schema(
     [
@@ -53,6 +55,7 @@ class DataSet:
     @functools.cached_property
     def _records(self) -> ArrayRecordDataSource:
         shards = [str(shard) for shard in _shards(self.path)]
+        _allow_open_files(self.path, len(shards))
         try:
             return ArrayRecordDataSource(shards)
         except (OSError, RuntimeError) as error:
@@ -140,6 +143,26 @@ def open_data_set(path: str | pathlib.Path) -> DataSet:
             f"{len(clip_ids)} clips; build the data set again"
         )
     return data_set
+
+
+def _allow_open_files(path: pathlib.Path, num_shards: int) -> None:
+    """A shard that is read stays open, and the usual limit is 1,024 files; a process may raise it
+    up to a hard limit.
+
+    Raises:
+      InputError: that is too low too.
+    """
+    wanted = num_shards + _OTHER_OPEN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise InputError(
+            f"{path}: has {num_shards} shards, which are all kept open, and this process may open "
+            f"{hard} files; raise that limit (ulimit -Hn) to {wanted}, or build the data set with "
+            "more --clips_per_shard"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _shards(path: pathlib.Path) -> list[pathlib.Path]:

@@ -9,6 +9,14 @@ class InputError(ValueError):
     """
 
 
+class ProcessFailed(Exception):
+    """What InputError is, in one of several processes while the others go on.
+
+    They wait for it sooner or later: the command line prints the line and ends this process at
+    once, so that they end too. Nothing that is common to all is tried after it.
+    """
+
+
 class Interrupted(Exception):
     """The system asked the program to end (SIGTERM) and the work is saved.
 

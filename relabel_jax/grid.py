@@ -31,14 +31,18 @@ from relabel_jax.web_page import require_plotly
 _LOG = logging.getLogger(__name__)
 # Fields of a grid that no run has.
 _OF_GRID = ("roots", "target_labelings", "num_seeds", "only", "truth")
-# Where these differ, it is still the same grid; of the number of epochs each run says so itself.
-_MAY_CHANGE = (*MAY_CHANGE, "num_seeds", "only", "truth")
+# Where these differ, it is still the same grid. The number of epochs may not grow, as that of a run
+# may: another base would come of it, and all transfers would have to begin anew.
+_MAY_CHANGE = {*MAY_CHANGE, "num_seeds", "only", "truth"} - {"num_epochs"}
 TUNED = ("features", "finetune")  # the methods that start from a base
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy", "scipy")
 
 
 class Cell(NamedTuple):
-    """A run of a grid; `base_labeling` is "" where there is no base. Its seed is its base's too."""
+    """A run of a grid; `base_labeling` is "" where there is no base. Its seed is its base's too.
+
+    The root is a display name once the ontology is known, whatever the config has.
+    """
 
     root: str
     method: str
@@ -86,9 +90,10 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
     """
     require_plotly("report")
     cells = _cells(config)
-    data_set = open_data_set(config.data_dir)
-    for root in config.roots:
-        data_set.ontology.find(root)
+    data_set, roots = hosts.together(lambda: _open(config))
+    config = config.copy_and_resolve_references()
+    config.roots = tuple(roots.values())
+    cells = [cell._replace(root=roots[cell.root]) for cell in cells]
     hosts.from_primary(lambda: _begin(config, data_set, workdir))
     problems: dict[str, None] = {}  # an ordered set
     failed: set[Cell] = set()
@@ -111,8 +116,8 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
                     )
                     progress.finish(part)
                 except (InputError, jax.errors.JaxRuntimeError) as error:
-                    if jax.process_count() > 1 and not isinstance(error, InputError):
-                        raise  # another process is gone
+                    if jax.process_count() > 1 and hosts.is_lost_connection(error):
+                        raise
                     if len(part) == 1:
                         failed |= set(part)
                         message = str(error).splitlines()[0]
@@ -132,9 +137,18 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
     return write_report(workdir, truth=config.truth) if hosts.is_primary() else None
 
 
+def _open(config: ConfigDict) -> tuple[DataSet, dict[str, str]]:
+    """The data set, and the display names of the roots."""
+    data_set = open_data_set(config.data_dir)
+    ontology = data_set.ontology
+    return data_set, {root: ontology.display_names[ontology.find(root)] for root in config.roots}
+
+
 def _cells(config: ConfigDict) -> list[Cell]:
     """In the order in which they are run."""
     seeds = range(config.seed, config.seed + config.num_seeds)
+    if not config.roots:
+        raise InputError("config.roots: expected at least one target root")
     if config.num_seeds < 1:
         raise InputError(f"config.num_seeds: expected 1 or more, got {config.num_seeds}")
     cells = []
@@ -228,7 +242,7 @@ def _begin(config: ConfigDict, data_set: DataSet, workdir: pathlib.Path) -> None
     description = {
         "config": plain,
         "data_set": data_set.fingerprint,
-        "roots": [data_set.ontology.display_names[data_set.ontology.find(r)] for r in config.roots],
+        "roots": list(config.roots),
         "command": shlex.join([*_program(), *sys.argv[1:]]),
         "versions": {"Python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},

@@ -5,19 +5,20 @@ one process all that is for several is the identity.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from relabel_jax.errors import InputError
+from relabel_jax.errors import InputError, ProcessFailed
 
 _LOG = logging.getLogger(__name__)
 # A process that says nothing for so long is taken for dead; one whose connection breaks, at once.
@@ -26,6 +27,15 @@ _HEARTBEAT_TIMEOUT_S = 60
 _CLIPS_A_DEVICE = 12
 # JAX's preemption service asks for numbers that grow by one, in every process the same.
 _CHUNKS_DONE = itertools.count()
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def use_cores(batch_size: int) -> None:
@@ -37,7 +47,7 @@ def use_cores(batch_size: int) -> None:
     by_user = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if by_user or jax.config.jax_num_cpu_devices != -1:
         return
-    most = min(len(os.sched_getaffinity(0)), batch_size // _CLIPS_A_DEVICE)
+    most = min(num_cores(), batch_size // _CLIPS_A_DEVICE)
     divisors = [number for number in range(1, most + 1) if batch_size % number == 0]
     jax.config.update("jax_num_cpu_devices", max(divisors, default=1))
 
@@ -119,13 +129,55 @@ def arrays_from_primary(function: Callable[[], Any], like: Any) -> Any:
     return multihost_utils.broadcast_one_to_all(arrays[-1])
 
 
+def together(function: Callable[[], _T]) -> _T:
+    """What `function` returns in each process, once it has returned in all.
+
+    Raises:
+      InputError: in all processes, when it is raised in one.
+    """
+    value, error = None, None
+    try:
+        value = function()
+    except InputError as caught:
+        error = caught
+    if not all_processes(error is None):
+        raise error or InputError("another process cannot go on, see there")
+    return value  # type: ignore[return-value]
+
+
+def alone(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """`function` for what one process does while others do something else, as reading its clips.
+
+    Of several processes it raises ProcessFailed instead of InputError.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return function(*args, **kwargs)
+        except InputError as error:
+            if jax.process_count() == 1:
+                raise
+            raise ProcessFailed(str(error)) from error
+
+    return wrapped
+
+
 def all_processes(condition: bool) -> bool:
     """Whether it holds in all processes."""
+    if jax.process_count() == 1:
+        return condition
     return bool(np.all(multihost_utils.process_allgather(np.array([condition]))))
 
 
+def is_lost_connection(error: Exception) -> bool:
+    """Whether JAX raised it because another process is gone."""
+    # A program that fails before its call has returned raises a ValueError, on a CPU.
+    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+
+
 def check_same(identity: dict[str, Any]) -> None:
-    """Refuses processes that were started with different configs, data or code.
+    """Refuses processes that were started with different configs or data.
 
     Args:
       identity: by the name of a thing what it is, as JSON.

@@ -45,6 +45,7 @@ import logging
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -54,7 +55,7 @@ from ml_collections import config_flags
 
 from relabel_jax import grid, hosts
 from relabel_jax.config import members
-from relabel_jax.errors import InputError, Interrupted
+from relabel_jax.errors import InputError, Interrupted, ProcessFailed
 from relabel_jax.report.tables import text
 from relabel_jax.run import member_workdirs, run_population, summary
 
@@ -138,22 +139,34 @@ def _one_line_errors() -> Iterator[None]:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except ProcessFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        _leave()
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         sys.exit(143)
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        print(
-            f"error: a process or its network failed ({str(error).splitlines()[0]}); the finished "
-            "epochs are saved, start all processes again with the same command",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(1)  # an ordinary exit waits for the processes that are gone
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        if hosts.is_lost_connection(error):
+            print(
+                f"error: a process or its network failed ({str(error).splitlines()[0]}); the "
+                "finished epochs are saved, start all processes again with the same command",
+                file=sys.stderr,
+            )
+        else:
+            traceback.print_exc()
+        _leave()
+
+
+def _leave() -> None:
+    """Ends this process at once: an ordinary exit waits for the others, and they for this one."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import zipfile
 from typing import Any
 
 import flax
+import jax
 import numpy as np
 import safetensors
 
@@ -23,8 +24,9 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import read_json
 from relabel_jax.model.convolution import default_formulation
 from relabel_jax.model.network import TAPS, AudioNetwork
+from relabel_jax.model.normalization import NORM_ORDERS
 from relabel_jax.ontology import Ontology
-from relabel_jax.transfer.base import ARCHITECTURE, load_variables, read_result, variable_shapes
+from relabel_jax.transfer.base import ARCHITECTURE, load_variables, read_result, variables_like
 from relabel_jax.views import side_columns
 
 CONFIG_NAME = "config.json"
@@ -33,7 +35,6 @@ WEIGHTS_NAME = "model.safetensors"
 FORMAT = "relabel_jax"
 FORMAT_VERSION = 1
 _MAX_UNITS = 1 << 16  # of one layer: a damaged config must not ask for terabytes
-_NORM_ORDERS = ("elu_bn", "bn_elu")
 _FACTS = (
     *("root", "root_mid", "side", "labeling", "method", "seed", "best_epoch"),
     *("num_clips", "num_labels", "test"),
@@ -129,10 +130,15 @@ def _load_workdir(path: pathlib.Path, ontology: str | pathlib.Path | None) -> Pr
                 f"{ontology}: has no class {mid} on the {trained['side']} side, but {path} was "
                 "trained on it; give the ontology.json of its data set"
             )
-    network = _network(sizes, len(columns), path / "result.json")
-    variables = load_variables(path, result, network, where)
     # Classes outside the label set were masked for every clip: their outputs mean nothing.
     kept = np.array([place[mid] for mid in names])
+    if (np.diff(kept) < 0).any():
+        raise InputError(
+            f"{ontology}: has the classes in another order than the ontology that {path} was "
+            "trained with; give the ontology.json of its data set"
+        )
+    network = _network(sizes, len(columns), path / "result.json")
+    variables = load_variables(path, result, network, where)
     output = {name: array[..., kept] for name, array in variables["params"]["output"].items()}
     variables = variables | {"params": variables["params"] | {"output": output}}
     return Pretrained(
@@ -216,10 +222,10 @@ def _network(sizes: dict[str, Any], num_classes: int, where: pathlib.Path) -> Au
             or not all(type(each) is int and 0 < each <= _MAX_UNITS for each in values)
         ):
             raise InputError(f"{where}: {field} is {values!r}, expected a list of layer sizes")
-    if sizes.get("norm_order") not in _NORM_ORDERS:
+    if sizes.get("norm_order") not in NORM_ORDERS:
         raise InputError(
             f"{where}: norm_order is {sizes.get('norm_order')!r}, expected "
-            f"{' or '.join(_NORM_ORDERS)}"
+            f"{' or '.join(NORM_ORDERS)}"
         )
     return AudioNetwork(
         num_classes=num_classes,
@@ -241,7 +247,8 @@ def _read_weights(path: pathlib.Path, network: AudioNetwork) -> dict[str, Any]:
     Raises:
       InputError: the file is damaged or of another network.
     """
-    expected = flax.traverse_util.flatten_dict(variable_shapes(network), sep=".")
+    shapes = jax.tree.map(np.shape, variables_like(network))
+    expected = flax.traverse_util.flatten_dict(shapes, sep=".")
     try:
         # Opening compares the header's sizes with the size of the file.
         with safetensors.safe_open(path, framework="numpy") as file:

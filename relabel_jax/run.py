@@ -36,8 +36,9 @@ from relabel_jax.views import SPLITS, View, make_view
 
 _LOG = logging.getLogger(__name__)
 RESULT_NAME = "result.json"
-# Where these differ, it is still the same run: data may be moved, and a run may be prolonged.
-MAY_CHANGE = ("data_dir", "num_epochs", "steps_per_call", "resident", "members_by")
+# Where these differ, it is still the same run: data and base may be moved (what they hold may not
+# change), and a run may be prolonged.
+MAY_CHANGE = ("data_dir", "base", "num_epochs", "steps_per_call", "resident", "members_by")
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -77,34 +78,24 @@ def run_population(
       InputError, Interrupted: as of `run`.
     """
     config = configs[0]
-    for other in configs:
-        _check(other)
+    for other in configs[1:]:
         different = {field for field in config if config[field] != other[field]}
         if different - {"labeling", "seed"}:
             raise ValueError(f"members of a population differ in {', '.join(sorted(different))}")
     if len(set(workdirs)) < len(configs):
         raise InputError("config.labelings, config.seeds: a labeling or a seed is there twice")
-    data_set = open_data_set(config.data_dir)
-    identities: list[dict[str, Any]] = [
-        {"config": _plain(config), "data_set": data_set.fingerprint} for config in configs
-    ]
-    hosts.check_same(_comparable(identities))
-    root = data_set.ontology.find(config.root)
     side = "base" if config.method == "base" else "target"
-    views = [
-        make_view(
-            data_set.ontology,
-            data_set.labels,
-            data_set.clip_splits,
-            root=root,
-            side=side,
-            labeling=config.labeling,
-        )
+    data_set, root, views = hosts.together(functools.partial(_open, configs, side))
+    identities: list[dict[str, Any]] = [
+        {"config": _plain(config), "data_set": data_set.fingerprint, "base": ""}
         for config in configs
     ]
+    hosts.check_same(_comparable(identities))
     base = None
     if config.method in ("features", "finetune"):
         base = load_base(config, data_set.ontology, root)
+        for identity in identities:
+            identity["base"] = base.fingerprint
     with contextlib.ExitStack() as stack:
 
         def begin() -> list[dict[str, Any] | None]:
@@ -124,7 +115,7 @@ def run_population(
         if not unfinished:
             return results
         network, variables, inputs = _prepare(
-            config, data_set, views[0], base, [configs[m].seed for m in unfinished]
+            config, data_set, views[config.labeling], base, [configs[m].seed for m in unfinished]
         )
         training = Training(
             members=[
@@ -132,7 +123,7 @@ def run_population(
                     name=str(workdirs[m]),
                     workdir=workdirs[m],
                     variables=start,
-                    view=views[m],
+                    view=views[configs[m].labeling],
                     seed=configs[m].seed,
                 )
                 for m, start in zip(unfinished, variables, strict=True)
@@ -153,7 +144,7 @@ def run_population(
             network,
             [best.variables for best in trained],
             training.read("test"),
-            len(views[0].rows["test"]),
+            len(views[config.labeling].rows["test"]),
             batch_size=config.batch_size,
             batches_per_call=config.steps_per_call,
             wrapper=config.members_by,
@@ -179,6 +170,26 @@ def run_population(
                 functools.partial(_write_result, member, member_scores, facts, data_set)
             )
     return results
+
+
+def _open(configs: Sequence[ConfigDict], side: str) -> tuple[DataSet, int, dict[str, View]]:
+    """The data set, the target root, and a side's view by labeling."""
+    for config in configs:
+        _check(config)
+    data_set = open_data_set(configs[0].data_dir)
+    root = data_set.ontology.find(configs[0].root)
+    views = {
+        labeling: make_view(
+            data_set.ontology,
+            data_set.labels,
+            data_set.clip_splits,
+            root=root,
+            side=side,
+            labeling=labeling,
+        )
+        for labeling in dict.fromkeys(config.labeling for config in configs)
+    }
+    return data_set, root, views
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -229,6 +240,7 @@ def _prepare(
     """The network of the config's method, its variables at the start by seed, what it is fed."""
     num_classes = len(view.columns)
 
+    @hosts.alone
     def read_waveforms(split: str, clips: np.ndarray) -> np.ndarray:
         return data_set.read_waveforms(view.rows[split][clips])
 
@@ -334,30 +346,45 @@ def _finished(
     """The result of a workdir that is finished, None if there is work left.
 
     Raises:
-      InputError: the workdir belongs to another config or data set.
+      InputError: the workdir belongs to another config, data set or base.
     """
     num_epochs = identity["config"]["num_epochs"]
     path = workdir / "config.json"
     if path.exists():
         before = read_json(path)
-        for field, value in identity["config"].items():
-            old = before["config"].get(field)
-            if field not in MAY_CHANGE and old != value:
-                raise InputError(
-                    f"{workdir}: was begun with config.{field} {old!r}, not {value!r}; go on with "
-                    "the same config or give another --workdir"
-                )
-        if before["data_set"] != identity["data_set"]:
+        try:
+            old, of_data, of_base = before["config"], before["data_set"], before["base"]
+            differences = [
+                f"config.{field} {old.get(field)!r}, not {value!r}"
+                for field, value in identity["config"].items()
+                if field not in MAY_CHANGE and old.get(field) != value
+            ]
+            num_epochs_before = int(old["num_epochs"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{path}: is damaged or of an older version ({error!r}); give another --workdir"
+            ) from error
+        if differences:
+            raise InputError(
+                f"{workdir}: was begun with {differences[0]}; go on with the same config or give "
+                "another --workdir"
+            )
+        if of_data != identity["data_set"]:
             raise InputError(
                 f"{workdir}: was begun on another data set than {data_dir}; go on with that "
                 "one or give another --workdir"
             )
-        if num_epochs < before["config"]["num_epochs"]:
+        if of_base != identity["base"]:
             raise InputError(
-                f"{workdir}: was begun with config.num_epochs {before['config']['num_epochs']}, "
+                f"{workdir}: was begun from other weights than config.base="
+                f"{identity['config']['base']} has now; give another --workdir"
+            )
+        if num_epochs < num_epochs_before:
+            raise InputError(
+                f"{workdir}: was begun with config.num_epochs {num_epochs_before}, "
                 f"which can grow but not shrink to {num_epochs}; give another --workdir"
             )
-        if num_epochs == before["config"]["num_epochs"] and (workdir / RESULT_NAME).exists():
+        if num_epochs == num_epochs_before and (workdir / RESULT_NAME).exists():
             return read_json(workdir / RESULT_NAME)
     elif any(workdir.glob("checkpoints/*")):
         raise InputError(

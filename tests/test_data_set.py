@@ -3,6 +3,8 @@
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,8 @@ from relabel_jax.data_set import INDEX_NAME, open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.labelings import relabel
 from relabel_jax.views import SPLITS
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -215,3 +219,31 @@ def test_a_shard_that_is_overwritten(data):
         open_data_set(data).read_waveforms(rows)
     assert len(str(raised.value).splitlines()) == 1
     assert str(data) in str(raised.value)
+
+
+def test_many_shards_need_many_open_files(data):
+    """In a process of its own, as a hard limit that is lowered stays low."""
+    script = """
+import resource, sys
+import numpy as np
+from relabel_jax import data_set
+from relabel_jax.errors import InputError
+data_set._OTHER_OPEN_FILES = 1100  # more than the soft limit below leaves to 5 shards
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, int(sys.argv[2])))
+try:
+    print(data_set.open_data_set(sys.argv[1]).read_waveforms(np.array([0, 95])).shape)
+except InputError as error:
+    print(error)
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+    def answer(hard):
+        command = [sys.executable, "-c", script, str(data), str(hard)]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    num_shards = len(shards(data))
+    assert answer(2048) == f"(2, 80000)\n{num_shards + 1100}\n"
+    assert f"has {num_shards} shards, which are all kept open, and this process may open 1024" in (
+        answer(1024)
+    )

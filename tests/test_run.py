@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from relabel_jax import run as run_module
 from relabel_jax.config import paper_config
 from relabel_jax.data_set import open_data_set
 from relabel_jax.errors import InputError
@@ -117,6 +118,37 @@ def test_what_finetuning_starts_from(miniature_data, base_dir):
     np.testing.assert_allclose(outputs[:, np.array(columns)], scores["scores"], atol=1e-5)
 
 
+def test_finetuning_starts_from_the_base(miniature_data, base_dir):
+    """All of it but the output layer, which has other classes."""
+    config = small_config(miniature_data, "finetune", base=str(base_dir))
+    data_set, root, views = run_module._open([config], "target")
+    base = load_base(config, data_set.ontology, root)
+    _, (start,), _ = run_module._prepare(config, data_set, views["ol"], base, [0])
+    output = start["params"].pop("output")
+    wanted = {name: dict(base.variables[name]) for name in ("params", "batch_stats")}
+    assert output["kernel"].shape != wanted["params"].pop("output")["kernel"].shape
+    jax.tree.map(np.testing.assert_array_equal, dict(start), wanted)
+
+
+@pytest.mark.parametrize("method", ["features", "finetune"])
+def test_a_base_that_has_moved_or_changed(miniature_data, base_dir, tmp_path, method):
+    """A transfer belongs to the weights that it began from, wherever they are."""
+    base = tmp_path / "base"
+    shutil.copytree(base_dir, base)
+    config = small_config(miniature_data, method, base=str(base))
+    result = run(config, tmp_path / "target")
+    base.rename(tmp_path / "moved")
+    config.base = str(tmp_path / "moved")
+    assert run(config, tmp_path / "target") == result
+
+    shutil.rmtree(tmp_path / "moved")
+    run(small_config(miniature_data, "base", labeling="pe_cml", seed=1), tmp_path / "moved")
+    config.num_epochs = 3
+    with pytest.raises(InputError, match=r"was begun from other weights than config.base=.*moved"):
+        run(config, tmp_path / "target")
+    assert json.loads((tmp_path / "target" / "result.json").read_text()) == result
+
+
 def side_columns_of(data_set):
     target = data_set.ontology.find("Human sounds")
     is_target = data_set.ontology.is_ancestor[target].copy()
@@ -199,6 +231,10 @@ def test_a_workdir_of_another_run(miniature_data, base_dir, tmp_path):
     (tmp_path / "copy" / "config.json").unlink()
     with pytest.raises(InputError, match=r"has checkpoints but no config.json"):
         run(small_config(miniature_data, "base", labeling="pe_cml"), tmp_path / "copy")
+    for damaged in ("{}", "[]", '{"config": {}}', '{"config": 1}'):
+        (tmp_path / "copy" / "config.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"config.json: is damaged or of an older version"):
+            run(small_config(miniature_data, "base", labeling="pe_cml"), tmp_path / "copy")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write there"):
         run(small_config(miniature_data, "base"), tmp_path / "file" / "run")

@@ -1,8 +1,10 @@
 """A member's run folder as the training leaves it: checkpoints, metrics and events."""
 
+import contextlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from relabel_jax.errors import InputError
@@ -24,9 +26,9 @@ class RunFolder:
         return self
 
     def __exit__(self, *arguments) -> None:
-        if self._events is not None:
-            self._events.close()
-        self._checkpoints.__exit__(*arguments)
+        with self._writing(), self._checkpoints:
+            if self._events is not None:
+                self._events.close()
 
     def progress(self) -> list[int]:
         """[epochs, steps] done: epochs with a checkpoint, and the steps from which to go on.
@@ -72,13 +74,14 @@ class RunFolder:
 
     def finish_epoch(self, line: dict[str, Any], state: TrainState) -> None:
         """Writes an epoch's line and checkpoint."""
-        # The line first: an epoch with a checkpoint always has its line.
-        with open(self._metrics_path, "a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._add_event(line)
-        self._checkpoints.save(line["epoch"], state, line["validation_mAP"])
+        with self._writing():
+            # The line first: an epoch with a checkpoint always has its line.
+            with open(self._metrics_path, "a") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._add_event(line)
+            self._checkpoints.save(line["epoch"], state, line["validation_mAP"])
 
     def _add_event(self, line: dict[str, Any]) -> None:
         """The numbers of `metrics.jsonl` for TensorBoard; written anew where a run goes on."""
@@ -93,12 +96,26 @@ class RunFolder:
             lines = [json.loads(text) for text in self._lines()]
         for of_epoch in lines:
             for field in of_epoch.keys() - {"epoch", "step"}:
-                self._events.add_scalar(field, of_epoch[field], of_epoch["epoch"])
+                if of_epoch[field] is not None:
+                    self._events.add_scalar(field, of_epoch[field], of_epoch["epoch"])
         self._events.flush()
 
     def save_interrupted(self, state: TrainState) -> None:
         """Saves a state within an epoch, to go on from."""
-        self._checkpoints.save_interrupted(state)
+        with self._writing():
+            self._checkpoints.save_interrupted(state)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises InputError where nothing can be written, as on a full disk."""
+        try:
+            yield
+        except Exception as error:  # of the file system, of Orbax and of tensorstore: many kinds
+            what = f"{error}\n".splitlines()[0]
+            raise InputError(
+                f"{self._metrics_path.parent}: cannot write there ({what}); the checkpoints of the "
+                "epochs before are kept, so mend this and run the same command again"
+            ) from error
 
     def _lines(self) -> list[str]:
         path = self._metrics_path

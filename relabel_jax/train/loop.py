@@ -226,7 +226,8 @@ def _train(
                     _interrupt(folders, split_members(layout, states))
             _check_losses(training, epoch, running)
             num_clips = (epoch * recipe.steps_per_epoch - first_step) * batch_size
-            clips_per_s = num_clips / (time.perf_counter() - start_s)
+            # None where an interrupted run had done all steps of the epoch.
+            clips_per_s = num_clips / (time.perf_counter() - start_s) if num_clips else None
 
             scores = begin_predict(
                 training.network,
@@ -243,10 +244,16 @@ def _train(
             states = dataclasses.replace(states, loss_sum=layout.put(zeros, "member"))
             saving.result()
             if folders:
+                finish = hosts.alone(_finish_epoch)
                 saving = executor.submit(
-                    _finish_epoch, training, folders, epoch, snapshot, scores, clips_per_s, start_s
+                    finish, training, folders, epoch, snapshot, scores, clips_per_s, start_s
                 )
         saving.result()
+        if should_stop():
+            raise Interrupted(
+                f"interrupted; epoch {training.num_epochs} is saved, the same command goes on "
+                "from there"
+            )
 
 
 def _train_inputs(
@@ -332,7 +339,7 @@ def _finish_epoch(
     epoch: int,
     snapshot: list[TrainState],
     scores: Callable[[], np.ndarray],
-    clips_per_s: float,
+    clips_per_s: float | None,
     start_s: float,
 ) -> None:
     """Scores the epoch and writes its line and its checkpoint, for every member."""
@@ -360,13 +367,13 @@ def _finish_epoch(
         }
         folder.finish_epoch(line, dataclasses.replace(state, loss_sum=np.zeros((), np.float32)))
         _LOG.info(
-            "%s: epoch %d/%d: loss %.5f, validation mAP %.4f, %.1f clips/s, %.1f s",
+            "%s: epoch %d/%d: loss %.5f, validation mAP %.4f, %s clips/s, %.1f s",
             member.name,
             epoch,
             training.num_epochs,
             line["train_loss"],
             line["validation_mAP"],
-            clips_per_s,
+            "no" if clips_per_s is None else format(clips_per_s, ".1f"),
             line["seconds"],
         )
     training.on_epoch()

@@ -1,6 +1,7 @@
 """A trained base network, loaded for transfer to the side of the ontology it has not seen."""
 
 import dataclasses
+import hashlib
 import pathlib
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from relabel_jax import hosts
 from relabel_jax.config import audio_network
 from relabel_jax.errors import InputError
 from relabel_jax.files import read_json
@@ -29,15 +31,17 @@ class Base:
       network: its network, over the base side's classes.
       variables: `params` and `batch_stats`, on the host.
       labeling: the labels that it was trained on.
+      fingerprint: a digest of `variables`.
     """
 
     network: AudioNetwork
     variables: dict[str, Any]
     labeling: str
+    fingerprint: str
 
 
 def load_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
-    """Loads `config.base`, the workdir of a finished base training.
+    """Loads `config.base`, the workdir of a finished base training; process 0 reads it for all.
 
     Args:
       config: of the transfer that is to come; its network must be the base's.
@@ -54,6 +58,22 @@ def load_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
         )
     workdir = pathlib.Path(config.base)
     where = f"config.base={workdir}"
+    network = audio_network(config, len(side_columns(ontology, root, "base")))
+    result = hosts.from_primary(lambda: _read_base(config, ontology, root, workdir, where))
+    variables = hosts.arrays_from_primary(
+        lambda: load_variables(workdir, result, network, where),
+        jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), variables_like(network)),
+    )
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(jax.tree_util.keystr(path).encode() + np.ascontiguousarray(leaf).tobytes())
+    return Base(network, variables, result["labeling"], digest.hexdigest())
+
+
+def _read_base(
+    config: ConfigDict, ontology: Ontology, root: int, workdir: pathlib.Path, where: str
+) -> dict[str, Any]:
+    """`read_result`, of a base training that the config's transfer can start from."""
     result = read_result(workdir, where)
     if result["side"] != "base":
         raise InputError(
@@ -71,9 +91,7 @@ def load_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
                 f"{where}: has config.{field} {result['config'][field]}, this config has {wanted}; "
                 "give both the same"
             )
-    network = audio_network(config, len(side_columns(ontology, root, "base")))
-    variables = load_variables(workdir, result, network, where)
-    return Base(network, variables, result["labeling"])
+    return result
 
 
 def read_result(workdir: pathlib.Path, where: str) -> dict[str, Any]:
@@ -118,7 +136,7 @@ def load_variables(
     variables = {field: state[field] for field in ("params", "batch_stats")}
     if not network.num_classes:
         network = network.clone(num_classes=len(variables["params"]["output"]["bias"]))
-    if jax.tree.map(np.shape, variables) != variable_shapes(network):
+    if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, variables_like(network)):
         raise InputError(
             f"{where}: its checkpoint does not fit the network of its config over "
             f"{network.num_classes} classes; it was trained with another ontology or is damaged"
@@ -126,11 +144,10 @@ def load_variables(
     return variables
 
 
-def variable_shapes(network: AudioNetwork) -> dict[str, Any]:
-    """The shapes of a network's `params` and `batch_stats`."""
-    expected = jax.eval_shape(
+def variables_like(network: AudioNetwork) -> dict[str, Any]:
+    """The shapes and dtypes of a network's `params` and `batch_stats`."""
+    return jax.eval_shape(
         lambda key, inputs: network.init(key, inputs, train=False),
         jax.random.key(0),
         jax.ShapeDtypeStruct((1, WAVEFORM_SAMPLES), np.int16),
     )
-    return jax.tree.map(np.shape, expected)

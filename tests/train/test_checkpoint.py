@@ -1,12 +1,16 @@
 """Which checkpoints of a run stay."""
 
+import resource
 import shutil
 
 import jax
 import numpy as np
+import pytest
 from jax.experimental import multihost_utils
 
+from relabel_jax.errors import InputError
 from relabel_jax.train.checkpoint import Checkpoints
+from relabel_jax.train.folder import RunFolder
 from relabel_jax.train.step import Recipe, TrainState, init_state
 
 
@@ -27,6 +31,32 @@ def test_the_latest_and_the_best_stay_though_neither_is_both(tmp_path):
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.latest == 5
         np.testing.assert_array_equal(checkpoints.restore(2, state_of(0)).params["w"], 2)
+
+
+@pytest.mark.parametrize("max_bytes", [60, 700])
+def test_a_disk_that_is_full(tmp_path, max_bytes):
+    """For a line of the metrics, for a checkpoint; by a limit on files' sizes."""
+    line = {"step": 10, "train_loss": 0.25, "validation_mAP": 0.1, "clips_per_s": None}
+    with RunFolder(tmp_path, 10) as folder:
+        folder.finish_epoch({"epoch": 1} | line, state_of(1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def second_epoch():
+        with RunFolder(tmp_path, 10) as folder:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, before[1]))
+            folder.finish_epoch({"epoch": 2} | line | {"step": 20}, state_of(2))
+
+    try:
+        with pytest.raises(InputError, match=f"{tmp_path}: cannot write there") as caught:
+            second_epoch()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    with RunFolder(tmp_path, 10) as folder:
+        assert folder.progress() == [1, 10]
+        np.testing.assert_array_equal(folder.restore(1, 10, state_of(0)).params["w"], 1)
+        folder.finish_epoch({"epoch": 2} | line | {"step": 20}, state_of(2))
+    assert 2 in kept(tmp_path)
 
 
 def test_what_a_kill_left_of_a_deletion_is_deleted(tmp_path):

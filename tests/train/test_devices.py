@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -55,8 +56,8 @@ def main(data_dir, workdir, *flags, **fields):
     ]
 
 
-def start_two(data_dir, workdir, fields=({}, {})):
-    """Two processes on loopback, a device each."""
+def start_two(data_dir, workdir, fields=({}, {}), other_data_dir=None):
+    """Two processes on loopback, a device each; `other_data_dir` is for the second."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -64,7 +65,7 @@ def start_two(data_dir, workdir, fields=({}, {})):
         start(
             workdir.parent / f"{i}.log",
             main(
-                data_dir,
+                other_data_dir if i and other_data_dir else data_dir,
                 workdir,
                 f"--coordinator_address={address}",
                 *("--num_processes=2", f"--process_id={i}"),
@@ -132,9 +133,9 @@ def test_a_run_on_eight_devices(miniature_data, on_one_device, tmp_path):
     assert_same_run(tmp_path / "run", on_one_device)
 
 
-@pytest.mark.parametrize("num_members", [1, 2, 4])
+@pytest.mark.parametrize("num_members", [2, 4])
 def test_a_population_on_eight_devices(tmp_path, num_members):
-    """The batch over 8 devices, over 4 for each of two members, over 2 for each of four."""
+    """The batch over 4 devices for each of two members, over 2 for each of four."""
     numbers = [(0, 0), (1, 0), (1, 3), (2, 4)][:num_members]
     names = [f"{labels_seed}_{seed}" for labels_seed, seed in numbers]
     arguments = [f"{name}={a}:{b}" for name, (a, b) in zip(names, numbers, strict=True)]
@@ -179,43 +180,63 @@ def test_two_devices(tmp_path):
     assert (tmp_path / "log").read_text().split() == ["step", "step", "embeddings"]
 
 
-def test_two_processes_one_killed_and_started_again(miniature_data, on_one_device, tmp_path):
+def test_two_processes_stopped_and_started_again(miniature_data, on_one_device, tmp_path):
+    """By a SIGTERM to one, then by a SIGKILL; one process alone ends what two began."""
     workdir = tmp_path / "run"
+    logs = [tmp_path / f"{i}.log" for i in (0, 1)]
     processes = start_two(miniature_data, workdir)
-    wait_for_lines(workdir, 2, processes)
+    wait_for_lines(workdir, 1, processes)
+    processes[1].terminate()
+    assert wait(processes) == [143, 143], logs[0].read_text()
+    saved = [
+        line for path in logs for line in path.read_text().splitlines()
+        if line.startswith("interrupted; saved after step ")
+    ]  # fmt: skip
+    assert len(saved) == 2
+    assert saved[0] == saved[1]
+
+    num_lines = len((workdir / "metrics.jsonl").read_text().splitlines())
+    processes = start_two(miniature_data, workdir)
+    wait_for_lines(workdir, num_lines + 1, processes)
     processes[1].kill()
-    status, killed = wait(processes)
-    assert (status, killed) == (1, -signal.SIGKILL)
-    log = (tmp_path / "0.log").read_text()
+    assert wait(processes) == [1, -signal.SIGKILL]
+    log = logs[0].read_text()
+    assert "going on after step" in log
     assert "error: a process or its network failed (" in log
     assert "start all processes again with the same command" in log
     assert "Traceback" not in log
     assert not (workdir / "result.json").exists()
     assert len(states(workdir, max(int(p.name) for p in (workdir / "checkpoints").iterdir()))) == 1
 
-    processes = start_two(miniature_data, workdir)
-    assert wait(processes) == [0, 0], (tmp_path / "0.log").read_text()
-    assert "going on after step" in (tmp_path / "0.log").read_text()
-    assert_same_run(workdir, on_one_device)
-
-
-def test_sigterm_to_one_of_two_stops_both_at_the_same_step(miniature_data, on_one_device, tmp_path):
-    """Then one process goes on with what two have left."""
-    workdir = tmp_path / "run"
-    processes = start_two(miniature_data, workdir)
-    wait_for_lines(workdir, 1, processes)
-    processes[1].terminate()
-    assert wait(processes) == [143, 143], (tmp_path / "0.log").read_text()
-    saved = [
-        line for i in (0, 1) for line in (tmp_path / f"{i}.log").read_text().splitlines()
-        if line.startswith("interrupted; saved after step ")
-    ]  # fmt: skip
-    assert len(saved) == 2
-    assert saved[0] == saved[1]
     assert wait([start(tmp_path / "log", main(miniature_data, workdir))]) == [0], (
         tmp_path / "log"
     ).read_text()
     assert_same_run(workdir, on_one_device)
+
+
+def test_what_one_of_two_cannot_read_ends_both(miniature_data, tmp_path):
+    """Soon: neither waits for the other."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(miniature_data, damaged)
+    for shard in damaged.glob("*-train.*"):
+        with open(shard, "r+b") as file:  # records, not the index at its end
+            file.seek(2**16)
+            file.write(bytes(2**18))
+    processes = start_two(miniature_data, tmp_path / "run", other_data_dir=damaged)
+    assert wait(processes, timeout_s=120) == [1, 1]
+    logs = [(tmp_path / f"{i}.log").read_text() for i in (0, 1)]
+    assert "error: a process or its network failed (" in logs[0]
+    assert f"error: {damaged}: cannot read a record" in logs[1]
+    assert not any("Traceback" in log or "stack trace" in log for log in logs)
+
+
+def test_one_of_two_without_the_data_set_ends_both(miniature_data, tmp_path):
+    processes = start_two(miniature_data, tmp_path / "run", other_data_dir=tmp_path / "nowhere")
+    assert wait(processes, timeout_s=120) == [1, 1]
+    logs = [(tmp_path / f"{i}.log").read_text() for i in (0, 1)]
+    assert "error: another process cannot go on, see there" in logs[0]
+    assert "nowhere: not a finished data set" in logs[1]
+    assert not any("Traceback" in log or "stack trace" in log for log in logs)
 
 
 def test_processes_with_different_configs_are_refused(miniature_data, tmp_path):

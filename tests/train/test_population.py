@@ -34,8 +34,12 @@ def alone(tmp_path_factory):
     return folder
 
 
+def metrics(workdir):
+    return (workdir / "metrics.jsonl").read_text().splitlines()
+
+
 def lines(workdir):
-    values = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    values = [json.loads(line) for line in metrics(workdir)]
     return [{k: v for k, v in line.items() if k not in TIMINGS} for line in values]
 
 
@@ -161,6 +165,24 @@ def test_sigterm_saves_within_an_epoch(alone, tmp_path, epochs_before):
         assert len(lines(tmp_path / "a")) == epochs_before
     train(training(everyone[:1]))  # alone; the others are behind then
     train(training(everyone))
+    # The second time it was stopped after an epoch's last step, before that was validated.
+    speeds = [json.loads(line)["clips_per_s"] for line in metrics(tmp_path / "a")]
+    assert [speed is None for speed in speeds] == [i == epochs_before for i in range(EPOCHS)]
+    assert_same(tmp_path, alone)
+
+
+def test_sigterm_in_the_last_epochs_validation(alone, tmp_path):
+    """No chunk is left at which it could be seen; the run is whole, and ends all the same."""
+
+    def inputs_then_sigterm(split, clips):
+        if split == "validation" and len(clips) > 1:
+            signal.raise_signal(signal.SIGTERM)
+        return inputs(split, clips)
+
+    everyone = population(tmp_path)
+    train(training(everyone, num_epochs=EPOCHS - 1))
+    with pytest.raises(Interrupted, match=f"interrupted; epoch {EPOCHS} is saved"):
+        train(training(everyone, inputs=inputs_then_sigterm, resident="never"))
     assert_same(tmp_path, alone)
 
 

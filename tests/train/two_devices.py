@@ -1,12 +1,11 @@
 """A step, and embeddings, of two devices against one device's. Run by itself, as it needs two."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from relabel_jax.embedder import Embedder
-from relabel_jax.model.network import AudioNetwork
+from relabel_jax.model.network import AudioNetwork, FeatureNetwork
 from relabel_jax.pretrained import Pretrained
 from relabel_jax.train.population import Layout, stack_members, train_population
 from relabel_jax.train.step import Recipe, init_state
@@ -14,27 +13,39 @@ from relabel_jax.train.step import Recipe, init_state
 CLASSES, BATCH = 3, 4
 RECIPE = Recipe(0.001, 0.9, 4)
 FILTERS = (32, 32, *(8,) * 7)
+
+
+def waveforms():
+    """int16[BATCH, 80000] whose clips differ in loudness."""
+    noise = np.random.default_rng(0).standard_normal((BATCH, 80_000))
+    loudness = np.geomspace(100, 10_000, BATCH)[:, None]
+    return (loudness * noise).clip(-32768, 32767).astype(np.int16)
+
+
+def features():
+    """float32[BATCH, 6]."""
+    return np.random.default_rng(0).standard_normal((BATCH, 6), np.float32)
+
+
 # The loops over blocks with folded normalization; Flax's own normalization.
-NETWORKS = (
-    AudioNetwork(CLASSES, "toom_cook", FILTERS, (8, 8)),
-    AudioNetwork(CLASSES, "lax", (4,) * 9, (8, 8), norm_order="bn_elu"),
+STEPS = (
+    (AudioNetwork(CLASSES, "toom_cook", FILTERS, (8, 8)), waveforms()),
+    (FeatureNetwork(CLASSES, norm_order="bn_elu"), features()),
 )
 
 
-def step(network, num_devices):
+def step(network, inputs, num_devices):
     """(states, the program's text) of one step from the same weights, on a batch whose
-    clips differ in loudness and in how many labels are masked. Twice, to the same bits."""
+    clips differ in how many labels are masked. Twice, to the same bits."""
     devices = np.array(jax.devices()[:num_devices]).reshape(1, -1)
     layout = Layout(Mesh(devices, ("member", "data")), "map")
     rng = np.random.default_rng(0)
-    loudness = np.geomspace(100, 10_000, BATCH)[None, :, None]
-    waveforms = (loudness * rng.standard_normal((1, BATCH, 80_000))).clip(-32768, 32767)
     labels = rng.random((1, 1, BATCH, CLASSES)) < 0.5
     masked = (np.arange(BATCH * CLASSES) < 4).reshape(1, 1, BATCH, CLASSES)
-    variables = network.init(jax.random.key(0), jnp.zeros((1, 80_000), jnp.int16), train=False)
+    variables = network.init(jax.random.key(0), inputs[:1], train=False)
     start = stack_members([jax.device_get(init_state(variables, RECIPE))])
     arguments = (
-        *((), (layout.put(waveforms.astype(np.int16), None, "data"),)),
+        *((), (layout.put(inputs[None], None, "data"),)),
         layout.put(np.zeros(1, np.int32), "member"),
         *(layout.put(array, "member", None, "data") for array in (labels, masked)),
         layout.put(np.int32(1)),
@@ -78,12 +89,12 @@ def check_embeddings(network):
 if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
     assert len(jax.devices()) == 2
-    for network in NETWORKS:
-        (expected, _), (got, text) = step(network, 1), step(network, 2)
+    for network, inputs in STEPS:
+        (expected, _), (got, text) = step(network, inputs, 1), step(network, inputs, 2)
         assert_close(got, expected)
         # What a device needs of the others is sums; the clips of others it never sees.
         assert "all-reduce(" in text
         assert "all-gather" not in text
         print("step")
-    check_embeddings(NETWORKS[1])
+    check_embeddings(AudioNetwork(CLASSES, "lax", (4,) * 9, (8, 8)))
     print("embeddings")
