@@ -31,11 +31,12 @@ def start(data_dir, workdir, num_epochs=NUM_EPOCHS):
                 "--config=configs/base_human.py",
                 *(f"--config.data_dir={data_dir}", "--config.labeling=pe_cml"),
                 *(f"--config.num_epochs={num_epochs}", "--config.batch_size=8"),
-                "--config.filters=(4, 4, 4, 4, 4, 4, 4, 4, 4)",
+                # The second layer is wide enough for Toom-Cook.
+                "--config.filters=(32, 32, 4, 4, 4, 4, 4, 4, 4)",
                 *("--config.dense_units=(8, 8)", "--config.steps_per_call=2"),
             ],
             cwd=REPOSITORY,
-            env=os.environ | cache,
+            env=os.environ | cache | {"JAX_NUM_CPU_DEVICES": "2"},  # as a batch of 24 has
             stdout=log,
             stderr=log,
         )
