@@ -28,6 +28,11 @@ from relabel_jax.web_page import fill_page
 
 _PAGE = pathlib.Path(__file__).with_name("audit_page.html")
 
+_EDGE_FIELDS = (
+    *("parent", "parent_name", "child", "child_name"),
+    *("child_clips", "both_clips", "parent_given_child", "on_offer"),
+)
+
 _Path = str | pathlib.Path
 
 
@@ -227,9 +232,10 @@ def _tree(classes: Sequence[Mapping[str, Any]], ontology: Ontology) -> list[dict
     return nodes
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def _table(rows: Sequence[Mapping[str, Any]], fields: Sequence[str] = ()) -> bytes:
+    """A CSV; its columns are those of the first row, or `fields` where there may be none."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=rows[0].keys(), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=fields or list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
@@ -267,7 +273,7 @@ def audit_files(
         json.dumps(result, indent=1, allow_nan=False).encode() + b"\n",
         _table(result["files"]),
         _table(result["classes"]),
-        _table(result["edges"]),
+        _table(result["edges"], _EDGE_FIELDS),
         page(result, the_ontology).encode(),
     )
     for name, content in zip(names, contents, strict=True):

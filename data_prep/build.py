@@ -134,7 +134,8 @@ def build(
     inputs = {
         "--ontology": hashlib.sha256(the_ontology.text.encode()).hexdigest(),
         "--segments": " ".join(_digest(path) for path in segments),
-        "--audio": "" if audio is None else ",".join(map(os.path.realpath, audio_places(audio))),
+        # No name has a NUL in it, but one may have a comma.
+        "--audio": "" if audio is None else "\0".join(map(os.path.realpath, audio_places(audio))),
         "--paths": "" if paths is None else f"{os.path.realpath(paths)} {_digest(paths)}",
         "--class_indices": "" if class_indices is None else _digest(class_indices),
         "--splits": "" if splits is None else _digest(splits),

@@ -56,10 +56,6 @@ class Segments:
     def __len__(self) -> int:
         return len(self.clip_ids)
 
-    def multi_hot(self, num_classes: int) -> np.ndarray:
-        """The original labels as bool[clips, num_classes]."""
-        return multi_hot(self.labels, num_classes)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroupedSegments(Segments):
@@ -105,22 +101,23 @@ def multi_hot(labels: pa.ListArray, num_classes: int) -> np.ndarray:
 
 
 def read_segments(
-    paths: Sequence[str | pathlib.Path], ontology: Ontology, unknown: str = "refuse"
+    paths: Sequence[str | pathlib.Path], ontology: Ontology, unknown: str | None = None
 ) -> GroupedSegments:
     """Reads one or more segment files (`.gz` too) into one table.
 
     Args:
       paths: the files, in the order that their clips shall have.
       ontology: says which mids there are.
-      unknown: what to do about mids that are not in the ontology: `refuse` raises, `drop` drops
-        these labels (a clip may have none left) and counts them in `dropped`.
+      unknown: what to do about mids that are not in the ontology: `drop` drops these labels (a
+        clip may have none left) and counts them in `dropped`; `refuse`, and None, raise, the first
+        with a word on --unknown=drop, which the caller's command has.
 
     Raises:
       InputError: a file cannot be read or is empty; a row has too few fields, a time that is no
         number, or no label; a mid is not in the ontology; a clip id stands twice. The message names
         the file, the first such rows and their number.
     """
-    if unknown not in ("refuse", "drop"):
+    if unknown not in (None, "refuse", "drop"):
         raise ValueError(f"unknown={unknown!r} is neither 'refuse' nor 'drop'")
     with ThreadPoolExecutor(2) as pool:
         files = [_read_file(pathlib.Path(path), pool) for path in paths]
@@ -130,8 +127,9 @@ def read_segments(
         table = table.select(_COLUMNS[1:]).unify_dictionaries()
         label_sets, dropped = _label_sets(_dictionary(table["mids"]), ontology)
         set_numbers = _indices(table["mids"])
-        if dropped and unknown == "refuse":
-            raise _unknown_mids(paths, files, dropped)
+        if dropped and unknown != "drop":
+            how = "drop these labels (--unknown=drop)" if unknown else "remove these labels"
+            raise _unknown_mids(paths, files, dropped, how)
         seconds = {
             name: np.asarray(_dictionary(table[name]).cast(pa.float64()))[_indices(table[name])]
             for name in ("start_s", "end_s")
@@ -356,7 +354,10 @@ def _surely_different(clip_ids: pa.Array) -> bool:
 
 
 def _unknown_mids(
-    paths: Sequence[str | pathlib.Path], files: Sequence[pa.Table], unknown: Mapping[str, object]
+    paths: Sequence[str | pathlib.Path],
+    files: Sequence[pa.Table],
+    unknown: Mapping[str, object],
+    how: str,
 ) -> InputError:
     for path, file in zip(paths, files, strict=True):
         texts = [text for chunk in file["mids"].chunks for text in chunk.dictionary.to_pylist()]
@@ -364,8 +365,7 @@ def _unknown_mids(
         if mids := [mid for mid in unknown if mid in here]:
             return InputError(
                 f"{path}: {len(mids)} mids are not in the ontology ({_some(mids)}); use the "
-                "ontology that the segments were labelled with, or drop these labels "
-                "(--unknown=drop)"
+                f"ontology that the segments were labelled with, or {how}"
             )
     raise AssertionError("the unknown mids come from these files")
 

@@ -267,7 +267,7 @@ def write_shard(
                 try:
                     waveform, duration_s = read_recording(os.fsdecode(path), member)
                 except Rejected as error:
-                    _refuse_lost_recordings(plan)
+                    _refuse_lost_recordings(plan, os.fsdecode(path))
                     rejects.append((position, error.reason, error.detail))
                     continue
                 labels = (each[position] for each in (ol, pel, masked))
@@ -287,9 +287,13 @@ def write_shard(
     return outcome
 
 
-def _refuse_lost_recordings(plan: Plan) -> None:
-    """Raises InputError if a place with recordings is gone: no fault of any one clip."""
-    for place in filter(None, plan.inputs["--audio"].split(",")):
+def _refuse_lost_recordings(plan: Plan, path: str) -> None:
+    """Raises InputError if a place with recordings is gone: no fault of the clip at `path`."""
+    if os.path.exists(path):
+        return
+    # Its own folder too: --paths needs no --audio, and a disk may be mounted below it.
+    places = [*plan.inputs["--audio"].split("\0"), os.path.dirname(path)]
+    for place in filter(None, places):
         try:
             if os.path.isfile(place):
                 continue

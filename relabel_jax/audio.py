@@ -139,7 +139,8 @@ def decode_blocks(
             file.seek(0)
         with _Stream(os.fsencode(file) if isinstance(file, str) else file) as stream:
             block = max(1, _BLOCK_SAMPLES // stream.channels)
-            wanted = duration_s * stream.samplerate
+            # In whole samples: of a part of one no read would be short, and none the last.
+            wanted = math.inf if duration_s == math.inf else round(duration_s * stream.samplerate)
             while wanted:
                 asked = int(min(block, wanted))
                 frames = stream.read(asked, dtype="float32", always_2d=True)

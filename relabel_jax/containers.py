@@ -61,6 +61,8 @@ def decode_blocks(
             if not container.streams.audio:
                 raise Rejected("unreadable", "no audio in it")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise Rejected("unreadable", "no decoder for its audio")
             rate_hz = stream.rate
             to_float = av.AudioResampler(format="fltp", rate=rate_hz)
             yield np.zeros(0, np.float32), rate_hz

@@ -51,6 +51,7 @@ from relabel_jax.rejected import Rejected
 
 NETWORK_KEY = b"relabel_jax.network"  # in the Parquet file's metadata: the network's fingerprint
 
+_PLAN_NAME = "plan.json"
 _PART_ROWS = 4_096  # a part is closed when it has so many, or so many recordings
 _QUEUE = 64  # windows that are read but not yet embedded
 _REJECTS_FIELDS = ("path", "reason", "detail")
@@ -85,10 +86,12 @@ def embed(
     """
     output = pathlib.Path(output)
     parts = output.with_name(f"{output.name}.parts")
-    if output.exists():
+    if output.exists() and not (parts / _PLAN_NAME).exists():
         raise InputError(f"{output}: exists already; delete it or give another --output")
     if not 1 <= hop_s * SAMPLE_RATE_HZ <= DURATION_S * SAMPLE_RATE_HZ:
         raise InputError(f"--hop_s={hop_s}: expected more than 0 and at most {DURATION_S} s")
+    if num_workers is not None and num_workers < 1:
+        raise InputError(f"--num_workers={num_workers}: expected a number of at least 1")
     embedder = Embedder.load(checkpoint, ontology=ontology)
     if num_scores and not 0 < num_scores <= len(embedder.classes):
         raise InputError(
@@ -104,17 +107,20 @@ def embed(
             "network": embedder.fingerprint,
         }
         num_recordings = _plan(parts, identity, str(audio))
-        _write_parts(
-            embedder, parts, num_recordings, hop_s, num_scores, num_workers or os.cpu_count() or 1
-        )
-        summary = _assemble(parts, output, num_recordings, embedder.fingerprint)
+        if not output.exists():  # else only its parts were left to be deleted
+            num_workers = num_workers or os.cpu_count() or 1
+            _write_parts(embedder, parts, num_recordings, hop_s, num_scores, num_workers)
+            _assemble(parts, output, num_recordings, embedder.fingerprint)
+    summary = _summary(output, num_recordings)
+    for part in parts.glob("*.parquet"):  # before the plan, which says whose the output is
+        part.unlink()
     shutil.rmtree(parts)
     return summary
 
 
 def _plan(parts: pathlib.Path, identity: dict[str, Any], audio: str) -> int:
     """Lists the recordings, once, and returns their number."""
-    plan = parts / "plan.json"
+    plan = parts / _PLAN_NAME
     if plan.exists():
         before = read_json(plan)
         for field, value in identity.items():
@@ -356,17 +362,14 @@ def _part_about(part: pathlib.Path) -> dict[str, Any]:
         ) from error
 
 
-def _assemble(
-    parts: pathlib.Path, output: pathlib.Path, num_recordings: int, network: str
-) -> dict[str, Any]:
-    """The parts as one file, and the rejects as another."""
-    rejects_path = output.with_name(f"{output.name}.rejects.csv")
-    num_rows = num_rejects = first = 0
+def _assemble(parts: pathlib.Path, output: pathlib.Path, num_recordings: int, network: str) -> None:
+    """The parts as one file, and the rejects as another, which gets its name first."""
+    first = 0
     schema = pq.read_schema(_part_path(parts, 0)).with_metadata({NETWORK_KEY: network})
     with (
-        complete_file(rejects_path) as rejects_temporary,
-        open(rejects_temporary, "w", newline="", encoding="utf-8") as rejects_file,
         complete_file(output) as temporary,
+        complete_file(_rejects_path(output)) as rejects_temporary,
+        open(rejects_temporary, "w", newline="", encoding="utf-8") as rejects_file,
         pq.ParquetWriter(temporary, schema) as writer,
     ):
         rejects = csv.writer(rejects_file)
@@ -377,10 +380,18 @@ def _assemble(
             table = pq.read_table(part).replace_schema_metadata(None)
             writer.write_table(table.cast(schema))
             rejects.writerows(about["rejects"])
-            num_rows += table.num_rows
-            num_rejects += len(about["rejects"])
             first = about["end"]
-    return {"recordings": num_recordings, "rejects": num_rejects, "windows": num_rows}
+
+
+def _summary(output: pathlib.Path, num_recordings: int) -> dict[str, Any]:
+    with open(_rejects_path(output), newline="", encoding="utf-8") as file:
+        num_rejects = sum(1 for _ in csv.DictReader(file))
+    num_windows = pq.read_metadata(output).num_rows
+    return {"recordings": num_recordings, "rejects": num_rejects, "windows": num_windows}
+
+
+def _rejects_path(output: pathlib.Path) -> pathlib.Path:
+    return output.with_name(f"{output.name}.rejects.csv")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -57,10 +57,15 @@ def only_process(lock_file: pathlib.Path, name: pathlib.Path, busy: str) -> Iter
     except OSError as error:
         raise InputError(f"{name}: cannot write there: {error.strerror}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(f"{name}: {busy}") from error
-    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{name}: {busy}") from error
+        except OSError as error:  # as on Lustre, unless it is mounted with -o flock
+            raise InputError(
+                f"{name}: files cannot be locked there: {error.strerror}; mount it so that they "
+                "can, or write to another disk"
+            ) from error
         yield
     finally:
         os.close(lock)

@@ -1,6 +1,6 @@
 """The network as an encoder of MTEB, for its audio tasks: `mteb.evaluate(MtebModel(path), tasks)`.
 
-Needs mteb with its audio extra: pip install mteb.
+Needs the extra: pip install 'relabel-jax[mteb]'.
 """
 
 import pathlib

@@ -334,7 +334,7 @@ def _comparable(identities: list[dict[str, Any]]) -> dict[str, Any]:
     """What must be the same in all processes, by the name that a message has for it."""
     same: dict[str, Any] = {"the data set of fingerprint": identities[0]["data_set"]}
     for field in identities[0]["config"]:
-        if field != "data_dir":
+        if field not in ("data_dir", "base"):  # base is read by process 0
             values = [identity["config"][field] for identity in identities]
             same[f"config.{field}"] = values[0] if len(values) == 1 else values
     return same

@@ -1,6 +1,7 @@
 """One recording -> one waveform: formats, resampling, levels, and what is rejected."""
 
 import contextlib
+import itertools
 import struct
 import tracemalloc
 
@@ -12,7 +13,7 @@ import pytest
 import scipy.signal
 import soundfile
 
-from relabel_jax.audio import decode, read_waveform, resample, to_int16
+from relabel_jax.audio import decode, decode_blocks, read_waveform, resample, to_int16
 from relabel_jax.records import WAVEFORM_SAMPLES
 from relabel_jax.rejected import Rejected
 
@@ -256,6 +257,17 @@ def test_blocks_change_nothing(tmp_path, monkeypatch, extension, subtype):
     mono, rate_hz = decode(str(path))
     assert rate_hz == 48_000
     np.testing.assert_array_equal(mono, whole.mean(axis=1))
+
+
+def test_a_duration_that_is_no_whole_number_of_samples(tmp_path):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 12 * 44_100).astype(np.float32)
+    path = write(tmp_path / "x.wav", samples, 44_100)
+    assert (0.3 + 11) * 44_100 != 498_330  # but nearly
+    for duration_s, expected in ((0.3 + 11, 498_330), (1.00002, 44_101)):
+        # It must come to an end, and a test too.
+        pieces = [mono for mono, _ in itertools.islice(decode_blocks(path, duration_s), 100)]
+        assert len(pieces) == 1
+        np.testing.assert_array_equal(np.concatenate(pieces), samples[:expected])
 
 
 def test_blocks_change_nothing_in_real_mp3s(realaudio_dir, monkeypatch):

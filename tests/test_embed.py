@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,50 @@ def test_killed_and_started_again(small_base, audio, tmp_path):
     assert not parts.exists()
 
 
+@pytest.mark.parametrize("moment", ["rejects", "output", "parts"])
+def test_killed_at_the_end(small_base, audio, tmp_path, monkeypatch, moment):
+    """Before one of the outputs has its name, and when the parts are being deleted."""
+    expected, output = tmp_path / "expected.parquet", tmp_path / "e.parquet"
+    summary = embed(small_base, audio, expected)
+    parts = tmp_path / "e.parquet.parts"
+
+    class Killed(BaseException):
+        pass
+
+    replace = os.replace
+
+    def replace_or_die(source, target):
+        if target == {"rejects": tmp_path / "e.parquet.rejects.csv", "output": output}.get(moment):
+            raise Killed
+        replace(source, target)
+
+    def die(path):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_or_die)
+        if moment == "parts":
+            patch.setattr(shutil, "rmtree", die)
+        with pytest.raises(Killed):
+            embed(small_base, audio, output)
+    assert parts.exists()
+    assert output.exists() == (moment == "parts")
+    if moment == "parts":
+        before = output.stat().st_mtime_ns
+        with pytest.raises(InputError, match=r"parts: was begun with hop_s 10, not 5"):
+            embed(small_base, audio, output, hop_s=5)
+    assert embed(small_base, audio, output) == summary
+    assert pq.read_table(output).drop_columns("embedding") == (
+        pq.read_table(expected).drop_columns("embedding")
+    )
+    assert read_rejects(output) == read_rejects(expected)
+    assert not parts.exists()
+    if moment == "parts":
+        assert output.stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="exists already"):
+        embed(small_base, audio, output)
+
+
 def test_many_recordings_without_a_window_are_no_trap(small_base, tmp_path, monkeypatch):
     """Nothing waits for a batch that never fills."""
     monkeypatch.setattr(embed_module, "_PART_ROWS", 100)
@@ -164,6 +209,8 @@ def test_an_hour_takes_the_memory_of_a_minute(small_base, tmp_path):
         (["--audio=EMPTY"], "no recordings below it; expected files that end in .wav"),
         (["--hop_s=0"], "error: --hop_s=0.0: expected more than 0 and at most 10 s"),
         (["--hop_s=11"], "error: --hop_s=11.0: expected"),
+        (["--num_workers=0"], "error: --num_workers=0: expected a number of at least 1\n"),
+        (["--num_workers=-1"], "error: --num_workers=-1: expected a number of at least 1\n"),
         (["--scores=1000"], "error: --scores=1000: expected at most"),
         (["--checkpoint=nowhere"], "error: nowhere: does not exist"),
         (["--output=EMPTY"], "exists already"),

@@ -243,6 +243,14 @@ def test_a_workdir_whose_data_set_is_gone(small, small_base, miniature_data, tmp
     assert named.classes == small.classes
 
 
+def test_an_ontology_in_another_order(small_base, miniature_data, tmp_path):
+    """The same classes, but the outputs would get one another's names."""
+    classes = json.loads((miniature_data / ONTOLOGY_NAME).read_text())
+    (tmp_path / "ontology.json").write_text(json.dumps(classes[::-1]))
+    with pytest.raises(InputError, match=r"ontology\.json: has the classes in another order than"):
+        Embedder.load(small_base, ontology=tmp_path / "ontology.json")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -1,12 +1,14 @@
 """What is under a final name is complete."""
 
+import errno
+import fcntl
 import json
 import os
 
 import pytest
 
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, write_json
+from relabel_jax.files import complete_file, only_process, write_json
 
 
 def test_a_name_comes_with_the_last_byte(tmp_path):
@@ -37,6 +39,26 @@ def current_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_where_files_cannot_be_locked(tmp_path, monkeypatch):
+    """As on Lustre that is mounted without flock."""
+    descriptors = []
+
+    def flock(descriptor, operation):
+        descriptors.append(descriptor)
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = rf"^{tmp_path}: files cannot be locked there: Function not implemented; mount it so"
+    with (
+        pytest.raises(InputError, match=message),
+        only_process(tmp_path / "lock", tmp_path, "busy"),
+    ):
+        pass
+    (descriptor,) = descriptors
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 def test_where_no_file_can_be(tmp_path):

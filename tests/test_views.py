@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.segments import read_segments
+from data_prep.segments import multi_hot, read_segments
 from relabel_jax.errors import InputError
 from relabel_jax.labelings import LABELINGS
 from relabel_jax.ontology import Ontology
@@ -149,7 +149,7 @@ def audioset(audioset_dir):
     segments = read_segments([audioset_dir / file for file in files], ontology)
     clips = [frozenset(row) for row in segments.labels.to_pylist()]
     splits = hashed_splits(segments.clip_ids.to_pylist())
-    return ontology, segments.multi_hot(len(ontology)), clips, splits
+    return ontology, multi_hot(segments.labels, len(ontology)), clips, splits
 
 
 @pytest.mark.parametrize("side", SIDES)

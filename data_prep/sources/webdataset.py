@@ -105,7 +105,7 @@ class TarSource:
         try:
             text = tar.extractfile(info).read().decode("utf-8-sig").strip()
             found = json.loads(text) if extension == ".json" or text.isdecimal() else text
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             return Rejected("bad_labels", f"{where}: {error}")
         if isinstance(found, dict):
             found = found.get("labels", found.get("label", []))

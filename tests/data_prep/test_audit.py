@@ -166,6 +166,16 @@ def test_existing_outputs(toy, tmp_path, capsys):
     assert main([*toy, "--overwrite"]) == 0
 
 
+def test_labels_of_which_none_is_below_another(toy, tmp_path):
+    (tmp_path / "segments.csv").write_text('a, 0, 1, "/m/w"\nb, 0, 1, "/m/w,/t/h"\n')
+    assert main(toy) == 0
+    header = (
+        "parent,parent_name,child,child_name,child_clips,both_clips,parent_given_child,on_offer"
+    )
+    assert (tmp_path / "audit/edges.csv").read_text() == f"{header}\n"
+    assert "Water" in (tmp_path / "audit/audit.html").read_text()
+
+
 def test_the_page_needs_nothing_else(toy, tmp_path):
     main(toy)
     text = (tmp_path / "audit/audit.html").read_text()

@@ -187,6 +187,16 @@ def test_damaged_files(tmp_path, form):
         assert rejected(path).reason == "unreadable"
 
 
+def test_a_codec_without_a_decoder(tmp_path):
+    path = tmp_path / "x.mka"
+    encode(str(path), ("mka", "matroska", "libopus"), [tone(440, 48_000)], 48_000)
+    content = path.read_bytes()
+    assert content.count(b"A_OPUS") == 1
+    path.write_bytes(content.replace(b"A_OPUS", b"A_NONE"))
+    error = rejected(path)
+    assert (error.reason, error.detail) == ("unreadable", "no decoder for its audio")
+
+
 def test_no_sound_in_it(tmp_path):
     encode(str(tmp_path / "x.mp4"), FORMS[2], [], 48_000, video=True, audio=False)
     assert rejected(tmp_path / "x.mp4").detail == "no audio in it"

@@ -12,6 +12,7 @@ import pytest
 from test_build import command, contents, make_inputs
 
 from data_prep.build import build, main
+from data_prep.shards import Plan, write_shard
 from relabel_jax.audio import Rejected, read_waveform
 
 
@@ -212,6 +213,23 @@ def test_outputs_without_permission(inputs, plain_user, tmp_path, capfd, bits):
                 assert (folder.name, bits) == (".build", 0o555)
     build(**arguments, output_dir=data_dir, num_workers=2)
     assert contents(data_dir) == contents(undisturbed)
+
+
+def test_a_damaged_recording_in_a_folder_that_cannot_be_listed(tmp_path, plain_user):
+    """It is there, so nothing is lost."""
+    arguments = make_inputs(tmp_path, 6)
+    audio = arguments.pop("audio")
+    (audio / "-clip000.flac").write_bytes(b"no audio")
+    rows = "-clip000,audio/-clip000.flac\n-clip004,audio/-clip004.flac\n"
+    (tmp_path / "paths.csv").write_text(f"clip_id,path\n{rows}")
+    build(**arguments, paths=tmp_path / "paths.csv", output_dir=tmp_path / "set", num_workers=1)
+    plan = Plan.open(tmp_path / "set")
+    with plain_user(), mode(audio, 0o311):
+        with pytest.raises(PermissionError):
+            os.listdir(audio)
+        outcomes = [write_shard(plan, s, on_clip=lambda _: None, fatal={}) for s in plan.shards]
+    assert sum(outcome.num_records for outcome in outcomes) == 1
+    assert [r[1] for outcome in outcomes for r in outcome.rejects] == ["unreadable"]
 
 
 def test_a_recording_without_permission(inputs, plain_user):

@@ -8,7 +8,7 @@ import soundfile
 
 from data_prep import miniature, synthesis
 from data_prep.miniature import Plan
-from data_prep.segments import read_segments
+from data_prep.segments import multi_hot, read_segments
 from relabel_jax.ontology import Ontology
 from relabel_jax.views import side_columns
 
@@ -44,7 +44,7 @@ def files_of(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def labels_of(path, ontology) -> np.ndarray:
-    return read_segments([path], ontology).multi_hot(len(ontology))
+    return multi_hot(read_segments([path], ontology).labels, len(ontology))
 
 
 def closed_under_ancestors(events, ontology) -> set[int]:
@@ -104,7 +104,7 @@ def test_segments_have_audiosets_form(mini, ontology):
     for name in ("segments.csv", "truth.csv"):
         lines = (mini / name).read_text().splitlines()
         segments = read_segments([mini / name], ontology)
-        num_labels = int(segments.multi_hot(len(ontology)).sum())
+        num_labels = int(multi_hot(segments.labels, len(ontology)).sum())
         assert [line.startswith("# ") for line in lines] == 3 * [True] + NUM_CLIPS * [False]
         assert f"num_ytids={NUM_CLIPS}, num_segs={NUM_CLIPS}" in lines[1]
         assert lines[1].endswith(f"num_positive_labels={num_labels}")

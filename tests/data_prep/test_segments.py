@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from data_prep.segments import read_segments
+from data_prep.segments import multi_hot, read_segments
 from relabel_jax.errors import InputError
 from relabel_jax.ontology import Ontology
 
@@ -53,7 +53,7 @@ def test_forms(tmp_path, content):
     np.testing.assert_array_equal(segments.start_s, [30, 0])
     np.testing.assert_array_equal(segments.end_s, [40, 7.001])
     assert segments.labels.to_pylist() == [[1, 2], [0]]
-    np.testing.assert_array_equal(segments.multi_hot(3), [[0, 1, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(multi_hot(segments.labels, 3), [[0, 1, 1], [1, 0, 0]])
 
 
 def test_several_files(tmp_path):
@@ -88,6 +88,20 @@ def test_refused(tmp_path, content, message):
     assert str(caught.value).startswith(f"{tmp_path}/segments0.csv")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "hint"),
+    [
+        ({}, "or remove these labels"),
+        ({"unknown": "refuse"}, "or drop these labels (--unknown=drop)"),
+    ],
+)
+def test_the_hint_is_a_flag_of_the_command(tmp_path, flags, hint):
+    (tmp_path / "segments.csv").write_text(ROWS + 'z, 0, 1, "/m/q"\n')
+    with pytest.raises(InputError) as caught:
+        read_segments([tmp_path / "segments.csv"], ONTOLOGY, **flags)
+    assert str(caught.value).endswith(hint)
 
 
 def test_a_clip_in_two_files_is_refused(tmp_path):

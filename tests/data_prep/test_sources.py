@@ -397,6 +397,7 @@ def test_bad_labels_are_left_out(tmp_path):
         **{"nested.json": b'{"labels": [["/m/dog"]]}', "null.json": b'{"labels": null}'},
         **{"deep.json": b"[" * 100_000, "long.json": b" " * (1 << 20) + b'["/m/dog"]'},
         **{"near.json": b'["Dogs"]', "negative.json": b"[-1]", "empty.json": b""},
+        **{"digits.json": b"[" + b"9" * 5_000 + b"]", "digits2.cls": b"9" * 5_000},
     }
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         for name, content in labels.items():
@@ -581,6 +582,40 @@ def test_a_file_that_is_gone_after_the_plan(tmp_path, is_named):
     else:
         build_here(**arguments, output_dir=tmp_path / "set")
         assert reasons(tmp_path / "set") == dict.fromkeys(inputs.ids[:3], "unreadable")
+
+
+def test_a_comma_in_the_name_of_the_folder(tmp_path):
+    """It does not name two places, which are not there when a recording cannot be read."""
+    inputs = Inputs(tmp_path, 6)
+    folder = inputs.audio.rename(tmp_path / "a, b")
+    (folder / f"{inputs.ids[0]}.flac").write_bytes(b"no audio")
+    arguments = inputs.arguments(folder, with_segments=True)
+    plan_only(arguments, tmp_path / "set")
+    (folder / f"{inputs.ids[1]}.flac").unlink()
+    build_here(**arguments, output_dir=tmp_path / "set")
+    assert reasons(tmp_path / "set") == dict.fromkeys(inputs.ids[:2], "unreadable")
+
+
+@pytest.mark.parametrize("is_emptied", [True, False])
+def test_a_disk_that_is_gone_after_the_plan_of_a_list(tmp_path, is_emptied):
+    """There is no --audio to look at."""
+    inputs = Inputs(tmp_path, 6)
+    inputs.audio.rename(tmp_path / "disk")
+    rows = [f"{clip_id},disk/{clip_id}.flac\n" for clip_id in inputs.ids]
+    (tmp_path / "paths.csv").write_text("".join(["clip_id,path\n", *rows]))
+    arguments = inputs.arguments(None, with_segments=True) | {"paths": tmp_path / "paths.csv"}
+    plan_only(arguments, tmp_path / "set")
+    (tmp_path / "disk").rename(tmp_path / "away")
+    if is_emptied:  # where it was mounted
+        (tmp_path / "disk").mkdir()
+    with pytest.raises(InputError, match=r"/disk: the recordings were here when the build began"):
+        build_here(**arguments, output_dir=tmp_path / "set")
+    if is_emptied:
+        (tmp_path / "disk").rmdir()
+    (tmp_path / "away").rename(tmp_path / "disk")
+    (tmp_path / "disk" / f"{inputs.ids[0]}.flac").unlink()  # that is one bad clip
+    build_here(**arguments, output_dir=tmp_path / "set")
+    assert reasons(tmp_path / "set") == {inputs.ids[0]: "unreadable"}
 
 
 # Names that would leave the folders
