@@ -156,12 +156,14 @@ def _allow_open_files(path: pathlib.Path, num_shards: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise InputError(
-            f"{path}: has {num_shards} shards, which are all kept open, and this process may open "
-            f"{hard} files; raise that limit (ulimit -Hn) to {wanted}, or build the data set with "
-            "more --clips_per_shard"
-        )
+    if hard != resource.RLIM_INFINITY:
+        if hard <= num_shards:
+            raise InputError(
+                f"{path}: has {num_shards} shards, which are all kept open, and this process may "
+                f"open {hard} files; raise that limit (ulimit -Hn) to {wanted}, or build the data "
+                "set with more --clips_per_shard"
+            )
+        wanted = min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 

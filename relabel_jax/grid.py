@@ -88,9 +88,16 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
       InputError: nothing can be run, or the workdir is another grid's.
       Interrupted: by a SIGTERM, after saving.
     """
-    require_plotly("report")
+    hosts.from_primary(lambda: require_plotly("report"))  # which alone writes it
     cells = _cells(config)
     data_set, roots = hosts.together(lambda: _open(config))
+    hosts.check_same(
+        {
+            f"config.{field}": value
+            for field, value in json.loads(config.to_json()).items()
+            if field not in ("data_dir", "truth")
+        }
+    )
     config = config.copy_and_resolve_references()
     config.roots = tuple(roots.values())
     cells = [cell._replace(root=roots[cell.root]) for cell in cells]

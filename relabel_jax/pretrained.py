@@ -26,7 +26,13 @@ from relabel_jax.model.convolution import default_formulation
 from relabel_jax.model.network import TAPS, AudioNetwork
 from relabel_jax.model.normalization import NORM_ORDERS
 from relabel_jax.ontology import Ontology
-from relabel_jax.transfer.base import ARCHITECTURE, load_variables, read_result, variables_like
+from relabel_jax.transfer.base import (
+    ARCHITECTURE,
+    classes_digest,
+    load_variables,
+    read_result,
+    variables_like,
+)
 from relabel_jax.views import side_columns
 
 CONFIG_NAME = "config.json"
@@ -132,10 +138,10 @@ def _load_workdir(path: pathlib.Path, ontology: str | pathlib.Path | None) -> Pr
             )
     # Classes outside the label set were masked for every clip: their outputs mean nothing.
     kept = np.array([place[mid] for mid in names])
-    if (np.diff(kept) < 0).any():
+    if classes_digest(classes, columns) != result["classes"]:
         raise InputError(
-            f"{ontology}: has the classes in another order than the ontology that {path} was "
-            "trained with; give the ontology.json of its data set"
+            f"{ontology}: has other classes on the {trained['side']} side than {path} was trained "
+            "with, or in another order; give the ontology.json of its data set"
         )
     network = _network(sizes, len(columns), path / "result.json")
     variables = load_variables(path, result, network, where)

@@ -31,7 +31,7 @@ from relabel_jax.train.loop import Inputs, Member, Training, train
 from relabel_jax.train.metrics import evaluate
 from relabel_jax.train.population import WRAPPERS
 from relabel_jax.train.predict import predict
-from relabel_jax.transfer.base import Base, load_base
+from relabel_jax.transfer.base import Base, classes_digest, load_base
 from relabel_jax.views import SPLITS, View, make_view
 
 _LOG = logging.getLogger(__name__)
@@ -163,6 +163,7 @@ def run_population(
                 "seed": member.seed,
                 "num_clips": {split: len(member.view.rows[split]) for split in SPLITS},
                 "num_labels": int(member.view.label_set.sum()),
+                "classes": classes_digest(data_set.ontology, member.view.columns),
                 "data_set": data_set.fingerprint,
                 "config": _plain(configs[m]),
             }

@@ -38,7 +38,6 @@ def test_a_run_compiles_each_program_once(miniature_data, tmp_path, compiled, re
         # 6 steps an epoch in chunks of 4: the last is a partial one.
         config.update(data_dir=str(miniature_data), filters=(4,) * 9, dense_units=(8, 8))
         config.update(batch_size=8, num_epochs=3, steps_per_call=4, resident=resident)
-        config.formulation = "lax"  # compiles soonest
         config.update(**fields)
         return run_module.run(config, tmp_path / name)
 

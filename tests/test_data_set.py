@@ -224,26 +224,27 @@ def test_a_shard_that_is_overwritten(data):
 def test_many_shards_need_many_open_files(data):
     """In a process of its own, as a hard limit that is lowered stays low."""
     script = """
-import resource, sys
+import pathlib, resource, sys
 import numpy as np
 from relabel_jax import data_set
 from relabel_jax.errors import InputError
-data_set._OTHER_OPEN_FILES = 1100  # more than the soft limit below leaves to 5 shards
-resource.setrlimit(resource.RLIMIT_NOFILE, (1024, int(sys.argv[2])))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, int(sys.argv[2])))
+print(data_set.open_data_set(sys.argv[1]).read_waveforms(np.array([0, 95])).shape)
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 try:
-    print(data_set.open_data_set(sys.argv[1]).read_waveforms(np.array([0, 95])).shape)
+    data_set._allow_open_files(pathlib.Path("D"), 1500)
 except InputError as error:
     print(error)
-print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
     def answer(hard):
         command = [sys.executable, "-c", script, str(data), str(hard)]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-        return done.stdout
+        return done.stdout.splitlines()
 
     num_shards = len(shards(data))
-    assert answer(2048) == f"(2, 80000)\n{num_shards + 1100}\n"
-    assert f"has {num_shards} shards, which are all kept open, and this process may open 1024" in (
-        answer(1024)
-    )
+    assert answer(2048) == ["(2, 80000)", f"{num_shards + 512}"]
+    *opened, refused = answer(128)
+    assert opened == ["(2, 80000)", "128"]
+    assert refused.startswith("D: has 1500 shards, which are all kept open, and this process may")
+    assert "open 128 files; raise that limit (ulimit -Hn) to 2012, or" in refused

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from relabel_jax import hosts
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.train.checkpoint import Checkpoints
@@ -25,6 +26,7 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         return self
 
+    @hosts.alone
     def __exit__(self, *arguments) -> None:
         with self._writing(), self._checkpoints:
             if self._events is not None:
@@ -37,9 +39,10 @@ class RunFolder:
         a checkpoint are cut off.
 
         Raises:
-          InputError: lines are missing.
+          InputError: lines are missing, or the last checkpoint could not be written.
         """
-        epochs = self._checkpoints.latest or 0
+        with self._writing():  # of the last epoch, in the background
+            epochs = self._checkpoints.latest or 0
         lines = self._lines()
         if len(lines) < epochs:
             raise InputError(
@@ -72,6 +75,7 @@ class RunFolder:
         """The state after the best epoch, on the host."""
         return self._checkpoints.restore(self.best_epoch, like)
 
+    @hosts.alone
     def finish_epoch(self, line: dict[str, Any], state: TrainState) -> None:
         """Writes an epoch's line and checkpoint."""
         with self._writing():
@@ -100,6 +104,7 @@ class RunFolder:
                     self._events.add_scalar(field, of_epoch[field], of_epoch["epoch"])
         self._events.flush()
 
+    @hosts.alone
     def save_interrupted(self, state: TrainState) -> None:
         """Saves a state within an epoch, to go on from."""
         with self._writing():

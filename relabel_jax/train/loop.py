@@ -243,11 +243,9 @@ def _train(
             zeros = np.zeros(len(training.members), np.float32)
             states = dataclasses.replace(states, loss_sum=layout.put(zeros, "member"))
             saving.result()
-            if folders:
-                finish = hosts.alone(_finish_epoch)
-                saving = executor.submit(
-                    finish, training, folders, epoch, snapshot, scores, clips_per_s, start_s
-                )
+            saving = executor.submit(
+                _finish_epoch, training, folders, epoch, snapshot, scores, clips_per_s, start_s
+            )
         saving.result()
         if should_stop():
             raise Interrupted(
@@ -342,17 +340,21 @@ def _finish_epoch(
     clips_per_s: float | None,
     start_s: float,
 ) -> None:
-    """Scores the epoch and writes its line and its checkpoint, for every member."""
+    """Scores the epoch and, in process 0, writes its line and its checkpoint, for every member."""
     recipe = training.recipe
-    for member, folder, state, member_scores in zip(
-        training.members, folders, jax.device_get(snapshot), scores(), strict=True
-    ):
+    of_members = scores()
+    for member, member_scores in zip(training.members, of_members, strict=True):
         if not np.isfinite(member_scores).all():
             raise InputError(
-                f"epoch {epoch}: the validation scores are not finite after step {state.step} "
-                f"({member.name}); the checkpoints of the epochs before are kept; lower "
-                "config.learning_rate"
+                f"epoch {epoch}: the validation scores are not finite after step "
+                f"{epoch * recipe.steps_per_epoch} ({member.name}); the checkpoints of the epochs "
+                "before are kept; lower config.learning_rate"
             )
+    if not folders:
+        return
+    for member, folder, state, member_scores in zip(
+        training.members, folders, jax.device_get(snapshot), of_members, strict=True
+    ):
         validation = evaluate(
             member_scores, member.view.labels["validation"], member.view.masked["validation"]
         )

@@ -20,7 +20,7 @@ from relabel_jax.train.checkpoint import Checkpoints
 from relabel_jax.views import side_columns
 
 ARCHITECTURE = ("filters", "dense_units", "norm_order")
-_FACTS = ("side", "root_mid", "root", "best_epoch", "labeling")
+_FACTS = ("side", "root_mid", "root", "best_epoch", "labeling", "classes")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,10 +52,6 @@ def load_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
       InputError: there is no finished base training, it is damaged, it has another network, or it
         is of another root: it would have seen the target's classes.
     """
-    if not config.base:
-        raise InputError(
-            f"config.base is empty; method {config.method!r} needs the --workdir of a base training"
-        )
     workdir = pathlib.Path(config.base)
     where = f"config.base={workdir}"
     network = audio_network(config, len(side_columns(ontology, root, "base")))
@@ -74,6 +70,10 @@ def _read_base(
     config: ConfigDict, ontology: Ontology, root: int, workdir: pathlib.Path, where: str
 ) -> dict[str, Any]:
     """`read_result`, of a base training that the config's transfer can start from."""
+    if not config.base:
+        raise InputError(
+            f"config.base is empty; method {config.method!r} needs the --workdir of a base training"
+        )
     result = read_result(workdir, where)
     if result["side"] != "base":
         raise InputError(
@@ -142,6 +142,11 @@ def load_variables(
             f"{network.num_classes} classes; it was trained with another ontology or is damaged"
         )
     return variables
+
+
+def classes_digest(ontology: Ontology, columns: np.ndarray) -> str:
+    """Of the classes that a network's outputs are for, in their order; `columns` are a side's."""
+    return hashlib.sha256("\n".join(ontology.mids[i] for i in columns).encode()).hexdigest()
 
 
 def variables_like(network: AudioNetwork) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def test_a_disk_that_is_full(tmp_path, max_bytes):
         with RunFolder(tmp_path, 10) as folder:
             resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, before[1]))
             folder.finish_epoch({"epoch": 2} | line | {"step": 20}, state_of(2))
+            folder.progress()  # the training's next question; it waits for the checkpoint
 
     try:
         with pytest.raises(InputError, match=f"{tmp_path}: cannot write there") as caught:

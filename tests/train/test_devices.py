@@ -230,6 +230,20 @@ def test_what_one_of_two_cannot_read_ends_both(miniature_data, tmp_path):
     assert not any("Traceback" in log or "stack trace" in log for log in logs)
 
 
+def test_what_the_first_of_two_cannot_write_ends_both(miniature_data, tmp_path):
+    workdir = tmp_path / "run"
+    processes = start_two(miniature_data, workdir)
+    wait_for_lines(workdir, 1, processes)
+    (workdir / "metrics.jsonl").rename(tmp_path / "before.jsonl")
+    (workdir / "metrics.jsonl").mkdir()
+    status, other = wait(processes, timeout_s=120)
+    assert status == 1
+    assert other in (1, -signal.SIGABRT)  # JAX's own, when process 0 is gone
+    log = (tmp_path / "0.log").read_text()
+    assert f"error: {workdir}: cannot write there ([Errno 21] Is a directory" in log
+    assert "Traceback" not in log
+
+
 def test_one_of_two_without_the_data_set_ends_both(miniature_data, tmp_path):
     processes = start_two(miniature_data, tmp_path / "run", other_data_dir=tmp_path / "nowhere")
     assert wait(processes, timeout_s=120) == [1, 1]
