@@ -24,7 +24,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, read_json, write_json
 from relabel_jax.labelings import LABELINGS
 from relabel_jax.report.write import GRID_NAME, write_report
-from relabel_jax.run import MAY_CHANGE, RESULT_NAME, run_population
+from relabel_jax.run import MAY_CHANGE, RESULT_NAME, begun_before, run_population
 from relabel_jax.views import side_columns
 from relabel_jax.web_page import require_plotly
 
@@ -220,28 +220,8 @@ def _begin(config: ConfigDict, data_set: DataSet, workdir: pathlib.Path) -> None
     path = workdir / GRID_NAME
     plain = json.loads(config.to_json())
     if path.exists():
-        before = read_json(path)
-        try:
-            old, of_data = before["config"], before["data_set"]
-            differences = [
-                f"config.{field} {old.get(field)!r}, not {value!r}"
-                for field, value in plain.items()
-                if field not in _MAY_CHANGE and old.get(field) != value
-            ]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}: is damaged or of an older version ({error!r}); give another --workdir"
-            ) from error
-        if differences:
-            raise InputError(
-                f"{workdir}: was begun with {differences[0]}; go on with the same config or give "
-                "another --workdir"
-            )
-        if of_data != data_set.fingerprint:
-            raise InputError(
-                f"{workdir}: was begun on another data set than {data_set.path}; go on with that "
-                "one or give another --workdir"
-            )
+        identity = {"config": plain, "data_set": data_set.fingerprint}
+        begun_before(path, identity, _MAY_CHANGE, data_set.path)
     elif (workdir / "config.json").exists() or (workdir / RESULT_NAME).exists():
         raise InputError(f"{workdir}: is the workdir of a single run; give another --workdir")
     with complete_file(workdir / ONTOLOGY_NAME) as temporary:

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -341,6 +341,53 @@ def _comparable(identities: list[dict[str, Any]]) -> dict[str, Any]:
     return same
 
 
+def begun_before(
+    path: pathlib.Path,
+    identity: dict[str, Any],
+    may_change: Collection[str],
+    data_dir: pathlib.Path,
+) -> dict[str, Any]:
+    """What the file at `path` says that its folder was begun with: the same as now.
+
+    Args:
+      path: `config.json` of a run or `grid.json`, in the workdir.
+      identity: what such a file has now; at least `config` and `data_set`, a fingerprint.
+      may_change: fields of the config that may differ.
+      data_dir: of now, for messages.
+
+    Raises:
+      InputError: it is damaged, or the workdir belongs to another config or data set.
+    """
+    workdir = path.parent
+    before = read_json(path)
+    try:
+        absent = identity.keys() - before.keys()
+        old = before["config"]
+        int(old["num_epochs"])
+        differences = [
+            f"config.{field} {old.get(field)!r}, not {value!r}"
+            for field, value in identity["config"].items()
+            if field not in may_change and old.get(field) != value
+        ]
+        if absent:
+            raise KeyError(min(absent))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: is damaged or of an older version ({error!r}); give another --workdir"
+        ) from error
+    if differences:
+        raise InputError(
+            f"{workdir}: was begun with {differences[0]}; go on with the same config or give "
+            "another --workdir"
+        )
+    if before["data_set"] != identity["data_set"]:
+        raise InputError(
+            f"{workdir}: was begun on another data set than {data_dir}; go on with that "
+            "one or give another --workdir"
+        )
+    return before
+
+
 def _finished(
     identity: dict[str, Any], data_dir: pathlib.Path, workdir: pathlib.Path
 ) -> dict[str, Any] | None:
@@ -352,30 +399,9 @@ def _finished(
     num_epochs = identity["config"]["num_epochs"]
     path = workdir / "config.json"
     if path.exists():
-        before = read_json(path)
-        try:
-            old, of_data, of_base = before["config"], before["data_set"], before["base"]
-            differences = [
-                f"config.{field} {old.get(field)!r}, not {value!r}"
-                for field, value in identity["config"].items()
-                if field not in MAY_CHANGE and old.get(field) != value
-            ]
-            num_epochs_before = int(old["num_epochs"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{path}: is damaged or of an older version ({error!r}); give another --workdir"
-            ) from error
-        if differences:
-            raise InputError(
-                f"{workdir}: was begun with {differences[0]}; go on with the same config or give "
-                "another --workdir"
-            )
-        if of_data != identity["data_set"]:
-            raise InputError(
-                f"{workdir}: was begun on another data set than {data_dir}; go on with that "
-                "one or give another --workdir"
-            )
-        if of_base != identity["base"]:
+        before = begun_before(path, identity, MAY_CHANGE, data_dir)
+        num_epochs_before = int(before["config"]["num_epochs"])
+        if before["base"] != identity["base"]:
             raise InputError(
                 f"{workdir}: was begun from other weights than config.base="
                 f"{identity['config']['base']} has now; give another --workdir"
