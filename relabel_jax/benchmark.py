@@ -146,12 +146,11 @@ def compile_variant(network: AudioNetwork, mode: str, data: Sequence[np.ndarray]
     else:
         singles = [layout.put(tuple(array[i] for array in data), "data") for i in range(steps)]
         shared, batch = PartitionSpec(), PartitionSpec("data")
-        step = on_each_device(
-            functools.partial(train_step, layout.divided(network), _RECIPE),
-            layout.mesh,
-            (shared, batch, batch, batch),
-            shared,
-        )
+
+        def one_step(*state_and_batch):
+            return train_step(layout.divided(network), _RECIPE, *state_and_batch)[0]
+
+        step = on_each_device(one_step, layout.mesh, (shared, batch, batch, batch), shared)
 
         def start():
             return layout.put(jax.device_get(initial_state(network)))

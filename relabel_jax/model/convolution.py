@@ -20,6 +20,8 @@ Everything is chosen from static shapes, so all of it works under jit, grad, vma
 """
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax
 import jax
@@ -36,7 +38,6 @@ from relabel_jax.model.normalization import (
 )
 
 FORMULATIONS = ("lax", "direct", "toom_cook")
-_FEW_PRODUCTS = 32  # a value
 _ALONE = After(lambda outputs: outputs, lambda values: ())
 
 
@@ -71,6 +72,34 @@ def convolution(inputs: jax.Array, kernel: jax.Array, stride: int, formulation: 
     return _convolution(inputs, kernel, stride, formulation, precision)
 
 
+class Scratch(NamedTuple):
+    """Arrays for a training step's convolution to write its large results to.
+
+    A step needs them anew, but not what is in them, and filling them takes time
+    (`elementwise.unwritten`). So they go from step to step: the "gradient" by them that
+    `activated_convolution` gives is not one. It is the arrays that they have become, which the next
+    step may write to.
+
+    Attributes:
+      values: of the shape of the activations.
+      by_inputs: of the shape of the inputs, for the gradient by them; None for waveforms, whose
+        gradient nobody asks for and so is not computed.
+    """
+
+    values: jax.Array
+    by_inputs: jax.Array | None
+
+
+def scratch(inputs: jax.Array, kernel: jax.Array, stride: int, formulation: str) -> Scratch | None:
+    """Zeros; None where `activated_convolution` of these arguments has no use for any."""
+    if _form_class(inputs.shape, inputs.dtype, kernel.shape, stride, formulation) is None:
+        return None
+    batch, time, channels_in = inputs.shape
+    taps, _, channels_out = kernel.shape
+    values = jnp.zeros((batch, grid.time_out(time, taps, stride), channels_out), inputs.dtype)
+    return Scratch(values, None if channels_in == 1 else jnp.zeros(inputs.shape, inputs.dtype))
+
+
 def activated_convolution(
     inputs: jax.Array,
     kernel: jax.Array,
@@ -78,6 +107,7 @@ def activated_convolution(
     stride: int,
     formulation: str,
     axis_name: str | None = None,
+    scratch: Scratch | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`elu_and_moments` of the convolution's outputs and a bias (`normalization.py`).
 
@@ -87,6 +117,7 @@ def activated_convolution(
       inputs, kernel, stride, formulation: as of `convolution`.
       bias: float32[channels_out].
       axis_name: of the devices that share the batch (`batch_axis.py`).
+      scratch: arrays to write to, as the function of that name gives them.
 
     Returns:
       e of the dtype of `inputs`, [batch, time_out, channels_out], and twice float32[channels_out].
@@ -98,7 +129,7 @@ def activated_convolution(
     if formulation == "lax":
         return elu_and_moments(direct.convolve(inputs, kernel, stride), bias, axis_name)
     precision = jax.config.jax_default_matmul_precision
-    return _activated(inputs, kernel, bias, stride, formulation, precision, axis_name)
+    return _activated(inputs, kernel, bias, scratch, stride, formulation, precision, axis_name)
 
 
 @flax.struct.dataclass
@@ -127,9 +158,9 @@ class Deferred:
         return self.inputs.dtype
 
     def rows(self, clip, row, clips: int, rows: int) -> jax.Array:
-        """Some rows of some clips: the `loops.Rows` of these activations."""
+        """Some rows of some clips: the `grid.Rows` of these activations."""
         length = (rows - 1) * self.stride + len(self.kernel)
-        inputs = loops.stored(self.inputs)(clip, row * self.stride, clips, length)
+        inputs = grid.stored(self.inputs)(clip, row * self.stride, clips, length)
         values = activate(direct.convolve(inputs, self.kernel, self.stride), self.bias)
         # What takes a row several times would compute it as often.
         return jax.lax.optimization_barrier(values)
@@ -173,7 +204,7 @@ def activations(
       ValueError: as of `convolution`.
     """
     _check(inputs, kernel, stride, formulation)
-    if kernel.shape[0] * kernel.shape[1] < _FEW_PRODUCTS:
+    if direct.few_products(kernel.shape):
         return Deferred(whole(inputs), kernel, bias, stride, formulation)
     if formulation == "lax":
         return _stored(inputs, kernel, bias, stride, formulation)
@@ -195,23 +226,37 @@ def _check(inputs, kernel, stride, formulation):
         raise ValueError(f"stride {stride} and taps {kernel.shape[0]} must be at least 1")
 
 
-def _form(inputs, kernel, stride, formulation):
+def _form_class(
+    input_shape: Sequence[int],
+    dtype: jnp.dtype,
+    kernel_shape: Sequence[int],
+    stride: int,
+    formulation: str,
+) -> type[shifted.Shifted] | type[tiles.ToomCook] | None:
     """How blocks are multiplied; None where whole clips are faster, in the form of `direct.py`."""
-    if inputs.dtype == jnp.bfloat16:
+    form: type[shifted.Shifted] | type[tiles.ToomCook]
+    if formulation == "lax":
+        return None
+    if dtype == jnp.bfloat16:
         fits, form = shifted.pay, shifted.Shifted
-    elif formulation == "toom_cook" and jnp.finfo(inputs.dtype).bits >= 32:
+    elif formulation == "toom_cook" and jnp.finfo(dtype).bits >= 32:
         fits, form = tiles.pay, tiles.ToomCook
     else:
         return None
-    return form.of(kernel, stride) if fits(inputs.shape, kernel.shape, stride) else None
+    return form if fits(input_shape, kernel_shape, stride) else None
 
 
-def _forward(inputs, kernel, stride, formulation, after):
+def _form(inputs, kernel, stride, formulation):
+    form = _form_class(inputs.shape, inputs.dtype, kernel.shape, stride, formulation)
+    return None if form is None else form.of(kernel, stride)
+
+
+def _forward(inputs, kernel, stride, formulation, after, out=None):
     form = _form(inputs, kernel, stride, formulation)
     if form is None:
         return direct.forward(whole(inputs), kernel, stride, after)
-    rows = inputs.rows if isinstance(inputs, Deferred) else loops.stored(inputs)
-    return loops.forward(form, inputs.shape, rows, kernel, stride, after)
+    rows = inputs.rows if isinstance(inputs, Deferred) else grid.stored(inputs)
+    return loops.forward(form, inputs.shape, rows, kernel, stride, after, out)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -235,25 +280,29 @@ def _convolution_bwd(stride, formulation, precision, residuals, cotangent):
 _convolution.defvjp(_convolution_fwd, _convolution_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
-def _activated(inputs, kernel, bias, stride, formulation, precision, axis_name):
-    values, sums = _forward(inputs, kernel, stride, formulation, after_convolution(bias))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def _activated(inputs, kernel, bias, scratch, stride, formulation, precision, axis_name):
+    after, out = after_convolution(bias), scratch and scratch.values
+    values, sums = _forward(inputs, kernel, stride, formulation, after, out)
     return values, *moments(sums, values, axis_name)
 
 
-def _activated_fwd(inputs, kernel, bias, stride, formulation, precision, axis_name):
-    values, *means = _activated(inputs, kernel, bias, stride, formulation, precision, axis_name)
-    return (values, *means), (inputs, kernel, values)
+def _activated_fwd(inputs, kernel, bias, scratch, *static):
+    values, *means = _activated(inputs, kernel, bias, scratch, *static)
+    return (values, *means), (inputs, kernel, values, scratch and scratch._replace(values=values))
 
 
 def _activated_bwd(stride, formulation, precision, axis_name, residuals, cotangents):
-    *residuals, values = residuals
+    *residuals, values, scratch = residuals
+    dx = scratch and scratch.by_inputs
     of_values, *of_moments = cotangents
     before = before_activation(values, *of_moments, axis_name)
     by_inputs, by_kernel, (by_bias,) = _gradients(
-        stride, formulation, precision, residuals, (of_values, values), before
+        stride, formulation, precision, residuals, (of_values, values), before, dx
     )
-    return by_inputs, by_kernel, by_bias
+    if dx is not None:
+        scratch = scratch._replace(by_inputs=by_inputs)
+    return by_inputs, by_kernel, by_bias, scratch
 
 
 _activated.defvjp(_activated_fwd, _activated_bwd)
@@ -279,13 +328,13 @@ def _activations_bwd(stride, formulation, precision, residuals, cotangent):
 _activations.defvjp(_activations_fwd, _activations_bwd)
 
 
-def _gradients(stride, formulation, precision, residuals, arrays, before):
+def _gradients(stride, formulation, precision, residuals, arrays, before, dx=None):
     inputs, kernel = residuals
     with jax.default_matmul_precision(precision):
         form = _form(inputs, kernel, stride, formulation)
         if form is None:
             gradients = direct.backward(inputs, kernel, stride, arrays, before)
         else:
-            gradients = loops.backward(form, inputs, kernel, stride, arrays, before)
+            gradients = loops.backward(form, inputs, kernel, stride, arrays, before, dx)
     by_inputs, by_kernel, sums = gradients
     return by_inputs, by_kernel.astype(kernel.dtype), sums

@@ -11,12 +11,32 @@ a correlation of stride 1 with r taps. Its gradients, for the cotangent dy (zero
     dW[j] = sum_t X[t + j]^T dy[t]    a matrix product over time.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 LAYOUT = ("NWC", "WIO", "NWC")
+
+Rows = Callable[[Any, Any, int, int], jax.Array]
+"""(first clip, first row, clips, rows) -> that part of an array [batch, time, channels]."""
+
+
+def stored(x: jax.Array) -> Rows:
+    """The rows of an array."""
+
+    def rows_of(clip, row, clips, rows):
+        channels = x.shape[2]
+        # Of the clips as they lie in memory: a view of what is sliced, not of a slice, is free.
+        # Made here, within the loop: a view that is handed into it is copied.
+        flat = x.reshape(len(x), -1)
+        part = lax.dynamic_slice(flat, (clip, row * channels), (clips, rows * channels))
+        return part.reshape(clips, rows, channels)
+
+    return rows_of
 
 
 def time_out(time: int, taps: int, stride: int) -> int:

@@ -7,13 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from relabel_jax.model.convolution import (
-    Deferred,
-    activated_convolution,
-    activations,
-    convolution,
-    whole,
-)
+from relabel_jax.model import convolution
+from relabel_jax.model.convolution import Deferred, Scratch
 from relabel_jax.model.normalization import ActivationAndNorm, Activations, Linear
 
 TAPS = (17, 16, 15, 14, 13, 12, 9, 9, 9)
@@ -59,15 +54,21 @@ class Convolved(Linear):
     formulation: str = flax.struct.field(pytree_node=False)
 
     def outputs(self) -> jax.Array:
-        return convolution(self.values, self.kernel, self.stride, self.formulation)
+        return convolution.convolution(self.values, self.kernel, self.stride, self.formulation)
 
     def activations(self) -> jax.Array | Deferred:
-        return activations(self.values, self.kernel, self.bias, self.stride, self.formulation)
-
-    def elu_and_moments(self, axis_name: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-        return activated_convolution(
-            self.values, self.kernel, self.bias, self.stride, self.formulation, axis_name
+        return convolution.activations(
+            self.values, self.kernel, self.bias, self.stride, self.formulation
         )
+
+    def scratch(self) -> Scratch | None:
+        return convolution.scratch(self.values, self.kernel, self.stride, self.formulation)
+
+    def elu_and_moments(
+        self, axis_name: str | None, scratch: Scratch | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        arguments = self.values, self.kernel, self.bias, self.stride, self.formulation
+        return convolution.activated_convolution(*arguments, axis_name, scratch)
 
 
 class Convolution(nn.Module):
@@ -179,7 +180,9 @@ class AudioNetwork(nn.Module):
         hidden = Activations((waveforms.astype(jnp.float32)[:, :, None] / 32768).astype(dtype))
         for layer, norm in zip(self.convolutions, self.norms, strict=False):
             hidden = norm(layer(hidden), train)
-        hidden = hidden._replace(values=whole(hidden.values).reshape(waveforms.shape[0], -1))
+        hidden = hidden._replace(
+            values=convolution.whole(hidden.values).reshape(waveforms.shape[0], -1)
+        )
         for layer, norm in zip(self.dense[:-1], self.norms[len(TAPS) :], strict=False):
             hidden = norm(layer(hidden), train)
         return self.dense[-1](hidden)

@@ -94,7 +94,8 @@ def train_step(
     inputs: jax.Array,
     labels: jax.Array,
     masked: jax.Array,
-) -> TrainState:
+    scratch: Any = None,
+) -> tuple[TrainState, Any]:
     """One step of one member on one batch.
 
     Args:
@@ -104,11 +105,15 @@ def train_step(
       state: the member.
       inputs: [batch, ...], what the network takes.
       labels, masked: bool[batch, classes].
+      scratch: arrays to write to, from `scratch_for` or the step before; without, it makes its own.
+
+    Returns:
+      The member, and the scratch for the next step.
     """
 
-    def loss_fn(params):
+    def loss_fn(params, scratch):
         scores, updates = network.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params, "batch_stats": state.batch_stats, "scratch": scratch},
             inputs,
             train=True,
             mutable=["batch_stats"],
@@ -116,16 +121,36 @@ def train_step(
         loss = masked_mean_squared_error(scores, labels, masked, network.axis_name)
         return loss, updates["batch_stats"]
 
-    (loss, batch_stats), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    # What comes out as the gradient by the scratch is the next one (`convolution.Scratch`).
+    (loss, batch_stats), (gradients, scratch) = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)(
+        state.params, scratch or {}
+    )
     loss, gradients = batch_axis.total((loss, gradients), network.axis_name)
     updates, opt_state = recipe.optimizer().update(gradients, state.opt_state)
-    return TrainState(
+    state = TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
         loss_sum=state.loss_sum + loss,
     )
+    return state, scratch
+
+
+def scratch_for(network: nn.Module, state: TrainState, inputs: Any) -> Any:
+    """The network's collection `scratch` for `train_step` on such inputs: zeros.
+
+    Args:
+      inputs: a batch, or its shape and dtype.
+    """
+
+    def made(inputs):
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        mutable = ["batch_stats", "scratch"]
+        return network.apply(variables, inputs, train=True, mutable=mutable)[1]
+
+    arrays = jax.eval_shape(made, inputs).get("scratch", {})
+    return jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), arrays)
 
 
 def gather(resident: tuple[jax.Array, ...], inputs: jax.Array) -> jax.Array:
@@ -171,13 +196,14 @@ def train_chunk(
     """
 
     def body(i, carry):
-        state, loss_sums = carry
+        state, loss_sums, scratch = carry
         batch = gather(resident, inputs[i])
-        state = train_step(network, recipe, state, batch, labels[i], masked[i])
-        return state, loss_sums.at[i].set(state.loss_sum)
+        state, scratch = train_step(network, recipe, state, batch, labels[i], masked[i], scratch)
+        return state, loss_sums.at[i].set(state.loss_sum), scratch
 
     loss_sums = jnp.zeros(inputs.shape[0], jnp.float32)
-    return jax.lax.fori_loop(0, num_steps, body, (state, loss_sums))
+    scratch = scratch_for(network, state, jax.eval_shape(gather, resident, inputs[0]))
+    return jax.lax.fori_loop(0, num_steps, body, (state, loss_sums, scratch))[:2]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

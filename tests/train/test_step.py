@@ -10,19 +10,22 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relabel_jax.model.network import FeatureNetwork
+from relabel_jax.model.convolution import Scratch
+from relabel_jax.model.network import AudioNetwork, FeatureNetwork
 from relabel_jax.train.predict import predict
 from relabel_jax.train.step import (
     Recipe,
     init_state,
     masked_mean_squared_error,
     predict_chunk,
+    scratch_for,
     train_chunk,
     train_step,
 )
 
 CLASSES = 5
 NETWORK = FeatureNetwork(CLASSES, hidden_units=6)
+RECIPE = Recipe(0.01, 0.9, 3)
 
 
 def tiny(chunk, batch, features=3, seed=0):
@@ -69,7 +72,7 @@ def test_a_step_on_a_batch_that_is_all_masked_changes_no_parameter():
     variables, inputs, labels, masked = tiny(1, 8)
     recipe = Recipe(0.1, 0.5, 1)
     step = jax.jit(train_step, static_argnums=(0, 1))
-    state = step(
+    state, _ = step(
         NETWORK, recipe, init_state(variables, recipe), inputs[0], labels[0], masked[0] | True
     )
     assert_close(state.params, variables["params"])
@@ -133,7 +136,7 @@ def test_adam_with_keras_constants():
             corrected = np.sqrt(second[i] / (1 - 0.999 ** (t + 1)))
             rate = 0.01 * 0.9 ** (t // 2)
             params[i] -= rate * first[i] / (1 - 0.9 ** (t + 1)) / (corrected + 1e-7)
-        state = step(Linear(), recipe, state, inputs[t], labels[t], masked[t])
+        state, _ = step(Linear(), recipe, state, inputs[t], labels[t], masked[t])
         got = state.params["Dense_0"]
         np.testing.assert_allclose(got["kernel"], params[0], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(got["bias"], params[1], rtol=1e-4, atol=1e-6)
@@ -145,13 +148,43 @@ def test_adam_with_keras_constants():
     assert (moved < 0.5 * np.abs(params[0][0] - np.asarray(dense["kernel"][0]))[[0, 2, 3, 4]]).all()
 
 
+def test_scratch_goes_from_step_to_step():
+    """The arrays of layer 2, which Toom-Cook computes in a loop; what is in them is nobody's."""
+    network, recipe = AudioNetwork(CLASSES, "toom_cook", (32, 32, *(8,) * 7), (8, 8)), RECIPE
+    rng = np.random.default_rng(0)
+    waveforms = rng.integers(-9999, 9999, (2, 80_000), np.int16)
+    batch = waveforms, *(rng.random((2, 2, CLASSES)) < 0.5)
+    variables = jax.jit(network.init, static_argnames="train")(
+        jax.random.key(0), waveforms, train=False
+    )
+    assert set(variables) == {"params", "batch_stats"}
+    state = init_state(variables, recipe)
+    scratch = scratch_for(network, state, waveforms)
+    assert jax.tree.map(jnp.shape, scratch) == {
+        "norms_1": {"of_layer": Scratch((2, 8883, 32), (2, 26662, 32))}
+    }
+    step = jax.jit(train_step, static_argnums=(0, 1))
+    expected, nothing = step(network, recipe, state, *batch)
+    assert nothing == {}
+    unread = jax.tree.map(lambda array: array + jnp.nan, scratch)
+    got, scratch = step(network, recipe, state, *batch, unread)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    assert all(np.isfinite(array).all() for array in jax.tree.leaves(scratch))
+
+
+def test_networks_without_loops_take_no_scratch():
+    variables, inputs, _, _ = tiny(1, 8)
+    assert scratch_for(NETWORK, init_state(variables, RECIPE), inputs[0]) == {}
+
+
 def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
     variables, inputs, labels, masked = tiny(5, 8)
-    recipe = Recipe(0.01, 0.9, 3)
+    recipe = RECIPE
     step = jax.jit(train_step, static_argnums=(0, 1))
     one_by_one = [init_state(variables, recipe)]
     for i in range(5):
-        one_by_one.append(step(NETWORK, recipe, one_by_one[-1], inputs[i], labels[i], masked[i]))
+        state, _ = step(NETWORK, recipe, one_by_one[-1], inputs[i], labels[i], masked[i])
+        one_by_one.append(state)
 
     train_chunk.clear_cache()
     for num_steps in (5, 0, 1, 3):
@@ -168,7 +201,7 @@ def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
 
 def test_how_steps_are_cut_into_chunks_changes_no_bit():
     variables, inputs, labels, masked = tiny(6, 8)
-    recipe = Recipe(0.01, 0.9, 3)
+    recipe = RECIPE
 
     def train(*sizes):
         state, at = jax.tree.map(jnp.array, init_state(variables, recipe)), 0
@@ -183,7 +216,7 @@ def test_how_steps_are_cut_into_chunks_changes_no_bit():
 
 def test_the_steps_after_num_steps_see_nothing():
     variables, inputs, labels, masked = tiny(4, 8)
-    recipe = Recipe(0.01, 0.9, 3)
+    recipe = RECIPE
 
     def train(inputs):
         state = jax.tree.map(jnp.array, init_state(variables, recipe))
