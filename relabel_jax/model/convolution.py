@@ -72,13 +72,12 @@ def convolution(inputs: jax.Array, kernel: jax.Array, stride: int, formulation: 
     return _convolution(inputs, kernel, stride, formulation, precision)
 
 
-class Scratch(NamedTuple):
+class Buffers(NamedTuple):
     """Arrays for a training step's convolution to write its large results to.
 
-    A step needs them anew, but not what is in them, and filling them takes time
-    (`elementwise.unwritten`). So they go from step to step: the "gradient" by them that
-    `activated_convolution` gives is not one. It is the arrays that they have become, which the next
-    step may write to.
+    Each step needs such arrays, whatever is in them, and new ones take time to fill
+    (`elementwise.unwritten`). So they go from step to step: what `activated_convolution` gives as
+    the gradient by them is none. It is the arrays that they have become, for the next step.
 
     Attributes:
       values: of the shape of the activations.
@@ -90,14 +89,14 @@ class Scratch(NamedTuple):
     by_inputs: jax.Array | None
 
 
-def scratch(inputs: jax.Array, kernel: jax.Array, stride: int, formulation: str) -> Scratch | None:
+def buffers(inputs: jax.Array, kernel: jax.Array, stride: int, formulation: str) -> Buffers | None:
     """Zeros; None where `activated_convolution` of these arguments has no use for any."""
     if _form_class(inputs.shape, inputs.dtype, kernel.shape, stride, formulation) is None:
         return None
     batch, time, channels_in = inputs.shape
     taps, _, channels_out = kernel.shape
     values = jnp.zeros((batch, grid.time_out(time, taps, stride), channels_out), inputs.dtype)
-    return Scratch(values, None if channels_in == 1 else jnp.zeros(inputs.shape, inputs.dtype))
+    return Buffers(values, None if channels_in == 1 else jnp.zeros(inputs.shape, inputs.dtype))
 
 
 def activated_convolution(
@@ -107,7 +106,7 @@ def activated_convolution(
     stride: int,
     formulation: str,
     axis_name: str | None = None,
-    scratch: Scratch | None = None,
+    buffers: Buffers | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`elu_and_moments` of the convolution's outputs and a bias (`normalization.py`).
 
@@ -117,7 +116,7 @@ def activated_convolution(
       inputs, kernel, stride, formulation: as of `convolution`.
       bias: float32[channels_out].
       axis_name: of the devices that share the batch (`batch_axis.py`).
-      scratch: arrays to write to, as the function of that name gives them.
+      buffers: what the function of that name gives for these arguments, or a step before has left.
 
     Returns:
       e of the dtype of `inputs`, [batch, time_out, channels_out], and twice float32[channels_out].
@@ -129,7 +128,7 @@ def activated_convolution(
     if formulation == "lax":
         return elu_and_moments(direct.convolve(inputs, kernel, stride), bias, axis_name)
     precision = jax.config.jax_default_matmul_precision
-    return _activated(inputs, kernel, bias, scratch, stride, formulation, precision, axis_name)
+    return _activated(inputs, kernel, bias, buffers, stride, formulation, precision, axis_name)
 
 
 @flax.struct.dataclass
@@ -281,28 +280,28 @@ _convolution.defvjp(_convolution_fwd, _convolution_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
-def _activated(inputs, kernel, bias, scratch, stride, formulation, precision, axis_name):
-    after, out = after_convolution(bias), scratch and scratch.values
+def _activated(inputs, kernel, bias, buffers, stride, formulation, precision, axis_name):
+    after, out = after_convolution(bias), buffers and buffers.values
     values, sums = _forward(inputs, kernel, stride, formulation, after, out)
     return values, *moments(sums, values, axis_name)
 
 
-def _activated_fwd(inputs, kernel, bias, scratch, *static):
-    values, *means = _activated(inputs, kernel, bias, scratch, *static)
-    return (values, *means), (inputs, kernel, values, scratch and scratch._replace(values=values))
+def _activated_fwd(inputs, kernel, bias, buffers, *static):
+    values, *means = _activated(inputs, kernel, bias, buffers, *static)
+    return (values, *means), (inputs, kernel, values, buffers and buffers._replace(values=values))
 
 
 def _activated_bwd(stride, formulation, precision, axis_name, residuals, cotangents):
-    *residuals, values, scratch = residuals
-    dx = scratch and scratch.by_inputs
+    *residuals, values, buffers = residuals
+    dx = buffers and buffers.by_inputs
     of_values, *of_moments = cotangents
     before = before_activation(values, *of_moments, axis_name)
     by_inputs, by_kernel, (by_bias,) = _gradients(
         stride, formulation, precision, residuals, (of_values, values), before, dx
     )
     if dx is not None:
-        scratch = scratch._replace(by_inputs=by_inputs)
-    return by_inputs, by_kernel, by_bias, scratch
+        buffers = buffers._replace(by_inputs=by_inputs)
+    return by_inputs, by_kernel, by_bias, buffers
 
 
 _activated.defvjp(_activated_fwd, _activated_bwd)

@@ -50,7 +50,7 @@ def unwritten(shape: Sequence[int], like: jax.Array) -> jax.Array:
 
     XLA's CPU compiler has no array without values: this one is filled first, which for the large
     arrays takes 6% of a training step. Where many steps run, one step's are the next one's
-    (`convolution.Scratch`).
+    (`convolution.Buffers`).
 
     Not zeros: XLA would make these once for all steps of a program, and copy them in each.
     """

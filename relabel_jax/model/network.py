@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from relabel_jax.model import convolution
-from relabel_jax.model.convolution import Deferred, Scratch
+from relabel_jax.model.convolution import Buffers, Deferred
 from relabel_jax.model.normalization import ActivationAndNorm, Activations, Linear
 
 TAPS = (17, 16, 15, 14, 13, 12, 9, 9, 9)
@@ -61,14 +61,14 @@ class Convolved(Linear):
             self.values, self.kernel, self.bias, self.stride, self.formulation
         )
 
-    def scratch(self) -> Scratch | None:
-        return convolution.scratch(self.values, self.kernel, self.stride, self.formulation)
+    def buffers(self) -> Buffers | None:
+        return convolution.buffers(self.values, self.kernel, self.stride, self.formulation)
 
     def elu_and_moments(
-        self, axis_name: str | None, scratch: Scratch | None = None
+        self, axis_name: str | None, buffers: Buffers | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         arguments = self.values, self.kernel, self.bias, self.stride, self.formulation
-        return convolution.activated_convolution(*arguments, axis_name, scratch)
+        return convolution.activated_convolution(*arguments, axis_name, buffers)
 
 
 class Convolution(nn.Module):

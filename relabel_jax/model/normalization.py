@@ -95,12 +95,12 @@ class Linear:
         """ELU of the sums, of the outputs' dtype; what the next layer of the kind takes for it."""
         return activate(self.outputs(), self.bias)
 
-    def scratch(self) -> Any:
-        """Arrays for `elu_and_moments` to write to (`convolution.Scratch`), or None."""
+    def buffers(self) -> Any:
+        """Arrays for `elu_and_moments` to write to (`convolution.Buffers`), or None."""
         return None
 
     def elu_and_moments(
-        self, axis_name: str | None, scratch: Any = None
+        self, axis_name: str | None, buffers: Any = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`elu_and_moments` of the outputs."""
         return elu_and_moments(self.outputs(), self.bias, axis_name)
@@ -133,7 +133,7 @@ class ActivationAndNorm(nn.Module):
         if self.norm_order == "elu_bn" and self.fold:
             moments: Sequence[jax.Array] | None = None
             if train:
-                values, *moments = layer.elu_and_moments(self.axis_name, self._scratch(layer))
+                values, *moments = layer.elu_and_moments(self.axis_name, self._buffers(layer))
             else:
                 values = layer.activations()
             return Activations(values, *Affine(name="BatchNorm_0")(layer.bias.shape, moments))
@@ -149,19 +149,16 @@ class ActivationAndNorm(nn.Module):
             return Activations(norm(activate(outputs, layer.bias)))
         return Activations(nn.elu(norm(add_bias(outputs, layer.bias).astype(outputs.dtype))))
 
-    def _scratch(self, layer: Linear) -> Any:
-        """The layer's, of the collection `scratch`; None if whoever applies the network gives none.
+    def _buffers(self, layer: Linear) -> Any:
+        """The layer's, of the collection `buffers`; None if whoever applies the network gives none.
 
-        Applying it with `scratch` mutable makes the collection.
+        Applying it with `buffers` mutable makes the collection.
         """
-        if self.is_mutable_collection("scratch") and not self.is_initializing():
-            arrays = layer.scratch()
-            return (
-                None
-                if arrays is None
-                else self.variable("scratch", "of_layer", lambda: arrays).value
-            )
-        return self.get_variable("scratch", "of_layer")
+        if self.is_mutable_collection("buffers") and not self.is_initializing():
+            buffers = layer.buffers()
+            if buffers is not None:
+                self.put_variable("buffers", "of_layer", buffers)
+        return self.get_variable("buffers", "of_layer")
 
 
 class Affine(nn.Module):

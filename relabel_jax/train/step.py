@@ -94,7 +94,7 @@ def train_step(
     inputs: jax.Array,
     labels: jax.Array,
     masked: jax.Array,
-    scratch: Any = None,
+    buffers: Any = None,
 ) -> tuple[TrainState, Any]:
     """One step of one member on one batch.
 
@@ -105,15 +105,16 @@ def train_step(
       state: the member.
       inputs: [batch, ...], what the network takes.
       labels, masked: bool[batch, classes].
-      scratch: arrays to write to, from `scratch_for` or the step before; without, it makes its own.
+      buffers: arrays to write to, from `buffers_for` or the step before. Without, new ones are made
+        and filled, which takes longer.
 
     Returns:
-      The member, and the scratch for the next step.
+      The member, and the buffers for the next step.
     """
 
-    def loss_fn(params, scratch):
+    def loss_fn(params, buffers):
         scores, updates = network.apply(
-            {"params": params, "batch_stats": state.batch_stats, "scratch": scratch},
+            {"params": params, "batch_stats": state.batch_stats, "buffers": buffers},
             inputs,
             train=True,
             mutable=["batch_stats"],
@@ -121,9 +122,9 @@ def train_step(
         loss = masked_mean_squared_error(scores, labels, masked, network.axis_name)
         return loss, updates["batch_stats"]
 
-    # What comes out as the gradient by the scratch is the next one (`convolution.Scratch`).
-    (loss, batch_stats), (gradients, scratch) = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)(
-        state.params, scratch or {}
+    # The "gradient" by the buffers is the next step's (`convolution.Buffers`).
+    (loss, batch_stats), (gradients, buffers) = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)(
+        state.params, buffers or {}
     )
     loss, gradients = batch_axis.total((loss, gradients), network.axis_name)
     updates, opt_state = recipe.optimizer().update(gradients, state.opt_state)
@@ -134,11 +135,11 @@ def train_step(
         opt_state=opt_state,
         loss_sum=state.loss_sum + loss,
     )
-    return state, scratch
+    return state, buffers
 
 
-def scratch_for(network: nn.Module, state: TrainState, inputs: Any) -> Any:
-    """The network's collection `scratch` for `train_step` on such inputs: zeros.
+def buffers_for(network: nn.Module, state: TrainState, inputs: Any) -> Any:
+    """The network's collection `buffers` for `train_step` on such inputs: zeros.
 
     Args:
       inputs: a batch, or its shape and dtype.
@@ -146,10 +147,10 @@ def scratch_for(network: nn.Module, state: TrainState, inputs: Any) -> Any:
 
     def made(inputs):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        mutable = ["batch_stats", "scratch"]
+        mutable = ["batch_stats", "buffers"]
         return network.apply(variables, inputs, train=True, mutable=mutable)[1]
 
-    arrays = jax.eval_shape(made, inputs).get("scratch", {})
+    arrays = jax.eval_shape(made, inputs).get("buffers", {})
     return jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), arrays)
 
 
@@ -196,14 +197,14 @@ def train_chunk(
     """
 
     def body(i, carry):
-        state, loss_sums, scratch = carry
+        state, loss_sums, buffers = carry
         batch = gather(resident, inputs[i])
-        state, scratch = train_step(network, recipe, state, batch, labels[i], masked[i], scratch)
-        return state, loss_sums.at[i].set(state.loss_sum), scratch
+        state, buffers = train_step(network, recipe, state, batch, labels[i], masked[i], buffers)
+        return state, loss_sums.at[i].set(state.loss_sum), buffers
 
     loss_sums = jnp.zeros(inputs.shape[0], jnp.float32)
-    scratch = scratch_for(network, state, jax.eval_shape(gather, resident, inputs[0]))
-    return jax.lax.fori_loop(0, num_steps, body, (state, loss_sums, scratch))[:2]
+    buffers = buffers_for(network, state, jax.eval_shape(gather, resident, inputs[0]))
+    return jax.lax.fori_loop(0, num_steps, body, (state, loss_sums, buffers))[:2]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -11,13 +11,13 @@ from jax import lax
 from relabel_jax.model import direct, loops, shifted, tiles, toom_cook
 from relabel_jax.model.convolution import (
     FORMULATIONS,
+    Buffers,
     Deferred,
-    Scratch,
     activated_convolution,
     activations,
+    buffers,
     convolution,
     default_formulation,
-    scratch,
     whole,
 )
 
@@ -263,15 +263,15 @@ def test_activation_in_the_loops_agrees_with_the_whole(formulation, taps, batch,
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("channels_in", [1, 4])
-def test_scratch_is_written_never_read_and_handed_on(dtype, channels_in, blocks_everywhere):
+def test_buffers_is_written_never_read_and_handed_on(dtype, channels_in, blocks_everywhere):
     *inputs, dz = (jnp.asarray(a, dtype) for a in arrays(3, 151, channels_in, 5, 16, 3))
-    given = scratch(*inputs, 3, "toom_cook")
+    given = buffers(*inputs, 3, "toom_cook")
     assert (given.by_inputs is None) == (channels_in == 1)
-    assert scratch(*inputs, 3, "lax") is None
+    assert buffers(*inputs, 3, "lax") is None
 
     def compute(*arguments):
         def activated(x, w, bias, arrays):
-            return activated_convolution(x, w, bias, 3, "toom_cook", scratch=arrays)
+            return activated_convolution(x, w, bias, 3, "toom_cook", buffers=arrays)
 
         result, pull = jax.vjp(activated, *arguments)
         return result, pull((dz, jnp.ones(5), jnp.ones(5)))
@@ -282,7 +282,7 @@ def test_scratch_is_written_never_read_and_handed_on(dtype, channels_in, blocks_
     jax.tree.map(
         np.testing.assert_array_equal, (result, gradients[:3]), (expected[0], expected[1][:3])
     )
-    following = Scratch(result[0], None if channels_in == 1 else gradients[0])
+    following = Buffers(result[0], None if channels_in == 1 else gradients[0])
     jax.tree.map(np.testing.assert_array_equal, gradients[3], following)
 
 

@@ -10,15 +10,15 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relabel_jax.model.convolution import Scratch
+from relabel_jax.model.convolution import Buffers
 from relabel_jax.model.network import AudioNetwork, FeatureNetwork
 from relabel_jax.train.predict import predict
 from relabel_jax.train.step import (
     Recipe,
+    buffers_for,
     init_state,
     masked_mean_squared_error,
     predict_chunk,
-    scratch_for,
     train_chunk,
     train_step,
 )
@@ -148,7 +148,7 @@ def test_adam_with_keras_constants():
     assert (moved < 0.5 * np.abs(params[0][0] - np.asarray(dense["kernel"][0]))[[0, 2, 3, 4]]).all()
 
 
-def test_scratch_goes_from_step_to_step():
+def test_buffers_goes_from_step_to_step():
     """The arrays of layer 2, which Toom-Cook computes in a loop; what is in them is nobody's."""
     network, recipe = AudioNetwork(CLASSES, "toom_cook", (32, 32, *(8,) * 7), (8, 8)), RECIPE
     rng = np.random.default_rng(0)
@@ -159,22 +159,22 @@ def test_scratch_goes_from_step_to_step():
     )
     assert set(variables) == {"params", "batch_stats"}
     state = init_state(variables, recipe)
-    scratch = scratch_for(network, state, waveforms)
-    assert jax.tree.map(jnp.shape, scratch) == {
-        "norms_1": {"of_layer": Scratch((2, 8883, 32), (2, 26662, 32))}
+    buffers = buffers_for(network, state, waveforms)
+    assert jax.tree.map(jnp.shape, buffers) == {
+        "norms_1": {"of_layer": Buffers((2, 8883, 32), (2, 26662, 32))}
     }
     step = jax.jit(train_step, static_argnums=(0, 1))
     expected, nothing = step(network, recipe, state, *batch)
     assert nothing == {}
-    unread = jax.tree.map(lambda array: array + jnp.nan, scratch)
-    got, scratch = step(network, recipe, state, *batch, unread)
+    unread = jax.tree.map(lambda array: array + jnp.nan, buffers)
+    got, buffers = step(network, recipe, state, *batch, unread)
     jax.tree.map(np.testing.assert_array_equal, got, expected)
-    assert all(np.isfinite(array).all() for array in jax.tree.leaves(scratch))
+    assert all(np.isfinite(array).all() for array in jax.tree.leaves(buffers))
 
 
-def test_networks_without_loops_take_no_scratch():
+def test_networks_without_loops_take_no_buffers():
     variables, inputs, _, _ = tiny(1, 8)
-    assert scratch_for(NETWORK, init_state(variables, RECIPE), inputs[0]) == {}
+    assert buffers_for(NETWORK, init_state(variables, RECIPE), inputs[0]) == {}
 
 
 def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
