@@ -5,8 +5,8 @@ share: the split into blocks, what is done elementwise before and after (`elemen
 few rows at the ends that fill no block. These are done by `direct.py`, which saves padding, that is
 copying, the large arrays.
 
-Two blocks a turn: part of what a block takes runs on one core, and the other block then has work
-for the rest. Where the cores are devices of their own, the other devices have.
+Where cores share a block they do two a turn: part of what a block takes runs on one core, and the
+other block then has work for the rest.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,23 +16,29 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from relabel_jax import hosts
 from relabel_jax.model import direct, grid
 from relabel_jax.model.elementwise import After, Before, add_sums, no_sums, unwritten
 
 
+def _cores_share() -> bool:
+    """Whether several cores work on a block; else each is a device with blocks of its own."""
+    return hosts.num_cores() > jax.local_device_count()
+
+
 def _unroll() -> int:
     """Blocks a turn."""
-    return 2 if jax.local_device_count() == 1 else 1
+    return 2 if _cores_share() else 1
 
 
 def _block_bytes() -> int:
     """What a block may take in its largest arrays.
 
-    Where cores share a block it must be worth dividing; where each is a device of its own, its
-    cache holds more of a small one. Measured on 2 cores with 2 MiB of L2 cache each: with one
-    device 1 and 2 MiB are 13 and 5% slower than 4; with two, in bfloat16, 1 MiB is 7% faster.
+    What cores share must be worth dividing; a core by itself is faster on what its cache holds.
+    Measured on 2 cores with 2 MiB of L2 cache each: as one device, blocks of 1 and 2 MiB are 13 and
+    5% slower than of 4; as two, 1 MiB is 7% faster in bfloat16, and float32 the same.
     """
-    return (4 if jax.local_device_count() == 1 else 1) << 20
+    return (4 if _cores_share() else 1) << 20
 
 
 class Form(Protocol):
