@@ -39,12 +39,7 @@ def bare_steps(config, num_classes, num_members, wrapper, num_chunks):
     )
     state = jax.device_get(init_state(variables, recipe))
     states = layout.put(stack_members([state] * num_members), "member")
-    arguments = (
-        *((), (layout.put(waveforms, None, "data"),)),
-        layout.put(np.zeros(num_members, np.int32), "member"),
-        *(layout.put(rows, "member", None, "data") for rows in (labels, masked)),
-        layout.put(np.int32(config.steps_per_call)),
-    )
+    arguments = layout.put_chunk(waveforms, labels, masked)
 
     def measure():
         nonlocal states

@@ -126,13 +126,8 @@ def compile_variant(network: AudioNetwork, mode: str, data: Sequence[np.ndarray]
     steps, batch_size, _ = data[0].shape
     layout = Layout.of(1, batch_size, "map")
     if mode == "scan":
-        waveforms, *targets = data
-        arguments = (
-            *((), (layout.put(waveforms, None, "data"),)),
-            layout.put(np.zeros(1, np.int32), "member"),
-            *(layout.put(array[None], "member", None, "data") for array in targets),
-            layout.put(np.int32(steps)),
-        )
+        waveforms, labels, masked = data
+        arguments = layout.put_chunk(waveforms, labels[None], masked[None])
 
         def start():
             return layout.put(stack_members([jax.device_get(initial_state(network))]), "member")

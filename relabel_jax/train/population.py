@@ -90,6 +90,21 @@ class Layout:
         with jax.transfer_guard_host_to_device("allow"):
             return jax.make_array_from_process_local_data(self.sharding(*axes), array)
 
+    def put_chunk(self, inputs: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> tuple:
+        """What `train_population` takes after the states, for inputs that all members see.
+
+        Args:
+          inputs: [chunk, batch, ...], for all of whose batches there is a step.
+          labels, masked: bool[members, chunk, batch, classes].
+        """
+        num_members, num_steps = labels.shape[:2]
+        return (
+            *((), (self.put(inputs, None, "data"),)),
+            self.put(np.zeros(num_members, np.int32), "member"),
+            *(self.put(array, "member", None, "data") for array in (labels, masked)),
+            self.put(np.int32(num_steps)),
+        )
+
     def part(self, length: int, *axes: Any) -> slice:
         """This process's part of an axis of `length` that is divided over mesh `axes`."""
         indices = self.sharding(axes).addressable_devices_indices_map((length,)).values()

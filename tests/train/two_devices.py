@@ -44,12 +44,7 @@ def step(network, inputs, num_devices):
     masked = (np.arange(BATCH * CLASSES) < 4).reshape(1, 1, BATCH, CLASSES)
     variables = network.init(jax.random.key(0), inputs[:1], train=False)
     start = stack_members([jax.device_get(init_state(variables, RECIPE))])
-    arguments = (
-        *((), (layout.put(inputs[None], None, "data"),)),
-        layout.put(np.zeros(1, np.int32), "member"),
-        *(layout.put(array, "member", None, "data") for array in (labels, masked)),
-        layout.put(np.int32(1)),
-    )
+    arguments = layout.put_chunk(inputs[None], labels, masked)
     lowered = train_population.lower(
         network, RECIPE, layout, layout.put(start, "member"), *arguments
     )
