@@ -21,7 +21,7 @@ Everything is chosen from static shapes, so all of it works under jit, grad, vma
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -89,8 +89,11 @@ class Buffers(NamedTuple):
     by_inputs: jax.Array | None
 
 
-def buffers(inputs: jax.Array, kernel: jax.Array, stride: int, formulation: str) -> Buffers | None:
-    """Zeros; None where `activated_convolution` of these arguments has no use for any."""
+def buffers(inputs: Any, kernel: Any, stride: int, formulation: str) -> Buffers | None:
+    """Zeros; None where `activated_convolution` of these arguments has no use for any.
+
+    Of `inputs` and `kernel` only the shapes and the dtype are looked at.
+    """
     if _form_class(inputs.shape, inputs.dtype, kernel.shape, stride, formulation) is None:
         return None
     batch, time, channels_in = inputs.shape

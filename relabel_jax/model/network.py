@@ -1,13 +1,14 @@
 """The paper's network (Table II) and the small one on top of its embeddings."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from relabel_jax.model import convolution
+from relabel_jax.model import convolution, grid
 from relabel_jax.model.convolution import Buffers, Deferred
 from relabel_jax.model.normalization import ActivationAndNorm, Activations, Linear
 
@@ -60,9 +61,6 @@ class Convolved(Linear):
         return convolution.activations(
             self.values, self.kernel, self.bias, self.stride, self.formulation
         )
-
-    def buffers(self) -> Buffers | None:
-        return convolution.buffers(self.values, self.kernel, self.stride, self.formulation)
 
     def elu_and_moments(
         self, axis_name: str | None, buffers: Buffers | None = None
@@ -141,6 +139,27 @@ class AudioNetwork(nn.Module):
         ]
         self.output = Dense(self.num_classes)
 
+    def buffers(self, waveforms: Any) -> dict[str, Any]:
+        """The collection `buffers` for training on a batch: arrays to write to, here zeros.
+
+        Args:
+          waveforms: the batch, or its shape and dtype.
+        """
+        dtype, _ = _compute(self.precision)
+        found: dict[str, Any] = {}
+        if self.norm_order != "elu_bn" or not self.fold_norm:
+            return found
+        shape = (*waveforms.shape, 1)
+        for i, (taps, filters, stride) in enumerate(zip(TAPS, self.filters, STRIDES, strict=True)):
+            inputs, kernel = (
+                jax.ShapeDtypeStruct(of, dtype) for of in (shape, (taps, shape[-1], filters))
+            )
+            of_layer = convolution.buffers(inputs, kernel, stride, self.formulation)
+            if of_layer is not None:
+                found[f"norms_{i}"] = {"of_layer": of_layer}
+            shape = (shape[0], grid.time_out(shape[1], taps, stride), filters)
+        return found
+
     def embed(self, waveforms: jax.Array, train: bool = False) -> jax.Array:
         """The embedding: the last hidden dense layer's outputs before ELU and normalization.
 
@@ -196,6 +215,10 @@ class FeatureNetwork(nn.Module):
     hidden_units: int = 256
     precision: str = "f32"
     axis_name: str | None = None
+
+    def buffers(self, embeddings: Any) -> dict[str, Any]:
+        """As of `AudioNetwork`: none."""
+        return {}
 
     @nn.compact
     def __call__(self, embeddings: jax.Array, train: bool) -> jax.Array:

@@ -95,14 +95,10 @@ class Linear:
         """ELU of the sums, of the outputs' dtype; what the next layer of the kind takes for it."""
         return activate(self.outputs(), self.bias)
 
-    def buffers(self) -> Any:
-        """Arrays for `elu_and_moments` to write to (`convolution.Buffers`), or None."""
-        return None
-
     def elu_and_moments(
         self, axis_name: str | None, buffers: Any = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`elu_and_moments` of the outputs."""
+        """`elu_and_moments` of the outputs, written to `buffers` if the layer has use for them."""
         return elu_and_moments(self.outputs(), self.bias, axis_name)
 
 
@@ -133,7 +129,8 @@ class ActivationAndNorm(nn.Module):
         if self.norm_order == "elu_bn" and self.fold:
             moments: Sequence[jax.Array] | None = None
             if train:
-                values, *moments = layer.elu_and_moments(self.axis_name, self._buffers(layer))
+                buffers: Any = self.get_variable("buffers", "of_layer")
+                values, *moments = layer.elu_and_moments(self.axis_name, buffers)
             else:
                 values = layer.activations()
             return Activations(values, *Affine(name="BatchNorm_0")(layer.bias.shape, moments))
@@ -148,17 +145,6 @@ class ActivationAndNorm(nn.Module):
         if self.norm_order == "elu_bn":
             return Activations(norm(activate(outputs, layer.bias)))
         return Activations(nn.elu(norm(add_bias(outputs, layer.bias).astype(outputs.dtype))))
-
-    def _buffers(self, layer: Linear) -> Any:
-        """The layer's, of the collection `buffers`; None if whoever applies the network gives none.
-
-        Applying it with `buffers` mutable makes the collection.
-        """
-        if self.is_mutable_collection("buffers") and not self.is_initializing():
-            buffers = layer.buffers()
-            if buffers is not None:
-                self.put_variable("buffers", "of_layer", buffers)
-        return self.get_variable("buffers", "of_layer")
 
 
 class Affine(nn.Module):

@@ -105,8 +105,8 @@ def train_step(
       state: the member.
       inputs: [batch, ...], what the network takes.
       labels, masked: bool[batch, classes].
-      buffers: arrays to write to, from `buffers_for` or the step before. Without, new ones are made
-        and filled, which takes longer.
+      buffers: arrays to write to, from `network.buffers` or the step before. Without, new ones are
+        made and filled, which takes longer.
 
     Returns:
       The member, and the buffers for the next step.
@@ -136,22 +136,6 @@ def train_step(
         loss_sum=state.loss_sum + loss,
     )
     return state, buffers
-
-
-def buffers_for(network: nn.Module, state: TrainState, inputs: Any) -> Any:
-    """The network's collection `buffers` for `train_step` on such inputs: zeros.
-
-    Args:
-      inputs: a batch, or its shape and dtype.
-    """
-
-    def made(inputs):
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        mutable = ["batch_stats", "buffers"]
-        return network.apply(variables, inputs, train=True, mutable=mutable)[1]
-
-    arrays = jax.eval_shape(made, inputs).get("buffers", {})
-    return jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), arrays)
 
 
 def gather(resident: tuple[jax.Array, ...], inputs: jax.Array) -> jax.Array:
@@ -203,7 +187,7 @@ def train_chunk(
         return state, loss_sums.at[i].set(state.loss_sum), buffers
 
     loss_sums = jnp.zeros(inputs.shape[0], jnp.float32)
-    buffers = buffers_for(network, state, jax.eval_shape(gather, resident, inputs[0]))
+    buffers = network.buffers(jax.eval_shape(gather, resident, inputs[0]))
     return jax.lax.fori_loop(0, num_steps, body, (state, loss_sums, buffers))[:2]
 
 

@@ -15,7 +15,6 @@ from relabel_jax.model.network import AudioNetwork, FeatureNetwork
 from relabel_jax.train.predict import predict
 from relabel_jax.train.step import (
     Recipe,
-    buffers_for,
     init_state,
     masked_mean_squared_error,
     predict_chunk,
@@ -159,7 +158,7 @@ def test_buffers_goes_from_step_to_step():
     )
     assert set(variables) == {"params", "batch_stats"}
     state = init_state(variables, recipe)
-    buffers = buffers_for(network, state, waveforms)
+    buffers = network.buffers(waveforms)
     assert jax.tree.map(jnp.shape, buffers) == {
         "norms_1": {"of_layer": Buffers((2, 8883, 32), (2, 26662, 32))}
     }
@@ -172,9 +171,12 @@ def test_buffers_goes_from_step_to_step():
     assert all(np.isfinite(array).all() for array in jax.tree.leaves(buffers))
 
 
-def test_networks_without_loops_take_no_buffers():
-    variables, inputs, _, _ = tiny(1, 8)
-    assert buffers_for(NETWORK, init_state(variables, RECIPE), inputs[0]) == {}
+@pytest.mark.parametrize(
+    "fields", [{"norm_order": "bn_elu"}, {"fold_norm": False}, {"formulation": "lax"}]
+)
+def test_networks_without_these_loops_have_no_buffers(fields):
+    network = AudioNetwork(CLASSES, **{"formulation": "toom_cook"} | fields)
+    assert network.buffers(np.zeros((2, 80_000), np.int16)) == {}
 
 
 def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
