@@ -212,10 +212,12 @@ def test_bfloat16(formulation, blocks_everywhere):
 
 
 @pytest.mark.parametrize(
-    ("shape", "filters", "in_tiles"), [((4, 400, 1), 4, False), ((3, 400, 64), 32, True)]
+    ("shape", "filters", "in_tiles", "least"),
+    # Of waveforms it is one convolution outside the loop, whose result nobody has to copy.
+    [((4, 400, 1), 4, False, 1), ((4, 400, 4), 4, False, 2), ((3, 400, 64), 32, True, 2)],
 )
-def test_an_unused_input_gradient_is_not_computed(shape, filters, in_tiles, monkeypatch):
-    """XLA drops it from the loop that the two gradients share."""
+def test_an_unused_input_gradient_is_not_computed(shape, filters, in_tiles, least, monkeypatch):
+    """XLA drops it, from the loop that the two gradients share where there is one."""
     monkeypatch.setattr(direct, "_LONG", 10)
     monkeypatch.setattr(loops, "_block_bytes", lambda: 4096)
     x, w, dy = arrays(*shape, filters, 16, 3)
@@ -230,7 +232,7 @@ def test_an_unused_input_gradient_is_not_computed(shape, filters, in_tiles, monk
             text.count(f" {name}(") for name in ("dot", "convolution", "dynamic-update-slice")
         )
 
-    assert operations((0, 1)) > operations(1)
+    assert operations((0, 1)) >= operations(1) + least
 
 
 def activated_and_gradients(x, w, bias, dz, stride, formulation):
@@ -263,7 +265,7 @@ def test_activation_in_the_loops_agrees_with_the_whole(formulation, taps, batch,
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("channels_in", [1, 4])
-def test_buffers_is_written_never_read_and_handed_on(dtype, channels_in, blocks_everywhere):
+def test_buffers_are_written_never_read_and_handed_on(dtype, channels_in, blocks_everywhere):
     *inputs, dz = (jnp.asarray(a, dtype) for a in arrays(3, 151, channels_in, 5, 16, 3))
     given = buffers(*inputs, 3, "toom_cook")
     assert (given.by_inputs is None) == (channels_in == 1)

@@ -147,7 +147,7 @@ def test_adam_with_keras_constants():
     assert (moved < 0.5 * np.abs(params[0][0] - np.asarray(dense["kernel"][0]))[[0, 2, 3, 4]]).all()
 
 
-def test_buffers_goes_from_step_to_step():
+def test_buffers_go_from_step_to_step():
     """The arrays of layer 2, which Toom-Cook computes in a loop; what is in them is nobody's."""
     network, recipe = AudioNetwork(CLASSES, "toom_cook", (32, 32, *(8,) * 7), (8, 8)), RECIPE
     rng = np.random.default_rng(0)
