@@ -38,6 +38,11 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def cores_share() -> bool:
+    """Whether several cores work on what a CPU device computes; else each is its own device."""
+    return num_cores() > jax.local_device_count()
+
+
 def use_cores(batch_size: int) -> None:
     """Divides a CPU's cores among devices that share a batch; before anything else that JAX does.
 

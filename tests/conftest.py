@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from data_prep import build, miniature
+from relabel_jax import hosts
 from relabel_jax.audio import read_waveform
 from relabel_jax.config import paper_config
 from relabel_jax.model.convolution import default_formulation
@@ -79,6 +80,12 @@ def small_base(miniature_data: pathlib.Path, tmp_path_factory: pytest.TempPathFa
     workdir = tmp_path_factory.mktemp("small_base")
     run(config, workdir)
     return workdir
+
+
+@pytest.fixture
+def each_core_a_device(monkeypatch: pytest.MonkeyPatch):
+    """The forms of a CPU whose cores are devices, as of two cores and the paper's batch."""
+    monkeypatch.setattr(hosts, "cores_share", lambda: False)
 
 
 @pytest.fixture(scope="session")

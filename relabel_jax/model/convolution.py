@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from relabel_jax.model import direct, grid, loops, shifted, tiles
-from relabel_jax.model.elementwise import After
+from relabel_jax.model.elementwise import After, elu
 from relabel_jax.model.normalization import (
     activate,
     after_convolution,
@@ -94,7 +94,9 @@ def buffers(inputs: Any, kernel: Any, stride: int, formulation: str) -> Buffers 
 
     Of `inputs` and `kernel` only the shapes and the dtype are looked at.
     """
-    if _form_class(inputs.shape, inputs.dtype, kernel.shape, stride, formulation) is None:
+    form = _form_class(inputs.shape, inputs.dtype, kernel.shape, stride, formulation)
+    in_parts = formulation != "lax" and direct.in_parts(inputs.shape, kernel.shape, stride)
+    if form is None and not in_parts:
         return None
     batch, time, channels_in = inputs.shape
     taps, _, channels_out = kernel.shape
@@ -163,7 +165,7 @@ class Deferred:
         """Some rows of some clips: the `grid.Rows` of these activations."""
         length = (rows - 1) * self.stride + len(self.kernel)
         inputs = grid.stored(self.inputs)(clip, row * self.stride, clips, length)
-        values = activate(direct.convolve(inputs, self.kernel, self.stride), self.bias)
+        values = activate(direct.convolve(inputs, self.kernel, self.stride), self.bias, elu)
         # What takes a row several times would compute it as often.
         return jax.lax.optimization_barrier(values)
 
@@ -256,7 +258,7 @@ def _form(inputs, kernel, stride, formulation):
 def _forward(inputs, kernel, stride, formulation, after, out=None):
     form = _form(inputs, kernel, stride, formulation)
     if form is None:
-        return direct.forward(whole(inputs), kernel, stride, after)
+        return direct.forward(whole(inputs), kernel, stride, after, out)
     rows = inputs.rows if isinstance(inputs, Deferred) else grid.stored(inputs)
     return loops.forward(form, inputs.shape, rows, kernel, stride, after, out)
 
@@ -284,7 +286,7 @@ _convolution.defvjp(_convolution_fwd, _convolution_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
 def _activated(inputs, kernel, bias, buffers, stride, formulation, precision, axis_name):
-    after, out = after_convolution(bias), buffers and buffers.values
+    after, out = after_convolution(bias, elu), buffers and buffers.values
     values, sums = _forward(inputs, kernel, stride, formulation, after, out)
     return values, *moments(sums, values, axis_name)
 
@@ -312,7 +314,7 @@ _activated.defvjp(_activated_fwd, _activated_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _activations(inputs, kernel, bias, stride, formulation, precision):
-    after = After(lambda outputs: activate(outputs, bias), lambda values: ())
+    after = After(lambda outputs: activate(outputs, bias, elu), lambda values: ())
     return _forward(inputs, kernel, stride, formulation, after)[0]
 
 

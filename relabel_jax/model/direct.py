@@ -5,9 +5,9 @@ matrix products on the space-to-depth grid (`grid.py`). JAX's own weight gradien
 channels, which inside `lax.scan` falls back to a scalar loop, 10 times slower and more
 (https://github.com/jax-ml/jax/issues/12868).
 
-Backward, long clips go in pairs, and those of few channels, as waveforms are, in parts that stay in
-cache, with what is done elementwise before (`elementwise.py`). Forward, XLA's fusion over whole
-arrays is the faster one.
+Long clips of few channels, as waveforms are, go in parts that stay in cache, with what is done
+elementwise (`elementwise.py`): backward, and forward where each core is a device. Backward, other
+long clips go in pairs. Else XLA's fusion over whole arrays is the faster one.
 """
 
 import functools
@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from relabel_jax import hosts
 from relabel_jax.model import grid
 from relabel_jax.model.elementwise import After, Before, add_sums, no_sums, row_sums, unwritten
 
 # The length from which clips go in pairs.
 _LONG = 300
-# Rows of a part. Measured on 2 cores with 2 MiB of L2 cache each; 256 to 2048 are equal.
-_PART = 512
+# Rows of a part. Measured on 2 cores with 2 MiB of L2 cache each; 512 to 2048 are equal.
+_PART = 2048
 _FEW_PRODUCTS = 32  # a value
 
 
@@ -34,10 +35,39 @@ def convolve(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
-def forward(inputs: jax.Array, kernel: jax.Array, stride: int, after: After):
-    """`after` of the convolution: (values [batch, time_out, channels_out], sums)."""
-    values = after.values(convolve(inputs, kernel, stride))
-    return values, row_sums(after.addends(values))
+def in_parts(input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int) -> bool:
+    """Whether `forward` goes part by part if it is given an array to write to."""
+    rows = grid.time_out(input_shape[1], kernel_shape[0], stride)
+    return few_products(kernel_shape) and rows > _LONG and not hosts.cores_share()
+
+
+def forward(
+    inputs: jax.Array, kernel: jax.Array, stride: int, after: After, out: jax.Array | None = None
+):
+    """`after` of the convolution: (values [batch, time_out, channels_out], sums).
+
+    Args:
+      out: an array for the values to be written to, part by part; its own are not read.
+    """
+    if out is None:
+        values = after.values(convolve(inputs, kernel, stride))
+        return values, row_sums(after.addends(values))
+    batch, rows, _ = out.shape
+    chunks, own = _parts(rows)
+
+    def of_rows(clip, row, clips, rows, out, sums):
+        length = (rows - 1) * stride + len(kernel)
+        x = grid.stored(inputs)(clip, row * stride, clips, length)
+        out, values = grid.store(out, after.values(convolve(x, kernel, stride)), clip, row)
+        return out, add_sums(sums, after.addends(values))
+
+    def body(index, carry):
+        return of_rows(index // chunks, index % chunks * own, 1, own, *carry)
+
+    carry = out, no_sums(after.addends, out)
+    carry = lax.fori_loop(0, batch * chunks, body, carry)
+    at = chunks * own
+    return of_rows(0, at, batch, rows - at, *carry) if at < rows else carry
 
 
 def backward(
@@ -53,7 +83,7 @@ def backward(
         return dx, by_kernel(inputs, dy, stride, taps), row_sums(addends)
 
     if few_products(kernel.shape):
-        dw, sums = _in_parts(inputs, stride, taps, arrays, before)
+        dw, sums = _kernel_gradient_in_parts(inputs, stride, taps, arrays, before)
         # Waveforms need no gradient, and what nobody asks for is not computed.
         return by_input(before(*arrays)[0], kernel, stride, inputs.shape[1]), dw, sums
 
@@ -82,11 +112,16 @@ def few_products(kernel_shape: Sequence[int]) -> bool:
     return taps * channels_in < _FEW_PRODUCTS
 
 
-def _in_parts(inputs, stride, taps, arrays, before):
+def _parts(rows: int) -> tuple[int, int]:
+    """Of a clip, and the rows of each; fewer than there are parts are left over."""
+    chunks = max(1, rows // _PART)
+    return chunks, rows // chunks
+
+
+def _kernel_gradient_in_parts(inputs, stride, taps, arrays, before):
     """The gradient by the kernel, and the sums."""
     batch, rows, _ = arrays[0].shape
-    chunks = max(1, rows // _PART)
-    own = rows // chunks
+    chunks, own = _parts(rows)
 
     def of_rows(x, *arrays):
         dy, addends = before(*arrays)

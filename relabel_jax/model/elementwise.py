@@ -4,12 +4,16 @@ On a CPU memory is slow: a pass over the activations of a long layer costs a ten
 convolution. So the convolution's loops take these along, block by block, while a block is in cache.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import lax
+
+from relabel_jax import hosts
 
 Addends = tuple[jax.Array, ...]
 
@@ -28,6 +32,33 @@ class After(NamedTuple):
 
 Before = Callable[..., tuple[jax.Array, Addends]]
 """Arrays [clips, rows, channels] -> the cotangent of the outputs, and arrays to sum."""
+
+
+# For ELU(x): x is halved so often, and terms of the series at so small an argument are enough.
+_HALVINGS = 4
+_TERMS = 10
+_MINUS_ONE = -17.5  # where expm1 is -1 in float32
+
+
+def elu(x: jax.Array) -> jax.Array:
+    """ELU, in float32 within 4 units in the last place, for a loop's blocks; not to be derived.
+
+    Where each core is a device, XLA's expm1 would be a twentieth of a training step. This takes 0.6
+    of its time: the series at z = x / 16, and four times expm1(2 z) = expm1(z) (expm1(z) + 2).
+    (With x = n ln 2 + r and 2^n it is no faster, and one value in ten million was wrong: LLVM
+    computed n twice, once with a fused multiply-add.) Where cores share, XLA's is faster, as XLA
+    divides among them what it takes for long.
+    """
+    if x.dtype != jnp.float32 or hosts.cores_share():
+        return nn.elu(x)
+    z = jnp.clip(x, _MINUS_ONE, 0) * 0.5**_HALVINGS
+    series: Any = 1 / math.factorial(_TERMS)
+    for n in range(_TERMS - 1, 1, -1):
+        series = series * z + 1 / math.factorial(n)
+    expm1 = series * (z * z) + z
+    for _ in range(_HALVINGS):
+        expm1 = expm1 * expm1 + (expm1 + expm1)
+    return jnp.where(x > 0, x, expm1)
 
 
 def row_sums(addends: Sequence[jax.Array]) -> Addends:

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from relabel_jax import hosts
+
 LAYOUT = ("NWC", "WIO", "NWC")
 
 Rows = Callable[[Any, Any, int, int], jax.Array]
@@ -37,6 +39,21 @@ def stored(x: jax.Array) -> Rows:
         return part.reshape(clips, rows, channels)
 
     return rows_of
+
+
+def store(x: jax.Array, rows: jax.Array, clip: Any, row: Any) -> tuple[jax.Array, jax.Array]:
+    """Writes rows of some clips to an array: the array, and the rows for whatever else takes them.
+
+    Where each core is a device these are read back: the rows are then computed as they are written,
+    while memory is waited for, and what is read is in cache. Where cores share this is no faster,
+    and of two blocks a turn XLA would copy the array for the second.
+    """
+    x = lax.dynamic_update_slice(x, rows, (clip, row, 0))
+    if hosts.cores_share():
+        return x, rows
+    # Or XLA knew what is there. A barrier for the array itself copies it, on jax 0.10.
+    clip, row = lax.optimization_barrier((jnp.int32(clip), jnp.int32(row)))
+    return x, lax.dynamic_slice(x, (clip, row, 0), rows.shape)
 
 
 def time_out(time: int, taps: int, stride: int) -> int:

@@ -1,7 +1,6 @@
 """The network against Table II built anew in PyTorch, weights copied over."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 from relabel_jax.model import tiles
-from relabel_jax.model.convolution import FORMULATIONS
 from relabel_jax.model.network import AudioNetwork, FeatureNetwork
 from relabel_jax.model.normalization import NORM_ORDERS
 from relabel_jax.train.step import masked_mean_squared_error
@@ -240,8 +238,8 @@ def compare_audio_network(filters, dense_units, norm_order, formulation):
 
 @pytest.mark.parametrize(
     ("norm_order", "formulation"),
-    # The pair that is left out compiles longest, and the whole network below is of it.
-    sorted(set(itertools.product(NORM_ORDERS, FORMULATIONS)) - {("elu_bn", "toom_cook")}),
+    # Toom-Cook with elu_bn compiles longest, and the whole network below is of it.
+    [("elu_bn", "lax"), ("elu_bn", "direct"), ("bn_elu", "lax"), ("bn_elu", "toom_cook")],
 )
 def test_agrees_with_pytorch(norm_order, formulation):
     shape = (BATCH, LENGTHS[0], NARROW[0])

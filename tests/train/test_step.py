@@ -10,6 +10,7 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relabel_jax import hosts
 from relabel_jax.model.convolution import Buffers
 from relabel_jax.model.network import AudioNetwork, FeatureNetwork
 from relabel_jax.train.predict import predict
@@ -147,8 +148,9 @@ def test_adam_with_keras_constants():
     assert (moved < 0.5 * np.abs(params[0][0] - np.asarray(dense["kernel"][0]))[[0, 2, 3, 4]]).all()
 
 
-def test_buffers_go_from_step_to_step():
+def test_buffers_go_from_step_to_step(monkeypatch):
     """The arrays of layer 2, which Toom-Cook computes in a loop; what is in them is nobody's."""
+    monkeypatch.setattr(hosts, "cores_share", lambda: True)  # else layer 1 has some too
     network, recipe = AudioNetwork(CLASSES, "toom_cook", (32, 32, *(8,) * 7), (8, 8)), RECIPE
     rng = np.random.default_rng(0)
     waveforms = rng.integers(-9999, 9999, (2, 80_000), np.int16)
