@@ -41,7 +41,7 @@ _MINUS_ONE = -17.5  # where expm1 is -1 in float32
 
 
 def elu(x: jax.Array) -> jax.Array:
-    """ELU, in float32 within 4 units in the last place, for a loop's blocks; not to be derived.
+    """ELU for a loop's blocks, in float32 within 4 units in the last place; without a gradient.
 
     Where each core is a device, XLA's expm1 would be a twentieth of a training step. This takes 0.6
     of its time: the series at z = x / 16, and four times expm1(2 z) = expm1(z) (expm1(z) + 2).
