@@ -280,42 +280,43 @@ def test_elu(each_core_a_device):
     assert np.isnan(elu(jnp.float32(np.nan)))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "channels_in", "cores_share"),
-    [
-        (jnp.float32, 1, False),
-        (jnp.float32, 4, False),
-        (jnp.bfloat16, 4, True),
-    ],
-)
+def with_and_without_buffers(*arguments):
+    """What `activated_convolution` and its gradients give with buffers of NaN, and with none."""
+    given = buffers(*arguments[:2], 3, "toom_cook")
+
+    def compute(x, w, dz, arrays):
+        def activated(x, w, bias, arrays):
+            return activated_convolution(x, w, bias, 3, "toom_cook", buffers=arrays)
+
+        result, pull = jax.vjp(activated, x, w, jnp.zeros(5), arrays)
+        *gradients, following = pull((dz, jnp.ones(5), jnp.ones(5)))
+        return (result, gradients), following
+
+    unread = jax.tree.map(lambda array: array * jnp.nan, given)
+    got, following = jax.jit(compute)(*arguments, unread)
+    (result, *_), (by_inputs, *_) = got
+    handed_on = Buffers(result, None if given.by_inputs is None else by_inputs)
+    jax.tree.map(np.testing.assert_array_equal, following, handed_on)
+    return got, jax.jit(compute)(*arguments, None)[0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("channels_in", "cores_share"), [(1, True), (4, False)])
 def test_buffers_are_written_never_read_and_handed_on(
     dtype, channels_in, cores_share, blocks_everywhere, monkeypatch
 ):
     monkeypatch.setattr(hosts, "cores_share", lambda: cores_share)
-    if channels_in == 1:
-        monkeypatch.setattr(tiles, "_WIDE", 32)  # in parts, not in tiles
     *inputs, dz = (jnp.asarray(a, dtype) for a in arrays(3, 151, channels_in, 5, 16, 3))
-    given = buffers(*inputs, 3, "toom_cook")
-    assert (given.by_inputs is None) == (channels_in == 1)
+    assert (buffers(*inputs, 3, "toom_cook").by_inputs is None) == (channels_in == 1)
     assert buffers(*inputs, 3, "lax") is None
+    jax.tree.map(np.testing.assert_array_equal, *with_and_without_buffers(*inputs, dz))
 
-    def compute(*arguments):
-        def activated(x, w, bias, arrays):
-            return activated_convolution(x, w, bias, 3, "toom_cook", buffers=arrays)
 
-        result, pull = jax.vjp(activated, *arguments)
-        return result, pull((dz, jnp.ones(5), jnp.ones(5)))
-
-    unread = jax.tree.map(lambda array: array * jnp.nan, given)
-    result, gradients = jax.jit(compute)(*inputs, jnp.zeros(5), unread)
-    expected = jax.jit(compute)(*inputs, jnp.zeros(5), None)
-    rounding = 1e-5 if dtype == jnp.float32 else 2e-2
-    got, expected = (jax.tree.leaves(each) for each in ((result, gradients[:3]), expected))
-    assert worst_error(got, [np.asarray(array, np.float64) for array in expected[: len(got)]]) < (
-        rounding
-    )
-    following = Buffers(result[0], None if channels_in == 1 else gradients[0])
-    jax.tree.map(np.testing.assert_array_equal, gradients[3], following)
+def test_a_layer_in_parts_agrees_with_the_whole(blocks_everywhere, each_core_a_device, monkeypatch):
+    monkeypatch.setattr(tiles, "_WIDE", 32)  # not in tiles
+    got, expected = with_and_without_buffers(*arrays(3, 151, 1, 5, 16, 3))
+    expected = [np.asarray(array, np.float64) for array in jax.tree.leaves(expected)]
+    assert worst_error(jax.tree.leaves(got), expected) < 1e-5
 
 
 @pytest.mark.parametrize(("channels_in", "cores_share"), [(1, False), (4, False), (4, True)])
@@ -331,8 +332,8 @@ def test_buffers_are_not_copied(channels_in, cores_share, blocks_everywhere, mon
             x, w, jnp.zeros(5), 3, "toom_cook", buffers=given._replace(values=values)
         )
 
-    memory = jax.jit(forward, donate_argnums=0).lower(given.values, x, w).compile()
-    memory = memory.memory_analysis()
+    program = jax.jit(forward, donate_argnums=0).lower(given.values, x, w).compile()
+    memory = program.memory_analysis()
     assert memory.alias_size_in_bytes == given.values.nbytes
     assert memory.temp_size_in_bytes < given.values.nbytes / 2
 
