@@ -32,6 +32,8 @@ EXTENSIONS = (
 READ_S = DURATION_S + 1
 
 _BLOCK_SAMPLES = 1 << 20  # over all channels; WAV allows 1,024 of them
+# A damaged header may say 1 Hz: a megabyte would be resampled to 8,000 times as much, and for days.
+_MIN_RATE_HZ = 1_000
 _NOT_RECOGNISED = (1, 7)  # libsndfile's codes; the second is what it says of a bad .mp3
 
 
@@ -67,7 +69,7 @@ def to_waveform(mono: np.ndarray, rate_hz: int) -> tuple[np.ndarray, float]:
 
     Raises:
       Rejected: `empty` (no samples), `not_finite` (a NaN or an infinity among the samples),
-        `unreadable` (a rate that cannot be resampled).
+        `unreadable` (a rate that cannot be resampled, or below 1 kHz).
     """
     samples = resample(mono, rate_hz)[:WAVEFORM_SAMPLES]
     waveform = np.zeros(WAVEFORM_SAMPLES, np.int16)
@@ -78,6 +80,7 @@ def to_waveform(mono: np.ndarray, rate_hz: int) -> tuple[np.ndarray, float]:
 def resample(mono: np.ndarray, rate_hz: float) -> np.ndarray:
     """The same of a recording of any length, neither padded nor cut: int16[time] at 8 kHz."""
     samples = mono
+    _check_rate(rate_hz)
     if rate_hz != SAMPLE_RATE_HZ and len(mono):
         try:
             samples = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ, "VHQ")
@@ -137,6 +140,10 @@ def decode_blocks(
             raise Rejected("empty", "the file has 0 bytes")
         if not isinstance(file, str):
             file.seek(0)
+        elif file.lower().endswith(".raw"):
+            raise Rejected("unreadable", "a .raw file does not say its rate; convert it to WAV")
+        else:
+            open(file, "rb").close()  # if this fails, libsndfile does not say why
         with _Stream(os.fsencode(file) if isinstance(file, str) else file) as stream:
             block = max(1, _BLOCK_SAMPLES // stream.channels)
             # In whole samples: of a part of one no read would be short, and none the last.
@@ -174,22 +181,26 @@ def resample_blocks(blocks: Iterable[tuple[np.ndarray, int]]) -> Iterator[np.nda
       Rejected: `empty`, `not_finite`, `unreadable`, as `to_waveform`; and what `blocks` raises.
     """
     stream = None
-    num_samples = 0
+    num_read = num_samples = 0
     for mono, rate_hz in blocks:
-        num_samples += len(mono)
+        num_read += len(mono)
+        _check_rate(rate_hz)
         if not np.isfinite(mono).all():
             raise _not_finite(mono)
-        if rate_hz == SAMPLE_RATE_HZ:
-            yield to_int16(mono)
-            continue
-        try:
-            if stream is None:
-                stream = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, quality="VHQ")
-            yield to_int16(stream.resample_chunk(mono))
-        except (RuntimeError, ValueError) as error:
-            raise Rejected("unreadable", f"cannot resample {rate_hz} Hz: {error}") from error
-    if stream is not None and num_samples:
-        yield to_int16(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+        samples = mono
+        if rate_hz != SAMPLE_RATE_HZ:
+            try:
+                if stream is None:
+                    stream = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, quality="VHQ")
+                samples = stream.resample_chunk(mono)
+            except (RuntimeError, ValueError) as error:
+                raise Rejected("unreadable", f"cannot resample {rate_hz} Hz: {error}") from error
+        num_samples += len(samples)
+        yield to_int16(samples)
+    if stream is not None and num_read:
+        samples = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        num_samples += len(samples)
+        yield to_int16(samples)
     if not num_samples:
         raise Rejected("empty", "no samples")
 
@@ -243,6 +254,11 @@ def list_recordings(top: str, extensions: tuple[str, ...] = EXTENSIONS) -> Itera
         for name in sorted(names):
             if os.path.splitext(name)[1].lower() in extensions:
                 yield os.path.join(folder, name)
+
+
+def _check_rate(rate_hz: float) -> None:
+    if rate_hz < _MIN_RATE_HZ:
+        raise Rejected("unreadable", f"{rate_hz} Hz: expected a rate of at least {_MIN_RATE_HZ} Hz")
 
 
 def _not_finite(mono: np.ndarray) -> Rejected:

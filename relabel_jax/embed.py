@@ -45,7 +45,7 @@ from relabel_jax.audio import (
 )
 from relabel_jax.embedder import Embedder
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, only_process, read_json, write_json
+from relabel_jax.files import complete_file, only_process, read_json, reading, write_json
 from relabel_jax.records import DURATION_S, SAMPLE_RATE_HZ
 from relabel_jax.rejected import Rejected
 
@@ -86,7 +86,9 @@ def embed(
     """
     output = pathlib.Path(output)
     parts = output.with_name(f"{output.name}.parts")
-    if output.exists() and not (parts / _PLAN_NAME).exists():
+    with reading(output):
+        exists = output.exists() and not (parts / _PLAN_NAME).exists()
+    if exists:
         raise InputError(f"{output}: exists already; delete it or give another --output")
     if not 1 <= hop_s * SAMPLE_RATE_HZ <= DURATION_S * SAMPLE_RATE_HZ:
         raise InputError(f"--hop_s={hop_s}: expected more than 0 and at most {DURATION_S} s")
@@ -164,7 +166,8 @@ def _planned(parts: pathlib.Path, first: int) -> Iterator[tuple[int, str]]:
 
     def paths() -> Iterator[str]:
         rest = b""
-        with open(parts / "recordings", "rb") as file:
+        path = parts / "recordings"
+        with reading(path), open(path, "rb") as file:
             while block := file.read(1 << 16):
                 *names, rest = (rest + block).split(b"\0")
                 yield from map(os.fsdecode, names)
@@ -207,22 +210,32 @@ class _Readers:
                 yield item
 
     def _read(self) -> None:
+        try:
+            self._read_recordings()
+        except Exception as error:  # is raised in the main thread
+            self._items.put((-1, error))
+        finally:
+            self._items.put(None)
+
+    def _read_recordings(self) -> None:
         while not self._stopped.is_set():
             with self._lock:
                 number, path = next(self._recordings, (-1, ""))
             if number < 0:
                 break
-            outcome: Rejected | Exception | None = None
+            outcome: Rejected | None = None
             try:
                 pieces = resample_blocks(decode_blocks(path))
                 for window in cut_windows(pieces, self._hop):
                     self._items.put((number, window))
                     if self._stopped.is_set():
                         return
-            except Exception as error:  # what is not Rejected is raised in the main thread
-                outcome = error
+            except Rejected as rejected:
+                outcome = rejected
+            except Exception as error:
+                error.add_note(f"While reading the recording {path!r}.")
+                raise
             self._items.put((number, outcome))
-        self._items.put(None)
 
 
 def _write_parts(

@@ -46,7 +46,8 @@ class Embedder:
       embedding_size: 128 for the paper's network.
       sample_rate_hz: 8,000, what recordings are resampled to.
       trained: facts of the training: root, side, labeling, method, clips, test metrics.
-      fingerprint: a digest of the weights.
+      fingerprint: a digest of the weights that make an embedding. Not of the output layer: it has
+        the trained classes or, where their names are not known, all of the side.
       batch_size: windows that the devices compute together.
     """
 
@@ -71,8 +72,9 @@ class Embedder:
         self.trained = pretrained.trained
         digest = hashlib.blake2b(digest_size=16)
         for name, array in sorted(flat_variables(pretrained.variables).items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(array))
+            if not name.startswith("params.output."):
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(array))
         self.fingerprint = digest.hexdigest()
         self.embedding_size = pretrained.network.dense_units[-1]
         self.sample_rate_hz = SAMPLE_RATE_HZ

@@ -31,7 +31,7 @@ from absl import logging as absl_logging
 
 from relabel_jax import __version__
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, write_json
+from relabel_jax.files import complete_file, reading, write_json
 from relabel_jax.model.network import STRIDES, TAPS
 from relabel_jax.pretrained import (
     CLASSES_NAME,
@@ -77,7 +77,9 @@ def export(
         if each not in FORMATS:
             raise InputError(f"--format={each}: is none of {', '.join(FORMATS)}")
     output_dir = pathlib.Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+    with reading(output_dir):
+        exists = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
+    if exists:
         raise InputError(f"{output_dir}: exists already; give an empty or a new --output_dir")
     to_onnx = _to_onnx() if "onnx" in formats else None
     if pretrained.classes is None:

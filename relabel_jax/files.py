@@ -71,6 +71,15 @@ def only_process(lock_file: pathlib.Path, name: pathlib.Path, busy: str) -> Iter
         os.close(lock)
 
 
+@contextlib.contextmanager
+def reading(path: str | pathlib.Path) -> Iterator[None]:
+    """An OSError within becomes an InputError: no permission, a name too long, a bad disk."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot read it: {error.strerror or error}") from error
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes strict JSON (no NaN), complete or not at all."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"

@@ -21,7 +21,7 @@ import safetensors
 
 from relabel_jax.data_set import ONTOLOGY_NAME
 from relabel_jax.errors import InputError
-from relabel_jax.files import read_json
+from relabel_jax.files import read_json, reading
 from relabel_jax.model.convolution import default_formulation
 from relabel_jax.model.network import TAPS, AudioNetwork
 from relabel_jax.model.normalization import NORM_ORDERS
@@ -93,9 +93,14 @@ def load_pretrained(
       InputError: it is neither, it is unfinished or damaged, or it has another network.
     """
     path = pathlib.Path(path)
-    if (path / WEIGHTS_NAME).exists():
+    with reading(path):
+        if path.is_file():
+            raise InputError(f"{path}: is a file; give its folder")
+        is_exported = (path / WEIGHTS_NAME).exists()
+        has_no_weights = not (path / "result.json").exists() and (path / CLASSES_NAME).exists()
+    if is_exported:
         return _load_exported(path)
-    if not (path / "result.json").exists() and (path / CLASSES_NAME).exists():
+    if has_no_weights:
         raise InputError(
             f"{path}: has no {WEIGHTS_NAME}; export it again with --format=safetensors"
         )
@@ -191,11 +196,18 @@ def _load_exported(path: pathlib.Path) -> Pretrained:
             f"version of relabel_jax reads {FORMAT_VERSION}; install the version that wrote it "
             f"({config.get('relabel_jax_version')})"
         )
+    trained = config.get("trained")
+    if not isinstance(trained, dict):
+        trained = {}
+    for field in _FACTS:
+        if field not in trained:
+            raise InputError(
+                f"{path / CONFIG_NAME}: trained, the facts of the training, has no {field}; export "
+                "it again"
+            )
     classes = _read_classes(path / CLASSES_NAME)
     network = _network(config, len(classes), path / CONFIG_NAME)
-    return Pretrained(
-        network, _read_weights(path / WEIGHTS_NAME, network), classes, config.get("trained", {})
-    )
+    return Pretrained(network, _read_weights(path / WEIGHTS_NAME, network), classes, trained)
 
 
 def _read_classes(path: pathlib.Path) -> tuple[SoundClass, ...]:
@@ -255,6 +267,8 @@ def _read_weights(path: pathlib.Path, network: AudioNetwork) -> dict[str, Any]:
     """
     shapes = jax.tree.map(np.shape, variables_like(network))
     expected = flax.traverse_util.flatten_dict(shapes, sep=".")
+    with reading(path):
+        open(path, "rb").close()  # of one that may not be read safetensors says that there is none
     try:
         # Opening compares the header's sizes with the size of the file.
         with safetensors.safe_open(path, framework="numpy") as file:

@@ -338,6 +338,7 @@ def _truncated_flac(path):
         ("empty", "0 bytes", lambda path: path.touch()),
         ("empty", "no samples", lambda path: write(path, [], 8_000, format="WAV")),
         ("empty", "no samples", lambda path: write(path, [0.5], 96_000, format="WAV")),
+        ("unreadable", "^999 Hz: expected", lambda path: write(path, [0.5] * 9, 999, format="WAV")),
         ("not_finite", "1 samples", lambda path: write(path, [0, np.nan], 8_000, format="WAV")),
         ("not_finite", "2 samples", lambda path: write(path, [np.inf] * 2, 8_000, format="WAV")),
     ],
@@ -348,6 +349,13 @@ def test_rejects(tmp_path, reason, detail, make):
         with pytest.raises(Rejected, match=detail) as caught:
             read_waveform(str(tmp_path / name))
         assert caught.value.reason == reason
+
+
+def test_a_name_that_libsndfile_takes_for_samples_alone(tmp_path):
+    write(tmp_path / "x.raw", [0.5] * 9, 8_000, format="WAV")
+    with pytest.raises(Rejected, match="does not say its rate") as caught:
+        read_waveform(str(tmp_path / "x.raw"))
+    assert caught.value.reason == "unreadable"
 
 
 @hypothesis.given(

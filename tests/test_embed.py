@@ -38,6 +38,7 @@ def audio(tmp_path):
     write(folder / "long.flac", 23, 16_000)
     (folder / "1" / "damaged.flac").write_bytes(b"fLaC" + bytes(100))
     (folder / "1" / "empty.wav").touch()
+    soundfile.write(folder / "1" / "2samples.wav", [0.1, 0.2], 48_000)
     (folder / "notes.txt").write_text("no recording")
     write(folder / "2" / "nan.wav", 12, subtype="FLOAT")
     content = bytearray((folder / "2" / "nan.wav").read_bytes())
@@ -55,7 +56,7 @@ def test_embed(small_base, audio, tmp_path, capsys):
     output = tmp_path / "out" / "e.parquet"
     main([f"--checkpoint={small_base}", f"--audio={audio}", f"--output={output}", "--scores=3"])
     captured = capsys.readouterr()
-    assert "23 windows of 21 recordings; 3 rejected, see" in captured.out
+    assert "23 windows of 21 recordings; 4 rejected, see" in captured.out
     assert "embedding: 100%" in captured.err
     rows = pq.read_table(output).to_pylist()
     listed = [path for path in list_recordings(str(audio)) if path in {r["path"] for r in rows}]
@@ -75,7 +76,8 @@ def test_embed(small_base, audio, tmp_path, capsys):
             assert row["mids"] == [embedder.classes[i].mid for i in best]
             assert row["display_names"] == [embedder.classes[i].display_name for i in best]
     assert read_rejects(output) == {
-        **{"damaged.flac": "unreadable", "empty.wav": "empty", "nan.wav": "not_finite"}
+        **{"damaged.flac": "unreadable", "empty.wav": "empty", "nan.wav": "not_finite"},
+        "2samples.wav": "empty",
     }
     assert sorted(path.name for path in output.parent.iterdir()) == [
         *("e.parquet", "e.parquet.rejects.csv"),
@@ -164,6 +166,22 @@ def test_killed_at_the_end(small_base, audio, tmp_path, monkeypatch, moment):
         embed(small_base, audio, output)
 
 
+def test_what_fails_in_a_thread_is_raised(small_base, audio, tmp_path, monkeypatch):
+    """With the recording's name; and if the list of recordings is gone, nothing waits for ever."""
+    output = tmp_path / "e.parquet"
+
+    def fail(path):
+        raise MemoryError
+
+    monkeypatch.setattr(embed_module, "decode_blocks", fail)
+    with pytest.raises(MemoryError) as caught:
+        embed(small_base, audio, output)
+    assert str(audio) in caught.value.__notes__[0]
+    (tmp_path / "e.parquet.parts" / "recordings").unlink()
+    with pytest.raises(InputError, match="recordings: cannot read it: No such file"):
+        embed(small_base, audio, output)
+
+
 def test_many_recordings_without_a_window_are_no_trap(small_base, tmp_path, monkeypatch):
     """Nothing waits for a batch that never fills."""
     monkeypatch.setattr(embed_module, "_PART_ROWS", 100)
@@ -213,6 +231,9 @@ def test_an_hour_takes_the_memory_of_a_minute(small_base, tmp_path):
         (["--num_workers=-1"], "error: --num_workers=-1: expected a number of at least 1\n"),
         (["--scores=1000"], "error: --scores=1000: expected at most"),
         (["--checkpoint=nowhere"], "error: nowhere: does not exist"),
+        ([f"--checkpoint={'n' * 300}"], "cannot read it: File name too long"),
+        (["--checkpoint=/dev/null/x"], "error: /dev/null/x: does not exist"),
+        ([f"--output={'n' * 300}"], "cannot read it: File name too long"),
         (["--output=EMPTY"], "exists already"),
         (["--output=/proc/no/e.parquet"], "cannot write there"),
     ],

@@ -241,6 +241,8 @@ def test_a_workdir_whose_data_set_is_gone(small, small_base, miniature_data, tmp
         moved.scores(GOOD, 8_000)
     named = Embedder.load(tmp_path / "base", ontology=miniature_data / ONTOLOGY_NAME)
     assert named.classes == small.classes
+    # What one has embedded is not refused as another network's.
+    assert moved.fingerprint == named.fingerprint == small.fingerprint
 
 
 def test_an_ontology_in_another_order(small_base, miniature_data, tmp_path):
@@ -263,6 +265,7 @@ def test_an_ontology_in_another_order(small_base, miniature_data, tmp_path):
             "cannot read the classes",
         ),
         (lambda path: shutil.rmtree(path / "checkpoints"), "cannot restore"),
+        (lambda path: (shutil.rmtree(path), path.touch()), "is a file; give its folder"),
         (lambda path: change(path, filters=[5] * 9), "does not fit the network"),
         (lambda path: change(path, filters=[5] * 8), "filters is .*, expected a list of layer"),
         (lambda path: change(path, norm_order="bn"), "norm_order is 'bn', expected elu_bn or"),

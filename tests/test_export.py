@@ -145,6 +145,7 @@ def test_the_command(small_base, tmp_path, capsys):
         (["--format="], "--format=: is none of"),
         (["--output_dir=HERE"], "exists already; give an empty or a new --output_dir"),
         (["--checkpoint=nowhere"], "nowhere: does not exist"),
+        ([f"--output_dir={'n' * 300}"], "cannot read it: File name too long"),
         (["--ontology=nowhere"], "nowhere: cannot read the ontology"),
     ],
 )
@@ -225,6 +226,8 @@ KERNEL = "params.convolutions_3.kernel"
         (config(filters=[1 << 40] * 9), "filters is .*, expected a list of layer sizes"),
         (config(filters=[5] * 9), "it is of another network than config.json"),
         (config(norm_order=None), "norm_order is None"),
+        (config(trained=None), "trained, the facts of the training, has no root;"),
+        (config(trained={"root": "Music"}), "trained, the facts of the training, has no root_mid;"),
         (lambda folder: (folder / "config.json").unlink(), "config.json: cannot read it"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: cannot read it"),
         (lambda folder: (folder / "classes.json").write_text("[]"), "has no classes"),

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from relabel_jax import hosts
 from relabel_jax.config import audio_network
 from relabel_jax.errors import InputError
-from relabel_jax.files import read_json
+from relabel_jax.files import read_json, reading
 from relabel_jax.model.network import AudioNetwork
 from relabel_jax.ontology import Ontology
 from relabel_jax.records import WAVEFORM_SAMPLES
@@ -105,7 +105,9 @@ def read_result(workdir: pathlib.Path, where: str) -> dict[str, Any]:
       InputError: it is not finished, or the file is damaged.
     """
     path = workdir / "result.json"
-    if not path.is_file():
+    with reading(path):
+        finished = path.is_file()
+    if not finished:
         state = "is not finished (no result.json)" if workdir.is_dir() else "does not exist"
         raise InputError(f"{where}: {state}; train it first, with a configs/base_*.py")
     result = read_json(path)
