@@ -89,8 +89,6 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
       Interrupted: by a SIGTERM, after saving.
     """
     hosts.from_primary(lambda: require_plotly("report"))  # which alone writes it
-    cells = _cells(config)
-    data_set, roots = hosts.together(lambda: _open(config))
     hosts.check_same(
         {
             f"config.{field}": value
@@ -98,6 +96,7 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
             if field not in ("data_dir", "truth")
         }
     )
+    cells, data_set, roots = hosts.together(lambda: (_cells(config), *_open(config)))
     config = config.copy_and_resolve_references()
     config.roots = tuple(roots.values())
     cells = [cell._replace(root=roots[cell.root]) for cell in cells]
@@ -123,7 +122,8 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
                     )
                     progress.finish(part)
                 except (InputError, jax.errors.JaxRuntimeError) as error:
-                    if jax.process_count() > 1 and hosts.is_lost_connection(error):
+                    # What JAX raises, as of lost connections or memory, it need not raise in all.
+                    if jax.process_count() > 1 and not isinstance(error, InputError):
                         raise
                     if len(part) == 1:
                         failed |= set(part)

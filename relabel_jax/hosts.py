@@ -177,6 +177,8 @@ def all_processes(condition: bool) -> bool:
 
 def is_lost_connection(error: Exception) -> bool:
     """Whether JAX raised it because another process is gone."""
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return False
     # A program that fails before its call has returned raises a ValueError, on a CPU.
     return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
 

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
         if "roots" in _CONFIG.value:
             answer = _run_grid(workdir)
         else:
-            configs = members(_CONFIG.value)
+            configs = hosts.together(lambda: members(_CONFIG.value))
             results = run_population(configs, member_workdirs(configs, workdir))
             answer = "\n".join(map(summary, results))
         if hosts.is_primary():

@@ -36,6 +36,7 @@ from relabel_jax.views import SPLITS, View, make_view
 
 _LOG = logging.getLogger(__name__)
 RESULT_NAME = "result.json"
+_SEEDS = 2**32  # JAX's keys take the lower 32 bits
 # Where these differ, it is still the same run: data and base may be moved (what they hold may not
 # change), and a run may be prolonged.
 MAY_CHANGE = ("data_dir", "base", "num_epochs", "steps_per_call", "resident", "members_by")
@@ -82,38 +83,54 @@ def run_population(
         different = {field for field in config if config[field] != other[field]}
         if different - {"labeling", "seed"}:
             raise ValueError(f"members of a population differ in {', '.join(sorted(different))}")
-    if len(set(workdirs)) < len(configs):
-        raise InputError("config.labelings, config.seeds: a labeling or a seed is there twice")
     side = "base" if config.method == "base" else "target"
-    data_set, root, views = hosts.together(functools.partial(_open, configs, side))
+    data_set, root, views = hosts.together(functools.partial(_open, configs, workdirs, side))
     identities: list[dict[str, Any]] = [
         {"config": _plain(config), "data_set": data_set.fingerprint, "base": ""}
         for config in configs
     ]
     hosts.check_same(_comparable(identities))
-    base = None
-    if config.method in ("features", "finetune"):
-        base = load_base(config, data_set.ontology, root)
-        for identity in identities:
-            identity["base"] = base.fingerprint
     with contextlib.ExitStack() as stack:
 
-        def begin() -> list[dict[str, Any] | None]:
+        def look() -> list[tuple[dict[str, Any] | None, str | None]]:
             for workdir in workdirs:
                 busy = "another process is training here; wait for it or give another --workdir"
                 stack.enter_context(only_process(workdir / ".lock", workdir, busy))
             return [
-                _finished(identity, data_set.path, workdir)
+                _look(identity, data_set.path, workdir)
                 for identity, workdir in zip(identities, workdirs, strict=True)
             ]
 
-        results = hosts.from_primary(begin)
+        results, bases_before = map(list, zip(*hosts.from_primary(look), strict=True))
         for result, workdir in zip(results, workdirs, strict=True):
             if result is not None:
                 _LOG.info("%s: finished already", workdir)
         unfinished = [m for m, result in enumerate(results) if result is None]
+        base = None
+        if config.method in ("features", "finetune"):
+            try:
+                base = load_base(config, data_set.ontology, root)
+            except InputError:
+                if unfinished:
+                    raise
+                return results
+            for identity, base_before, workdir in zip(
+                identities, bases_before, workdirs, strict=True
+            ):
+                identity["base"] = base.fingerprint
+                if base_before not in (None, base.fingerprint):
+                    raise InputError(
+                        f"{workdir}: was begun from other weights than config.base={config.base} "
+                        "has now; give another --workdir"
+                    )
         if not unfinished:
             return results
+
+        def begin() -> None:
+            for m in unfinished:
+                (workdirs[m] / RESULT_NAME).unlink(missing_ok=True)  # of the shorter run
+                write_json(workdirs[m] / "config.json", identities[m])
+
         network, variables, inputs = _prepare(
             config, data_set, views[config.labeling], base, [configs[m].seed for m in unfinished]
         )
@@ -137,6 +154,8 @@ def run_population(
             steps_per_call=config.steps_per_call,
             resident=config.resident,
             wrapper=config.members_by,
+            population=len(configs),
+            on_start=lambda: hosts.from_primary(begin),
             on_epoch=on_epoch,
         )
         trained = train(training)
@@ -148,6 +167,7 @@ def run_population(
             batch_size=config.batch_size,
             batches_per_call=config.steps_per_call,
             wrapper=config.members_by,
+            population=len(configs),
         )
         for m, member, best, member_scores in zip(
             unfinished, training.members, trained, scores, strict=True
@@ -173,10 +193,14 @@ def run_population(
     return results
 
 
-def _open(configs: Sequence[ConfigDict], side: str) -> tuple[DataSet, int, dict[str, View]]:
+def _open(
+    configs: Sequence[ConfigDict], workdirs: Sequence[pathlib.Path], side: str
+) -> tuple[DataSet, int, dict[str, View]]:
     """The data set, the target root, and a side's view by labeling."""
     for config in configs:
         _check(config)
+    if len(set(workdirs)) < len(configs):
+        raise InputError("config.labelings, config.seeds: a labeling or a seed is there twice")
     data_set = open_data_set(configs[0].data_dir)
     root = data_set.ontology.find(configs[0].root)
     views = {
@@ -220,8 +244,11 @@ def _check(config: ConfigDict) -> None:
     ):
         if config[field] not in choices:
             raise InputError(f"config.{field}: {config[field]!r} is none of {', '.join(choices)}")
-    for field in ("batch_size", "num_epochs", "steps_per_call", "learning_rate"):
-        if not config[field] > 0:
+    for field in (
+        *("batch_size", "num_epochs", "steps_per_call"),
+        *("learning_rate", "learning_rate_decay"),
+    ):
+        if not 0 < config[field] < math.inf:
             raise InputError(f"config.{field}: expected a positive number, got {config[field]}")
     if len(config.filters) != len(TAPS):
         raise InputError(
@@ -229,10 +256,13 @@ def _check(config: ConfigDict) -> None:
         )
     if not config.dense_units:
         raise InputError("config.dense_units: expected at least one layer, the embedding")
+    for field in ("filters", "dense_units"):
+        if min(config[field]) < 1:
+            raise InputError(f"config.{field}: expected positive numbers, got {config[field]}")
     if not config.data_dir:
         raise InputError("config.data_dir is empty; set it to the --output_dir of data_prep.build")
-    if config.seed < 0:
-        raise InputError(f"config.seed: expected 0 or more, got {config.seed}")
+    if not 0 <= config.seed < _SEEDS:
+        raise InputError(f"config.seed: expected 0 or more and below 2**32, got {config.seed}")
 
 
 def _prepare(
@@ -388,38 +418,33 @@ def begun_before(
     return before
 
 
-def _finished(
+def _look(
     identity: dict[str, Any], data_dir: pathlib.Path, workdir: pathlib.Path
-) -> dict[str, Any] | None:
-    """The result of a workdir that is finished, None if there is work left.
+) -> tuple[dict[str, Any] | None, str | None]:
+    """What a workdir has: the result, None if there is work left; and the base's fingerprint, "" if
+    there is no base, None if the run has not begun. Nothing is changed.
 
     Raises:
-      InputError: the workdir belongs to another config, data set or base.
+      InputError: the workdir belongs to another config or data set.
     """
     num_epochs = identity["config"]["num_epochs"]
     path = workdir / "config.json"
     if path.exists():
         before = begun_before(path, identity, MAY_CHANGE, data_dir)
         num_epochs_before = int(before["config"]["num_epochs"])
-        if before["base"] != identity["base"]:
-            raise InputError(
-                f"{workdir}: was begun from other weights than config.base="
-                f"{identity['config']['base']} has now; give another --workdir"
-            )
         if num_epochs < num_epochs_before:
             raise InputError(
                 f"{workdir}: was begun with config.num_epochs {num_epochs_before}, "
                 f"which can grow but not shrink to {num_epochs}; give another --workdir"
             )
         if num_epochs == num_epochs_before and (workdir / RESULT_NAME).exists():
-            return read_json(workdir / RESULT_NAME)
-    elif any(workdir.glob("checkpoints/*")):
+            return read_json(workdir / RESULT_NAME), before["base"]
+        return None, before["base"]
+    if any(workdir.glob("checkpoints/*")):
         raise InputError(
             f"{workdir}: has checkpoints but no config.json to tell of what; give another --workdir"
         )
-    (workdir / RESULT_NAME).unlink(missing_ok=True)  # of the shorter run
-    write_json(path, identity)
-    return None
+    return None, None
 
 
 def _plain(config: ConfigDict) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from relabel_jax.config import paper_config
 from relabel_jax.data_set import open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.run import run, summary
+from relabel_jax.train import resident
 from relabel_jax.train.checkpoint import Checkpoints
 from relabel_jax.transfer.base import load_base
 
@@ -96,6 +97,27 @@ def test_a_finished_run_can_be_prolonged(miniature_data, tmp_path):
         run(small_config(miniature_data, "scratch", num_epochs=2), tmp_path / "short")
 
 
+def test_a_prolongation_that_is_refused_changes_nothing(miniature_data, tmp_path, monkeypatch):
+    config = small_config(miniature_data, "scratch", num_epochs=1)
+    result = run(config, tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.glob("run/*.*")}
+    monkeypatch.setattr(resident, "free_bytes", lambda: 1000)
+    with pytest.raises(InputError, match=r"resident=always: .* GB are there"):
+        run(small_config(miniature_data, "scratch", resident="always"), tmp_path / "run")
+    assert {path: path.read_bytes() for path in before} == before
+    assert run(config, tmp_path / "run") == result
+
+
+def test_a_finished_transfer_does_not_need_its_base(miniature_data, base_dir, tmp_path):
+    shutil.copytree(base_dir, tmp_path / "base")
+    config = small_config(miniature_data, "features", base=str(tmp_path / "base"))
+    result = run(config, tmp_path / "target")
+    shutil.rmtree(tmp_path / "base" / "checkpoints")
+    assert run(config, tmp_path / "target") == result
+    with pytest.raises(InputError, match=r"checkpoints/\d: cannot restore .* it is gone; train"):
+        run(config, tmp_path / "another")
+
+
 def test_what_finetuning_starts_from(miniature_data, base_dir):
     """The best epoch of the base, all of it."""
     config = small_config(miniature_data, "finetune", base=str(base_dir))
@@ -118,10 +140,10 @@ def test_what_finetuning_starts_from(miniature_data, base_dir):
     np.testing.assert_allclose(outputs[:, np.array(columns)], scores["scores"], atol=1e-5)
 
 
-def test_finetuning_starts_from_the_base(miniature_data, base_dir):
+def test_finetuning_starts_from_the_base(miniature_data, base_dir, tmp_path):
     """All of it but the output layer, which has other classes."""
     config = small_config(miniature_data, "finetune", base=str(base_dir))
-    data_set, root, views = run_module._open([config], "target")
+    data_set, root, views = run_module._open([config], [tmp_path], "target")
     base = load_base(config, data_set.ontology, root)
     _, (start,), _ = run_module._prepare(config, data_set, views["ol"], base, [0])
     output = start["params"].pop("output")
@@ -171,8 +193,13 @@ def side_columns_of(data_set):
         ({"batch_size": 0}, "config.batch_size: expected a positive number, got 0"),
         ({"num_epochs": -1}, "config.num_epochs: expected a positive number"),
         ({"learning_rate": float("nan")}, "config.learning_rate: expected a positive number"),
+        ({"learning_rate": float("inf")}, "config.learning_rate: expected a positive number"),
+        ({"learning_rate_decay": 0.0}, "config.learning_rate_decay: expected a positive number"),
         ({"seed": -1}, "config.seed: expected 0 or more"),
+        ({"seed": 2**32}, r"config.seed: expected 0 or more and below 2\*\*32"),
         ({"filters": (4, 4)}, "config.filters: expected 9 numbers"),
+        ({"filters": (0,) * 9}, "config.filters: expected positive numbers"),
+        ({"dense_units": (8, -1)}, "config.dense_units: expected positive numbers"),
         ({"dense_units": ()}, "config.dense_units: expected at least one layer"),
         ({"norm_order": "bn"}, "config.norm_order: 'bn' is none of elu_bn, bn_elu"),
         ({"formulation": "fft"}, "config.formulation: 'fft' is none of auto, lax, direct"),

@@ -49,8 +49,12 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """The newest epoch, None before the first."""
-        self._manager.wait_until_finished()
+        self.wait()
         return self._manager.latest_step()
+
+    def wait(self) -> None:
+        """Until what `save` was given is on the disk."""
+        self._manager.wait_until_finished()
 
     def save(self, epoch: int, state: TrainState, validation_map: float) -> None:
         """Saves in the background; complete under its name or not there.
@@ -64,12 +68,12 @@ class Checkpoints:
             metrics={"validation_mAP": validation_map, "epoch": epoch},
         )
         if self._interrupted_path.is_dir():  # older now
-            self._manager.wait_until_finished()
-            shutil.rmtree(self._interrupted_path)
+            self.wait()
+            self.forget_interrupted()
 
     def restore(self, epoch: int, like: TrainState) -> TrainState:
         """The state after `epoch`, on the host, with the shapes and dtypes of `like`."""
-        self._manager.wait_until_finished()
+        self.wait()
         return _read(self._manager, epoch, like)
 
     def restore_arrays(self, epoch: int) -> Any:
@@ -90,7 +94,13 @@ class Checkpoints:
         with _manager(
             self._interrupted_path, max_to_keep=1, enable_async_checkpointing=False
         ) as manager:
-            manager.save(int(state.step), args=ocp.args.StandardSave(state))
+            if not manager.save(int(state.step), args=ocp.args.StandardSave(state)):
+                raise OSError(f"{self._interrupted_path} has a later step than {state.step}")
+
+    def forget_interrupted(self) -> None:
+        """Deletes what `save_interrupted` left."""
+        if self._interrupted_path.is_dir():
+            shutil.rmtree(self._interrupted_path)
 
     def restore_interrupted(self, step: int, like: TrainState) -> TrainState:
         """The state that `save_interrupted` left."""
@@ -130,10 +140,11 @@ def _read(manager: ocp.CheckpointManager, number: int, like: TrainState | None) 
     try:
         state = manager.restore(number, args=ocp.args.StandardRestore(like))
     except Exception as error:  # tensorstore, JSON and file errors of many kinds
+        path = manager.directory / str(number)
         reason = f"{error}\n".splitlines()[0].partition(" [tensorstore_spec")[0]
+        what = f"it is damaged or of another network ({reason})" if path.is_dir() else "it is gone"
         raise InputError(
-            f"{manager.directory / str(number)}: cannot restore this checkpoint; it is damaged or "
-            f"of another network ({reason}); train it again in a new --workdir"
+            f"{path}: cannot restore this checkpoint; {what}; train it again in a new --workdir"
         ) from error
     sys.unraisablehook = hook
     return state

@@ -36,7 +36,7 @@ class RunFolder:
         """[epochs, steps] done: epochs with a checkpoint, and the steps from which to go on.
 
         More steps than these epochs have were saved by `save_interrupted`. Lines of epochs without
-        a checkpoint are cut off.
+        a checkpoint are cut off, and a state that no epoch leads up to is deleted.
 
         Raises:
           InputError: lines are missing, or the last checkpoint could not be written.
@@ -53,8 +53,12 @@ class RunFolder:
             temporary.write_text("".join(f"{line}\n" for line in lines[:epochs]))
         steps = epochs * self._steps_per_epoch
         interrupted = self._checkpoints.interrupted
-        if interrupted is not None and steps < interrupted <= steps + self._steps_per_epoch:
+        if interrupted is None:
+            pass
+        elif steps < interrupted <= steps + self._steps_per_epoch:
             steps = interrupted
+        else:
+            self._checkpoints.forget_interrupted()
         return [epochs, steps]
 
     def restore(self, epochs: int, steps: int, like: TrainState) -> TrainState:
@@ -103,6 +107,12 @@ class RunFolder:
                 if of_epoch[field] is not None:
                     self._events.add_scalar(field, of_epoch[field], of_epoch["epoch"])
         self._events.flush()
+
+    @hosts.alone
+    def wait(self) -> None:
+        """Until what `finish_epoch` was given is on the disk."""
+        with self._writing():
+            self._checkpoints.wait()
 
     @hosts.alone
     def save_interrupted(self, state: TrainState) -> None:

@@ -73,6 +73,8 @@ class Training:
       steps_per_call: steps in one program on the device.
       resident: one of `resident.MODES`.
       wrapper: one of `population.WRAPPERS`, or `auto`.
+      population: as of `population.Layout.of`.
+      on_start: called before the first step, when nothing is left that could refuse the training.
       on_epoch: called after each epoch that is scored and saved.
     """
 
@@ -86,6 +88,8 @@ class Training:
     steps_per_call: int
     resident: str
     wrapper: str
+    population: int = 0
+    on_start: Callable[[], None] = lambda: None
     on_epoch: Callable[[], None] = lambda: None
 
     @property
@@ -159,6 +163,7 @@ def train(training: Training) -> list[Trained]:
                 training,
                 members=[members[m] for m in behind],
                 num_epochs=min(ahead, default=training.num_epochs),
+                population=max(training.population, len(members)),
             )
             _train(group, [folders[m] for m in behind if folders], *least)
 
@@ -189,7 +194,7 @@ def _train(
     """The epochs that are missing, from `steps_done`, which all members have done."""
     recipe, batch_size = training.recipe, training.batch_size
     num_validation = len(training.members[0].view.rows["validation"])
-    layout = Layout.of(len(training.members), batch_size, training.wrapper)
+    layout = Layout.of(len(training.members), batch_size, training.wrapper, training.population)
     resident = load_resident(
         {
             "train": (training.read("train"), training.num_clips),
@@ -204,11 +209,18 @@ def _train(
         training, folders, lambda folder, start: folder.restore(epochs_done, steps_done, start)
     )
     states = layout.put(stack_members(starts), "member")
+    training.on_start()
     with contextlib.ExitStack() as stack:
         should_stop = stack.enter_context(hosts.until_terminated())
         executor = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
         stack.enter_context(jax.transfer_guard("disallow"))
         saving = executor.submit(lambda: None)  # what is being scored and saved, with its errors
+
+        def wait_for_disk() -> None:
+            saving.result()
+            for folder in folders:
+                folder.wait()
+
         for epoch in range(epochs_done + 1, training.num_epochs + 1):
             start_s = time.perf_counter()
             first_step = max(steps_done, (epoch - 1) * recipe.steps_per_epoch)
@@ -222,12 +234,19 @@ def _train(
                 running = [(step, loss_sums)]
                 if should_stop():
                     _check_losses(training, epoch, running)
-                    saving.result()
+                    wait_for_disk()
                     _interrupt(folders, split_members(layout, states))
             _check_losses(training, epoch, running)
             num_clips = (epoch * recipe.steps_per_epoch - first_step) * batch_size
             # None where an interrupted run had done all steps of the epoch.
             clips_per_s = num_clips / (time.perf_counter() - start_s) if num_clips else None
+
+            snapshot = split_members(layout, states)
+
+            def stop_if_asked(snapshot=snapshot) -> None:
+                if should_stop():
+                    wait_for_disk()
+                    _interrupt(folders, snapshot)
 
             scores = begin_predict(
                 training.network,
@@ -238,15 +257,15 @@ def _train(
                 resident=resident["validation"],
                 batch_size=batch_size,
                 batches_per_call=training.steps_per_call,
+                after_chunk=stop_if_asked,
             )
-            snapshot = split_members(layout, states)
             zeros = np.zeros(len(training.members), np.float32)
             states = dataclasses.replace(states, loss_sum=layout.put(zeros, "member"))
             saving.result()
             saving = executor.submit(
                 _finish_epoch, training, folders, epoch, snapshot, scores, clips_per_s, start_s
             )
-        saving.result()
+        wait_for_disk()
         if should_stop():
             raise Interrupted(
                 f"interrupted; epoch {training.num_epochs} is saved, the same command goes on "

@@ -6,6 +6,7 @@ over the devices of all hosts, and over where the inputs lie. A lone run is a po
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,23 +42,26 @@ class Layout:
     wrapper: str
 
     @classmethod
-    def of(cls, num_members: int, batch_size: int, wrapper: str) -> "Layout":
+    def of(cls, num_members: int, batch_size: int, wrapper: str, population: int = 0) -> "Layout":
         """The layout on all devices.
 
         Args:
           wrapper: one of `WRAPPERS`, or `auto`: by backend.
+          population: how many the members are with those that are ahead or finished. The batch is
+            divided as for all of them, or sums would be rounded otherwise than with all. Where this
+            leaves devices without a member they are idle; of several processes none may be, so
+            there it counts for nothing.
 
         Raises:
           InputError: the devices do not divide the batch.
         """
         # A process's devices side by side, so that its part of a batch is one piece.
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-        along_members = max(
-            number
-            for number in range(1, num_members + 1)
-            if num_members % number == 0 and _divides(number, len(devices))
-        )
-        along_batch = len(devices) // along_members
+        along_batch = len(devices) // _along_members(num_members, len(devices))
+        if jax.process_count() == 1:
+            of_all = _along_members(max(population, num_members), len(devices))
+            along_batch = len(devices) // of_all
+            devices = devices[: along_batch * math.gcd(of_all, num_members)]
         if batch_size % along_batch:
             raise InputError(
                 f"config.batch_size {batch_size} is not divisible by the {along_batch} devices "
@@ -66,7 +70,7 @@ class Layout:
         if wrapper == "auto":
             # On a CPU a vmapped convolution becomes a grouped one, at half to 0.8 of the speed.
             wrapper = "map" if jax.default_backend() == "cpu" else "vmap"
-        grid = np.array(devices).reshape(along_members, along_batch)
+        grid = np.array(devices).reshape(-1, along_batch)
         return cls(Mesh(grid, ("member", "data")), wrapper if num_members > 1 else "map")
 
     def sharding(self, *axes: Any) -> NamedSharding:
@@ -135,6 +139,15 @@ class Layout:
     def divided(self, network: nn.Module) -> nn.Module:
         """The network for devices that share a batch; the same where none do."""
         return network.clone(axis_name="data") if self.mesh.shape["data"] > 1 else network
+
+
+def _along_members(num_members: int, num_devices: int) -> int:
+    """The most rows of devices that divide the members."""
+    return max(
+        number
+        for number in range(1, num_members + 1)
+        if num_members % number == 0 and _divides(number, num_devices)
+    )
 
 
 def _divides(along_members: int, num_devices: int) -> bool:

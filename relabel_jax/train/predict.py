@@ -22,6 +22,7 @@ def predict(
     batches_per_call: int,
     method: str = "__call__",
     wrapper: str = "auto",
+    population: int = 0,
 ) -> np.ndarray:
     """What a network's `method` gives with each member's variables for clips 0 to `num_clips` - 1.
 
@@ -30,12 +31,12 @@ def predict(
       members: `params` and `batch_stats` of each, on the host.
       read_inputs: int64[n] -> [n, ...].
       method: `__call__` for scores or `embed`.
-      wrapper: as of `Layout.of`.
+      wrapper, population: as of `Layout.of`.
 
     Returns:
       float32[members, num_clips, outputs].
     """
-    layout = Layout.of(len(members), batch_size, wrapper)
+    layout = Layout.of(len(members), batch_size, wrapper, population)
     return begin_predict(
         network,
         layout.put(stack_members(members), "member"),
@@ -60,8 +61,12 @@ def begin_predict(
     batch_size: int,
     batches_per_call: int,
     method: str = "__call__",
+    after_chunk: Callable[[], None] = lambda: None,
 ) -> Callable[[], np.ndarray]:
     """`predict`, of variables [members, ...] on the devices, without waiting for the last chunk.
+
+    Args:
+      after_chunk: is called when a chunk is on its way; it may raise.
 
     Returns:
       A function that waits for it and gives what `predict` returns.
@@ -91,6 +96,7 @@ def begin_predict(
         )
         if len(running) > 1:
             fetch()
+        after_chunk()
 
     def outputs() -> np.ndarray:
         while running:

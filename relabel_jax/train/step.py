@@ -27,9 +27,10 @@ class Recipe:
 
     def schedule(self, step):
         """The learning rate at `step` (0 is the first)."""
-        return optax.exponential_decay(
-            self.learning_rate, self.steps_per_epoch, self.decay, staircase=True
-        )(step)
+        # Epochs are counted here and not by optax: it divides in float32, and XLA multiplies by the
+        # reciprocal, which for one number of steps in eight begins many an epoch a step late.
+        epochs_done = step // self.steps_per_epoch
+        return optax.exponential_decay(self.learning_rate, 1, self.decay)(epochs_done)
 
     def optimizer(self) -> optax.GradientTransformation:
         """Adam with Keras's epsilon, 1e-7."""

@@ -1,5 +1,6 @@
 """Which checkpoints of a run stay."""
 
+import dataclasses
 import resource
 import shutil
 
@@ -70,6 +71,26 @@ def test_what_a_kill_left_of_a_deletion_is_deleted(tmp_path):
         assert checkpoints.latest == 2
         checkpoints.save(3, state_of(3), 0.3)
     assert kept(tmp_path) == [3]
+
+
+def test_an_interrupted_state_that_no_epoch_leads_up_to(tmp_path):
+    """Left by a kill before the epoch was on the disk, it must not stand in a later one's way."""
+    line = {"epoch": 1, "step": 10, "train_loss": 0.2, "validation_mAP": 0.1, "clips_per_s": None}
+
+    def at(step):
+        return dataclasses.replace(state_of(step), step=np.array(step, np.int32))
+
+    with RunFolder(tmp_path, 10) as folder:
+        folder.finish_epoch(line, at(10))
+        folder.save_interrupted(at(22))
+    with RunFolder(tmp_path, 10) as folder:
+        with pytest.raises(InputError, match="has a later step than 15"):
+            folder.save_interrupted(at(15))
+        assert folder.progress() == [1, 10]
+        folder.save_interrupted(at(15))
+    with RunFolder(tmp_path, 10) as folder:
+        assert folder.progress() == [1, 15]
+        np.testing.assert_array_equal(folder.restore(1, 15, at(0)).params["w"], 15)
 
 
 def test_no_number_of_an_epoch_reaches_the_preemption_service(tmp_path, monkeypatch):

@@ -175,9 +175,13 @@ def test_a_device_for_every_twelve_clips_of_a_batch(batch_size, environment, exp
 
 
 def test_two_devices(tmp_path):
-    process = start(tmp_path / "log", [str(REPOSITORY / "tests" / "train" / "two_devices.py")], 2)
+    script = str(REPOSITORY / "tests" / "train" / "two_devices.py")
+    process = start(tmp_path / "log", [script, str(tmp_path)], 2)
     assert wait([process]) == [0], (tmp_path / "log").read_text()
-    assert (tmp_path / "log").read_text().split() == ["step", "step", "embeddings"]
+    assert (tmp_path / "log").read_text().split() == [
+        *("step", "step", "embeddings"),
+        *("population", "population"),
+    ]
 
 
 def test_two_processes_stopped_and_started_again(miniature_data, on_one_device, tmp_path):

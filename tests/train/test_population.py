@@ -13,6 +13,7 @@ from relabel_jax.config import members, paper_config
 from relabel_jax.errors import InputError, Interrupted
 from relabel_jax.pipeline import epoch_order
 from relabel_jax.run import member_workdirs, run, run_population
+from relabel_jax.train.folder import RunFolder
 from relabel_jax.train.loop import train
 from relabel_jax.train.population import Layout, split_members
 
@@ -171,18 +172,47 @@ def test_sigterm_saves_within_an_epoch(alone, tmp_path, epochs_before):
     assert_same(tmp_path, alone)
 
 
-def test_sigterm_in_the_last_epochs_validation(alone, tmp_path):
-    """No chunk is left at which it could be seen; the run is whole, and ends all the same."""
+def test_sigterm_in_validation(alone, tmp_path):
+    """The steps of the epoch are saved before the rest is scored."""
+    batches_read = []
 
     def inputs_then_sigterm(split, clips):
         if split == "validation" and len(clips) > 1:
+            batches_read.append(clips)
             signal.raise_signal(signal.SIGTERM)
         return inputs(split, clips)
 
     everyone = population(tmp_path)
+    train(training(everyone, num_epochs=2))
+    step = 3 * STEPS_PER_EPOCH
+    with pytest.raises(Interrupted, match=f"saved after step {step}, the same command goes on"):
+        train(training(everyone, inputs=inputs_then_sigterm, resident="never", steps_per_call=1))
+    assert batches_read
+    for name in MEMBERS:
+        assert [path.name for path in (tmp_path / name / "interrupted").iterdir()] == [str(step)]
+        assert len(lines(tmp_path / name)) == 2
+    train(training(everyone))
+    assert_same(tmp_path, alone)
+
+
+def test_sigterm_when_all_is_computed(alone, tmp_path, monkeypatch):
+    """The run is whole, and ends all the same; a second signal cannot break off its writing."""
+    handlers = []
+
+    def wait_and_note(folder):
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        wait(folder)
+
+    wait = RunFolder.wait
+    monkeypatch.setattr(RunFolder, "wait", wait_and_note)
+    everyone = population(tmp_path)
     train(training(everyone, num_epochs=EPOCHS - 1))
+    handlers.clear()
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match=f"interrupted; epoch {EPOCHS} is saved"):
-        train(training(everyone, inputs=inputs_then_sigterm, resident="never"))
+        train(training(everyone, on_epoch=lambda: signal.raise_signal(signal.SIGTERM)))
+    assert len(handlers) == len(MEMBERS)
+    assert before not in handlers
     assert_same(tmp_path, alone)
 
 

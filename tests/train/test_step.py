@@ -86,6 +86,13 @@ def test_learning_rate_is_constant_in_an_epoch_and_times_0_987_after_it():
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
     for epoch in range(100):
         assert len(set(rates[7 * epoch : 7 * epoch + 7])) == 1
+    # And within a program, where XLA multiplies by a reciprocal: 1 / 41 and 1 / 61 are too small.
+    for steps_per_epoch in (7, 41, 61, 109):
+        schedule = Recipe(0.001, 0.987, steps_per_epoch).schedule
+        rates = jax.jit(lambda schedule=schedule: jax.lax.map(schedule, jnp.arange(2_000)))()
+        np.testing.assert_allclose(
+            rates, 0.001 * 0.987 ** (np.arange(2_000) // steps_per_epoch), rtol=1e-5
+        )
     # Also where the steps of 100 epochs of all of AudioSet are counted: 2,084,320 / 24 an epoch.
     large = Recipe(0.001, 0.987, 86_846)
     for step in (86_846 * 99 - 1, 86_846 * 99, 86_846 * 100 - 1):

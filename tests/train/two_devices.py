@@ -1,12 +1,21 @@
-"""A step, and embeddings, of two devices against one device's. Run by itself, as it needs two."""
+"""What needs two devices, and so is run by itself: a step and embeddings against one device's, and
+populations of which some members are behind.
+"""
+
+import pathlib
+import shutil
+import sys
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
+from tiny_training import EPOCHS, member, states, training
 
 from relabel_jax.embedder import Embedder
 from relabel_jax.model.network import AudioNetwork, FeatureNetwork
 from relabel_jax.pretrained import Pretrained
+from relabel_jax.train.loop import train
 from relabel_jax.train.population import Layout, stack_members, train_population
 from relabel_jax.train.step import Recipe, init_state
 
@@ -81,8 +90,31 @@ def check_embeddings(network):
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 
 
+def check_population(folder, size):
+    """Killed between two saves, it ends with the bits that it would have had."""
+    names = [str(i) for i in range(size)]
+
+    def population(of):
+        return [member(folder / of / name, int(name), int(name)) for name in names]
+
+    train(training(population("undisturbed")))
+    train(training(population("killed"), num_epochs=1))
+    behind = names[1:]
+    for name in behind:
+        shutil.copytree(folder / "killed" / name, folder / "before" / name)
+    train(training(population("killed"), num_epochs=2))
+    for name in behind:
+        shutil.rmtree(folder / "killed" / name)
+        (folder / "before" / name).rename(folder / "killed" / name)
+    train(training(population("killed")))
+    for name in names:
+        got, expected = (states(folder / of / name, EPOCHS) for of in ("killed", "undisturbed"))
+        jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
 if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    logging.set_verbosity(logging.ERROR)  # Orbax's chatter
     assert len(jax.devices()) == 2
     for network, inputs in STEPS:
         (expected, _), (got, text) = step(network, inputs, 1), step(network, inputs, 2)
@@ -93,3 +125,7 @@ if __name__ == "__main__":
         print("step")
     check_embeddings(AudioNetwork(CLASSES, "lax", (4,) * 9, (8, 8)))
     print("embeddings")
+    # Each has its device, and the one that is behind keeps it; or both devices share each batch.
+    for size in (2, 3):
+        check_population(pathlib.Path(sys.argv[1], str(size)), size)
+        print("population")
