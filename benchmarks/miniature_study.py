@@ -51,6 +51,10 @@ def main() -> None:
     flags = parser.parse_args()
     folder = flags.output_dir
     (folder / "audio").mkdir(parents=True, exist_ok=True)
+    plan_path = folder / "num_clips"
+    if plan_path.exists() and plan_path.read_text() != str(flags.num_clips):
+        sys.exit(f"error: {folder} has {plan_path.read_text()} clips; give another --output_dir")
+    plan_path.write_text(str(flags.num_clips))
     # The rates change neither the recordings nor the truth.
     clips = miniature.write_audio(miniature.Plan(flags.num_clips), folder / "audio", 2)
     (folder / "ontology.json").write_text(miniature.ontology().text)
@@ -93,7 +97,9 @@ def main() -> None:
             num_epochs=flags.num_epochs,
             filters=(8, 8, 12, 12, 16, 16, 24, 24, 32),
         )
-        run_grid(config, at / "runs")
+        problems = run_grid(config, at / "runs")["problems"]
+        if problems:
+            sys.exit("error: " + "; ".join(problems))
         share = miniature.parents_chosen(labels)
         row = {
             "parent_left_out": left_out,

@@ -23,9 +23,10 @@ from relabel_jax.data_set import ONTOLOGY_NAME, DataSet, open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, read_json, write_json
 from relabel_jax.labelings import LABELINGS
-from relabel_jax.report.write import GRID_NAME, write_report
+from relabel_jax.report.results import GRID_NAME, check_truth, read_truth
+from relabel_jax.report.write import write_report
 from relabel_jax.run import MAY_CHANGE, RESULT_NAME, begun_before, run_population
-from relabel_jax.views import side_columns
+from relabel_jax.views import SPLITS, side_columns
 from relabel_jax.web_page import require_plotly
 
 _LOG = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
       that failed; None in all processes but the first.
 
     Raises:
-      InputError: nothing can be run, or the workdir is another grid's.
+      InputError: nothing can be run, or the workdir is another grid's; in all processes but the
+        first also where cells failed.
       Interrupted: by a SIGTERM, after saving.
     """
     hosts.from_primary(lambda: require_plotly("report"))  # which alone writes it
@@ -100,6 +102,7 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
     config = config.copy_and_resolve_references()
     config.roots = tuple(roots.values())
     cells = [cell._replace(root=roots[cell.root]) for cell in cells]
+    hosts.from_primary(lambda: _check_truth(config, data_set))
     hosts.from_primary(lambda: _begin(config, data_set, workdir))
     problems: dict[str, None] = {}  # an ordered set
     failed: set[Cell] = set()
@@ -141,7 +144,11 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
         write_json(workdir / GRID_NAME, description | {"problems": list(problems)})
 
     hosts.from_primary(finish)
-    return write_report(workdir, truth=config.truth) if hosts.is_primary() else None
+    if hosts.is_primary():
+        return write_report(workdir)
+    if problems:
+        raise InputError("some runs failed, see process 0")
+    return None
 
 
 def _open(config: ConfigDict) -> tuple[DataSet, dict[str, str]]:
@@ -149,6 +156,16 @@ def _open(config: ConfigDict) -> tuple[DataSet, dict[str, str]]:
     data_set = open_data_set(config.data_dir)
     ontology = data_set.ontology
     return data_set, {root: ontology.display_names[ontology.find(root)] for root in config.roots}
+
+
+def _check_truth(config: ConfigDict, data_set: DataSet) -> None:
+    """Before all runs, not after them in the report."""
+    if config.truth:
+        try:
+            is_test = data_set.clip_splits == SPLITS.index("test")
+            check_truth(read_truth(config.truth), data_set.clip_ids[is_test].tolist())
+        except InputError as error:
+            raise InputError(f"config.truth={config.truth}: {error}") from error
 
 
 def _cells(config: ConfigDict) -> list[Cell]:

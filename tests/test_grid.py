@@ -1,6 +1,7 @@
 """A grid of runs: what is shared, what fails alone, what is refused, and going on."""
 
 import json
+import os
 import pathlib
 import shutil
 import struct
@@ -251,6 +252,8 @@ def test_the_papers_grid():
         ({"data_dir": "nowhere"}, "nowhere: not a finished data set"),
         ({"num_seeds": 0}, "config.num_seeds: expected 1 or more"),
         ({"only": "tuning"}, "config.only: 'tuning' is neither in a root"),
+        ({"truth": "nowhere.csv"}, "config.truth=nowhere.csv: .* cannot read the truth"),
+        ({"truth": os.devnull}, "config.truth=.*: the truth has no row for the test clip"),
         ({"roots": ("Human sound",)}, "no class 'Human sound'"),
         ({"grid.json": "{"}, "grid.json: cannot read it"),
         ({"grid.json": "[]"}, "grid.json: is damaged or of an older version"),

@@ -30,10 +30,9 @@ tensorboard --logdir=W""",
     add("--workdir", required=True, metavar="W", type=pathlib.Path, help="the workdir of a grid")
     add(
         "--truth",
-        default="",
         metavar="CSV",
         help="true labels of the clips, to score all runs on them too: the miniature's truth.csv "
-        "(default: none)",
+        "(default: the grid's config.truth; --truth= is none)",
     )
     add(
         "--paper",

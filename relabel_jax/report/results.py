@@ -13,6 +13,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import read_json
 from relabel_jax.train.metrics import Evaluation, evaluate
 
+GRID_NAME = "grid.json"
 _FACTS = {
     "root": str,
     "root_mid": str,
@@ -28,6 +29,12 @@ _FACTS = {
     "config": dict,
     "test": dict,
 }
+# The same recipe: what lies between runs of one method is then labels, base and seed alone.
+_RECIPE = (
+    *("num_epochs", "batch_size", "learning_rate", "learning_rate_decay"),
+    *("filters", "dense_units", "norm_order"),
+)
+TEST_AGAIN = "delete result.json beside it and run the same command again, which tests anew"
 _SCORES = ("clip_id", "mids", "scores", "labels", "masked")
 
 
@@ -82,24 +89,22 @@ class Cell:
                 scores = Scores(*(arrays[name] for name in _SCORES))
             measured = scores.evaluate().mean_average_precision
         except Exception as error:  # of zip, zlib, NumPy: whatever a damaged file brings about
-            raise InputError(f"{path}: cannot read it ({error}); {_AGAIN}") from error
+            raise InputError(f"{path}: cannot read it ({error}); {TEST_AGAIN}") from error
         if scores.scores.shape != (len(scores.clip_id), len(scores.mids)):
-            raise InputError(f"{path}: its arrays do not fit together; {_AGAIN}")
+            raise InputError(f"{path}: its arrays do not fit together; {TEST_AGAIN}")
         expected = self.facts["test"].get("mAP")
         if not np.isclose(
             measured, np.nan if expected is None else expected, rtol=0, atol=1e-6, equal_nan=True
         ):
             raise InputError(
-                f"{path}: its mAP is {measured:.6f}, but result.json says {expected}; {_AGAIN}"
+                f"{path}: its mAP is {measured:.6f}, but result.json says {expected}; {TEST_AGAIN}"
             )
         return scores
 
 
-_AGAIN = "delete the folder and run the grid again"
-
-
 def find_cells(workdir: pathlib.Path) -> tuple[list[Cell], list[str]]:
-    """All finished runs below a folder, by key, and one line on each that cannot be used.
+    """All finished runs below a folder, by key, and one line on each that cannot be used or has not
+    the recipe of the others of its method. In the workdir of a grid they are its own.
 
     Raises:
       InputError: there is none, or they are of several data sets.
@@ -108,7 +113,8 @@ def find_cells(workdir: pathlib.Path) -> tuple[list[Cell], list[str]]:
         raise InputError(f"--workdir={workdir}: does not exist")
     cells: dict[tuple, Cell] = {}
     problems = []
-    for path in sorted(workdir.rglob("result.json")):
+    pattern = "*/*/result.json" if (workdir / GRID_NAME).exists() else "**/result.json"
+    for path in sorted(workdir.glob(pattern)):
         try:
             cell = _read_cell(path.parent)
             if cell.key in cells:
@@ -132,7 +138,25 @@ def find_cells(workdir: pathlib.Path) -> tuple[list[Cell], list[str]]:
             f"--workdir={workdir}: no run is finished yet{found}; give the --workdir of a grid "
             "with a result.json in at least one cell"
         )
-    return [cells[key] for key in sorted(cells)], problems
+    in_order = [cells[key] for key in sorted(cells)]
+    return in_order, problems + _differences(in_order)
+
+
+def _differences(cells: Sequence[Cell]) -> list[str]:
+    """A line on each run that was not trained as the first of its method."""
+    first: dict[str, Cell] = {}
+    lines = []
+    for cell in cells:
+        other = first.setdefault(cell.facts["method"], cell)
+        for field in _RECIPE:
+            value, of_other = (each.facts["config"].get(field) for each in (cell, other))
+            if value != of_other:
+                lines.append(
+                    f"{cell.workdir}: has config.{field} {value}, {other.workdir} has {of_other}; "
+                    "what the tables say of such runs is not of the labels alone"
+                )
+                break
+    return lines
 
 
 def _read_cell(workdir: pathlib.Path) -> Cell:
@@ -142,7 +166,8 @@ def _read_cell(workdir: pathlib.Path) -> Cell:
         if not isinstance(facts, dict) or not isinstance(facts.get(field), kind):
             raise InputError(
                 f"{path}: has no field {field!r} of type {kind.__name__}: it was written by an "
-                f"older version or is damaged; {_AGAIN}"
+                "older version or is damaged; delete it and run the same command again, which "
+                "tests anew"
             )
     path = workdir / "metrics.jsonl"
     try:
@@ -150,7 +175,10 @@ def _read_cell(workdir: pathlib.Path) -> Cell:
         for line in curve:
             line["epoch"], line["train_loss"], line["validation_mAP"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot read it ({error!r}); {_AGAIN}") from error
+        raise InputError(
+            f"{path}: cannot read it ({error!r}); delete the folder, with a base's those of the "
+            "runs that start from it too, and run the same command again"
+        ) from error
     return Cell(workdir, facts, curve)
 
 
@@ -172,10 +200,17 @@ def read_truth(path: str | pathlib.Path) -> dict[str, frozenset[str]]:
                     truth[clip_id] = frozenset(mids.split(","))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--truth={path}: cannot read it ({error}); expected the form of AudioSet's segment "
+            f"{path}: cannot read the truth ({error}); expected the form of AudioSet's segment "
             "files: YTID, start_seconds, end_seconds, positive_labels"
         ) from error
     return truth
+
+
+def check_truth(truth: dict[str, frozenset[str]], clip_ids: Sequence[str]) -> None:
+    """Raises InputError where a clip is not in the truth."""
+    for clip_id in clip_ids:
+        if clip_id not in truth:
+            raise InputError(f"the truth has no row for the test clip {str(clip_id)!r}")
 
 
 def true_labels(
@@ -184,9 +219,7 @@ def true_labels(
     """bool[clips, classes].
 
     Raises:
-      InputError: a clip is not in the truth.
+      InputError: as of `check_truth`.
     """
-    for clip_id in clip_ids:
-        if clip_id not in truth:
-            raise InputError(f"--truth: has no row for the test clip {str(clip_id)!r}")
+    check_truth(truth, clip_ids)
     return np.array([[mid in truth[clip_id] for mid in mids] for clip_id in clip_ids], bool)

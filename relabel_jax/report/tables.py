@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from relabel_jax.errors import InputError
 from relabel_jax.labelings import LABELINGS
-from relabel_jax.report.results import Cell, Scores, true_labels
+from relabel_jax.report.results import TEST_AGAIN, Cell, Scores, true_labels
 from relabel_jax.report.statistics import bootstrap_map, compare, holm
 from relabel_jax.train.metrics import evaluate
 
@@ -90,8 +90,7 @@ def report(
                 if not np.array_equal(getattr(same, field), getattr(scores, field)):
                     raise InputError(
                         f"{cell.workdir / 'test_scores.npz'}: its {field} are not those of the "
-                        "other runs with that root and labeling; delete the folder and run the "
-                        "grid again"
+                        f"other runs with that root and labeling; {TEST_AGAIN}"
                     )
             facts.setdefault(form, cell.facts)
             usable.append(cell)
@@ -224,7 +223,7 @@ def _transfers(
                     "seeds": len(by_seed),
                     "target_clips": of_root["num_clips"]["train"] if of_root else None,
                     "mAP": mean,
-                    "mAP_sd": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+                    "mAP_sd": _standard_deviation(means),
                     "difference": None,
                     "low": None,
                     "high": None,
@@ -295,7 +294,6 @@ def _counts(
                     if side == "base"
                     and (run["root"], run["side"], run["labeling"]) == (root, "base", labeling)
                 ]
-                defined = [value for value in of_base if value is not None]
                 rows.append(
                     {
                         "root": root,
@@ -306,7 +304,7 @@ def _counts(
                         "labels_per_test_clip": float(form.labels.sum(axis=1).mean()),
                         "masked_per_test_clip": float(form.masked.sum(axis=1).mean()),
                         "mAP": _mean(of_base),
-                        "mAP_sd": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
+                        "mAP_sd": _standard_deviation(of_base),
                         "paper_labels": of_paper.get("labels") if is_papers else None,
                         "paper_target_clips": of_paper.get("target_clips") if is_papers else None,
                     }
@@ -383,8 +381,17 @@ def _classes(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None and not math.isnan(value)]
+    defined = _defined(values)
     return float(np.mean(defined)) if defined else None
+
+
+def _standard_deviation(values: Sequence[float | None]) -> float | None:
+    defined = _defined(values)
+    return float(np.std(defined, ddof=1)) if len(defined) > 1 else None
+
+
+def _defined(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None and not math.isnan(value)]
 
 
 def _or_none(value: float) -> float | None:

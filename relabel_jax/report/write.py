@@ -12,18 +12,17 @@ from relabel_jax.files import complete_file, read_json, write_json
 from relabel_jax.ontology import Ontology
 from relabel_jax.report import tables
 from relabel_jax.report.page import page
-from relabel_jax.report.results import find_cells, read_truth
+from relabel_jax.report.results import GRID_NAME, find_cells, read_truth
 
 _LOG = logging.getLogger(__name__)
 PAPER_TABLES = pathlib.Path(__file__).with_name("paper_tables.json")
-GRID_NAME = "grid.json"
 ONTOLOGY_NAME = "ontology.json"
 
 
 def write_report(
     workdir: pathlib.Path,
     *,
-    truth: str | pathlib.Path = "",
+    truth: str | pathlib.Path | None = None,
     paper: str | pathlib.Path = PAPER_TABLES,
 ) -> dict[str, Any]:
     """Writes `report/` of a folder with finished runs, from their results alone.
@@ -34,7 +33,7 @@ def write_report(
 
     Args:
       workdir: the `--workdir` of a grid, or any folder with run folders below it.
-      truth: a CSV of the clips' true labels; "" is none.
+      truth: a CSV of the clips' true labels; "" is none, None the one of the grid.
       paper: the paper's figures, in the form of `paper_tables.json`.
 
     Returns:
@@ -46,6 +45,10 @@ def write_report(
     cells, problems = find_cells(workdir)
     ontology = _find_ontology(workdir, cells[0].facts["config"].get("data_dir", ""))
     grid = read_json(workdir / GRID_NAME) if (workdir / GRID_NAME).exists() else {}
+    if not isinstance(grid, dict):
+        raise InputError(f"{workdir / GRID_NAME}: is not what a grid writes there; run it again")
+    if truth is None:
+        truth = (grid.get("config") or {}).get("truth", "")
     known = set(ontology.mids)
     for cell in cells:
         if cell.facts["root_mid"] not in known:
@@ -54,9 +57,7 @@ def write_report(
                 f"{cell.workdir}; it is not the ontology of these runs"
             )
     of_paper = read_json(pathlib.Path(paper))
-    absent = [name for name in ("table1", *tables.TABLES) if name not in of_paper]
-    if absent:
-        raise InputError(f"{paper}: has no {absent[0]!r}; keep to the form of {PAPER_TABLES.name}")
+    _check_form(of_paper, str(paper))
     result = tables.report(
         cells,
         [*grid.get("problems", []), *problems],
@@ -77,6 +78,27 @@ def write_report(
     write_json(folder / "results.json", result)
     _write_text(folder / "index.html", page(result, ontology))
     return result
+
+
+def _check_form(given: Any, where: str) -> None:
+    """Raises InputError where the paper's figures have not the form of `paper_tables.json`."""
+    keep = f"keep to the form of {PAPER_TABLES.name}"
+    if not isinstance(given, dict):
+        raise InputError(f"{where}: expected an object, got {given!r}; {keep}")
+    for name in ("table1", *tables.TABLES):
+        if name not in given:
+            raise InputError(f"{where}: has no {name!r}; {keep}")
+        _check_figures(given[name], 1 if name == "table1" else 2, f"{where}: {name}", keep)
+
+
+def _check_figures(given: Any, depth: int, where: str, keep: str) -> None:
+    if not isinstance(given, dict):
+        raise InputError(f"{where}: expected an object, got {given!r}; {keep}")
+    for name, value in given.items():
+        if depth:
+            _check_figures(value, depth - 1, f"{where}, {name!r}", keep)
+        elif value is not None and type(value) not in (int, float):
+            raise InputError(f"{where}: {name!r} is {value!r}, expected a number or null; {keep}")
 
 
 def _find_ontology(workdir: pathlib.Path, data_dir: str) -> Ontology:

@@ -13,6 +13,7 @@ from data_prep import miniature
 from relabel_jax.labelings import LABELINGS
 from relabel_jax.ontology import Ontology
 from relabel_jax.report.__main__ import main
+from relabel_jax.report.write import PAPER_TABLES
 from relabel_jax.views import make_view
 
 ROOTS = ("Human sounds", "Natural sounds")
@@ -370,6 +371,10 @@ def change_result(**fields):
         (lambda folder: (folder / "metrics.jsonl").write_text('{"epoch": 1}\n'), "metrics.jsonl"),
         (lambda folder: (folder / "metrics.jsonl").unlink(), "metrics.jsonl: cannot read it"),
         (lambda folder: shutil.copytree(folder, folder.with_name("x")), "is the same run as"),
+        (
+            change_result(config={"data_dir": "nowhere", "num_epochs": 30}),
+            "features_pel_ol_0: has config.num_epochs 30, .*features_ol_ol_0 has 3; what the",
+        ),
     ],
 )
 def test_damaged_results(grid_folder, tmp_path, capsys, damage, message):
@@ -385,7 +390,37 @@ def test_damaged_results(grid_folder, tmp_path, capsys, damage, message):
     assert re.search(message, line)
     results = json.loads((folder / "report" / "results.json").read_text())
     assert len(results["problems"]) == 1
-    assert len(results["runs"]) == (3 if "same run" in message else 2)
+    assert len(results["runs"]) == (3 if re.search("same run|num_epochs", message) else 2)
+
+
+def test_seeds_without_a_positive_test_clip(grid_folder, tmp_path):
+    """Their mAP is undefined, and so is its spread."""
+    folder = tmp_path / "W"
+    for name in ("features_ol_ol_0", "features_ol_ol_1"):
+        shutil.copytree(grid_folder / ROOTS[0] / name, folder / name)
+        with np.load(folder / name / "test_scores.npz") as file:
+            arrays = dict(file)
+        np.savez(folder / name / "test_scores.npz", **arrays | {"labels": arrays["labels"] & False})
+        change_result(test={"mAP": None, "mean_auc": None, "d_prime": None})(folder / name)
+    shutil.copy(grid_folder / "ontology.json", folder)
+    assert main([f"--workdir={folder}"]) == 0
+    results = json.loads((folder / "report" / "results.json").read_text())
+    (row,) = (row for row in results["table3"] if row["seeds"])
+    assert (row["seeds"], row["mAP"], row["mAP_sd"]) == (2, None, None)
+
+
+def test_a_grid_reports_its_own_runs(reported, grid_folder, tmp_path):
+    """On its truth, and not what else lies in its workdir."""
+    folder = tmp_path / "W"
+    shutil.copytree(grid_folder, folder)
+    shutil.copytree(folder / ROOTS[0] / "features_ol_ol_0", folder / "base")
+    description = json.loads((folder / "grid.json").read_text())
+    description["config"]["truth"] = str(folder / "truth.csv")
+    (folder / "grid.json").write_text(json.dumps(description))
+    main([f"--workdir={folder}"])
+    for name in TABLES:
+        expected = (reported / "report" / f"{name}.csv").read_bytes()
+        assert (folder / "report" / f"{name}.csv").read_bytes() == expected
 
 
 @pytest.mark.parametrize(
@@ -408,29 +443,43 @@ def test_nothing_to_report(tmp_path, capsys, prepare, flags, message):
     assert not (folder / "report").exists()
 
 
-@pytest.mark.parametrize("case", ["data set", "ontology", "truth", "paper"])
+@pytest.mark.parametrize(
+    "case", ["data set", "ontology", "truth", "truth of the grid", "grid", "paper", "figure"]
+)
 def test_what_does_not_fit(grid_folder, tmp_path, capsys, case):
     folder = tmp_path / "W"
     for name in ("features_ol_ol_0", "features_pel_ol_0"):
-        shutil.copytree(grid_folder / ROOTS[0] / name, folder / name)
+        shutil.copytree(grid_folder / ROOTS[0] / name, folder / "a root" / name)
     flags = []
     if case != "ontology":
         shutil.copy(grid_folder / "ontology.json", folder)
     if case == "data set":
-        change_result(data_set="4567")(folder / "features_ol_ol_0")
+        change_result(data_set="4567")(folder / "a root" / "features_ol_ol_0")
+    if case == "truth of the grid":
+        (folder / "grid.json").write_text('{"config": {"truth": "gone.csv"}}')
+    if case == "grid":
+        (folder / "grid.json").write_text("[]")
     if case == "truth":
         (tmp_path / "truth.csv").write_text('other, 0.000, 10.000, "/m/1"\n')
         flags = [f"--truth={tmp_path / 'truth.csv'}"]
     if case == "paper":
         (tmp_path / "paper.json").write_text("{}")
         flags = [f"--paper={tmp_path / 'paper.json'}"]
+    if case == "figure":
+        paper = json.loads(PAPER_TABLES.read_text())
+        paper["table3"]["Human sounds"]["ol"]["pel"] = "0.31"
+        (tmp_path / "paper.json").write_text(json.dumps(paper))
+        flags = [f"--paper={tmp_path / 'paper.json'}"]
     assert main([f"--workdir={folder}", *flags]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     expected = {
         "data set": "are runs on different data sets",
         "ontology": "ontology.json: is not there",
-        "truth": "--truth: has no row for the test clip 'clip",
+        "truth": "the truth has no row for the test clip 'clip",
+        "truth of the grid": "gone.csv: cannot read the truth",
+        "grid": "grid.json: is not what a grid writes there",
         "paper": "has no 'table1'",
+        "figure": "paper.json: table3, 'Human sounds', 'ol': 'pel' is '0.31', expected a number",
     }
     assert error.startswith("error: ")
     assert expected[case] in error
@@ -448,8 +497,6 @@ CELL = "return document.querySelector(`td[data-key='${arguments[0]}']`)?.innerTe
 @pytest.fixture(scope="session")
 def with_the_paper(grid_folder, tmp_path_factory):
     """The report beside figures of a paper, made up for this test."""
-    from relabel_jax.report.write import PAPER_TABLES
-
     folder = tmp_path_factory.mktemp("paper") / "W"
     shutil.copytree(grid_folder, folder)
     paper = json.loads(PAPER_TABLES.read_text())
