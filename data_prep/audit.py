@@ -73,6 +73,8 @@ def audit(segments: GroupedSegments, ontology: Ontology, files: Sequence[str]) -
         for name, sets in (("ol", labels), ("pel", pel), ("masked", masked))
     }
     used = counts["ol"] > 0
+    if not used.any():
+        raise InputError("none of the clips has a label; give the ontology of these segments")
 
     is_on_offer = used & ~ontology.is_abstract & ~ontology.is_blacklisted
     offered_parent = ontology.is_parent & is_on_offer[:, None]

@@ -61,6 +61,8 @@ def excerpt(
     """
     if min_per_label < 1:
         raise InputError(f"--min_per_label={min_per_label}: expected a number of at least 1")
+    if seed < 0:
+        raise InputError(f"--seed={seed}: expected a number of at least 0")
     output = pathlib.Path(output)
     if not overwrite:
         refuse_existing(output)

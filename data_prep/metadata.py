@@ -171,7 +171,10 @@ def _one_answer(address: str, part: pathlib.Path, bar: tqdm.tqdm, timeout_s: flo
     headers = {"Accept-Encoding": "identity", "User-Agent": "relabel_jax"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(address, headers=headers)
+    try:
+        request = urllib.request.Request(address, headers=headers)
+    except ValueError as error:
+        raise InputError(f"{address}: {error}; expected https://HOST/FILE") from error
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:
         total: int | None
         if answer.status == 206:

@@ -43,9 +43,15 @@ _Path = str | pathlib.Path
 
 
 def audio_places(audio: _Path) -> list[str]:
-    """The folders and files that `--audio` names: one, or several with commas; wildcards too."""
+    """The folders and files that `--audio` names: one, or several with commas; wildcards too.
+
+    Raises:
+      InputError: a name is empty.
+    """
     places: list[str] = []
     for item in [os.fspath(audio)] if os.path.exists(audio) else os.fspath(audio).split(","):
+        if not item:  # else the current folder
+            raise InputError(f"--audio={audio}: an empty name; expected folders or files")
         found = [item] if os.path.exists(item) else sorted(glob.glob(item, recursive=True))
         places += found or [item]
     return [os.path.abspath(place) for place in places]
@@ -82,7 +88,10 @@ def find_by_name(segments: Segments, audio: _Path) -> list[Recording | Rejected]
         if stem is not None and claimed.setdefault(stem, clip_id) != clip_id:
             ambiguous[stem] = clip_id
 
-    no_file = "; ".join([f"no recording of that name in {audio}", *damaged])
+    no_file = f"no recording of that name in {audio}"
+    if damaged:  # of many the first: this stands beside every clip that is missing
+        number = f"{len(damaged)} damaged files, the first: " if len(damaged) > 1 else ""
+        no_file += f"; {number}{damaged[0]}"
 
     def choose(stem: str | None) -> Recording | Rejected:
         if stem is None:
@@ -182,6 +191,11 @@ def label_by_source(
     def class_numbers(entry: Entry) -> list[int]:
         if isinstance(entry.labels, Rejected):
             raise entry.labels
+        if class_mids is not None and entry.num_classes not in (0, len(class_mids)):
+            raise InputError(
+                f"{entry.recording}: has labels of {entry.num_classes} classes, but "
+                f"--class_indices has {len(class_mids)}; give the list that belongs to it"
+            )
         if not entry.labels:
             raise Rejected("no_labels", f"{entry.recording} has no labels")
         try:
@@ -193,6 +207,7 @@ def label_by_source(
         return sorted({known[label] for label in entry.labels})
 
     num_repeated = 0
+    damaged: list[str] = []
     paths = [path for _, path in _files(audio)[1]]
     with contextlib.closing(_entries(paths, with_labels=True)) as entries:
         for entry in entries:
@@ -203,7 +218,10 @@ def label_by_source(
                 seen.add(entry.clip_id)
             numbers: list[int] = []
             recording = entry.recording
-            if isinstance(recording, Recording):
+            if isinstance(recording, Rejected):
+                if recording.reason != "missing":
+                    damaged.append(recording.detail)
+            else:
                 try:
                     numbers = class_numbers(entry)
                 except Rejected as error:
@@ -211,6 +229,7 @@ def label_by_source(
             clip_ids.append(entry.clip_id)
             labels.append(numbers)
             recordings.append(recording)
+    _warn_of_damage(damaged)
     if not any(labels):
         why = next((f": {each}" for each in recordings if isinstance(each, Rejected)), "")
         raise InputError(
@@ -298,8 +317,7 @@ def _list_recordings(audio: _Path) -> tuple[dict[str, Recording], list[str]]:
         rank = (places[entry.recording.path], len(EXTENSIONS), entry.recording.path)
         if entry.name not in best or rank < best[entry.name][0]:
             best[entry.name] = (rank, entry.recording)
-    for text in damaged:
-        _warn(f"{text}; going on without the rest of it")
+    _warn_of_damage(damaged)
     if num_missing:
         _warn(f"{audio}: {num_missing} places without a recording (missing clips)")
     return {stem: recording for stem, (_, recording) in best.items()}, damaged
@@ -336,6 +354,11 @@ def _files(audio: _Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
             elif extension in sources.EXTENSIONS:
                 packed.append((place, path))
     return files, packed
+
+
+def _warn_of_damage(details: Sequence[str]) -> None:
+    for detail in details:
+        _warn(f"{detail}; going on without the rest of it")
 
 
 def _warn(text: str) -> None:

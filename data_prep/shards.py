@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_prep.segments import Segments, multi_hot
@@ -131,6 +132,12 @@ class Plan:
     def clips(self, shard: Shard) -> pa.RecordBatch:
         """The clips of one shard, in the order of its records."""
         return self._file.get_batch(shard.number)
+
+    def num_recordings_below(self, folder: str) -> int:
+        """How many of the plan's recordings lie in a folder, at whatever depth."""
+        prefix = os.fsencode(folder.rstrip(os.sep) + os.sep)
+        batches = (self.clips(shard)["path"] for shard in self.shards)
+        return sum(pc.sum(pc.starts_with(paths, prefix)).as_py() or 0 for paths in batches)
 
     @property
     def without_recording(self) -> pa.RecordBatch:
@@ -291,19 +298,28 @@ def _refuse_lost_recordings(plan: Plan, path: str) -> None:
     """Raises InputError if a place with recordings is gone: no fault of the clip at `path`."""
     if os.path.exists(path):
         return
-    # Its own folder too: --paths needs no --audio, and a disk may be mounted below it.
-    places = [*plan.inputs["--audio"].split("\0"), os.path.dirname(path)]
-    for place in filter(None, places):
-        try:
-            if os.path.isfile(place):
-                continue
-            with os.scandir(place) as entries:
-                if any(entries):
-                    continue
-            why = "it is empty"  # as the place where a disk was mounted
-        except OSError as error:
-            why = error.strerror or str(error)
-        raise InputError(f"{place}: the recordings were here when the build began, now: {why}")
+    places = list(filter(None, plan.inputs["--audio"].split("\0")))
+    # The highest of its own folders that is gone: --paths needs no --audio, and a disk may be
+    # mounted below it. But a folder of this one clip goes with the clip.
+    folder, gone = os.path.dirname(path), ""
+    while _why_gone(folder) and folder != os.path.dirname(folder):
+        folder, gone = os.path.dirname(folder), folder
+    if gone and plan.num_recordings_below(gone) > 1:
+        places.append(gone)
+    for place in places:
+        if why := _why_gone(place):
+            raise InputError(f"{place}: the recordings were here when the build began, now: {why}")
+
+
+def _why_gone(place: str) -> str:
+    """Why there can be no recordings; "" if it is a file or a folder with something in it."""
+    try:
+        if os.path.isfile(place):
+            return ""
+        with os.scandir(place) as entries:
+            return "" if any(entries) else "it is empty"  # as the place where a disk was mounted
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def count_rejects(plan: Plan, outcomes: Sequence[Outcome]) -> collections.Counter[str]:

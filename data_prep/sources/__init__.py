@@ -57,12 +57,14 @@ class Entry:
       clip_id: its clip, where the source itself names the clips.
       recording: where it lies, or why it cannot be used.
       labels: mids, display names or class numbers; empty where none were asked for.
+      num_classes: of how many classes the labels are numbers, where the source says so; else 0.
     """
 
     name: str
     clip_id: str
     recording: Recording | Rejected
     labels: Sequence[str | int] | Rejected = ()
+    num_classes: int = 0
 
 
 class Source(Protocol):

@@ -17,6 +17,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.rejected import Rejected
 
 _BUFFER_BYTES = 1 << 20
+_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)  # the last of names of all kinds
 
 
 class ParquetSource:
@@ -29,30 +30,40 @@ class ParquetSource:
         self._path = path
         try:
             self._file = pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-        except (OSError, pa.ArrowException) as error:
+            columns = {self._file.schema.column(i).path for i in range(len(self._file.schema))}
+            types = {field.name: field.type for field in self._file.schema_arrow}
+        except _DAMAGE as error:
             raise Rejected("unreadable", f"{path}: {_line(error)}") from error
-        columns = {self._file.schema.column(i).path for i in range(len(self._file.schema))}
         if missing := {"video_id", "audio.bytes"} - columns:
             raise InputError(
                 f"{path}: no column {' and '.join(sorted(missing))}; expected video_id, audio "
                 "{bytes, path} and labels, as agkphysics/AudioSet has them"
             )
-        self._has_labels = "labels" in self._file.schema_arrow.names
+        self._label_type = types.get("labels")
+        if not _is_text(types["video_id"]):
+            raise InputError(f"{path}: video_id is {types['video_id']}; expected strings")
         self._group = -1
         self._rows: Iterator[pa.RecordBatch] = iter(())
         self._next_row = 0
 
     def entries(self, with_labels: bool) -> Iterator[Entry]:
-        columns = ["video_id"] + ["labels"] * (with_labels and self._has_labels)
+        columns = ["video_id"]
+        if with_labels and self._label_type is not None:
+            columns.append("labels")
+            if not _is_list(self._label_type):
+                raise InputError(
+                    f"{self._path}: labels is {self._label_type}; expected lists of mids, names or "
+                    "class numbers"
+                )
         for group in range(self._file.num_row_groups):
             try:
                 table = self._file.read_row_group(group, columns, use_threads=False)
-            except (OSError, pa.ArrowException) as error:
+                names = table["video_id"].to_pylist()
+                labels = table["labels"].to_pylist() if len(columns) > 1 else [None] * len(names)
+            except _DAMAGE as error:
                 raise Rejected(
                     "unreadable", f"{self._path}: row group {group}: {_line(error)}"
                 ) from error
-            names = table["video_id"].to_pylist()
-            labels = table["labels"].to_pylist() if len(columns) > 1 else [None] * len(names)
             for row, (name, mids) in enumerate(zip(names, labels, strict=True)):
                 if not name:
                     where = f"{self._path}: row {row} of row group {group}"
@@ -61,16 +72,19 @@ class ParquetSource:
                 # A row group is the least that can be read. Its first name stands for it, so that
                 # moved files give the same shards.
                 recording = Recording(self._path, f"{group}:{row}:{name}", f"{names[0]}", row)
-                yield Entry(name, name, recording, tuple(mids or ()))
+                given = tuple(mids or ())
+                bad = Rejected("bad_labels", f"{recording}: a label is null")
+                yield Entry(name, name, recording, bad if None in given else given)
 
     def read(self, member: str) -> tuple[np.ndarray, int]:
         group, row, name = member.split(":", 2)
         try:
             found = self._seek(int(group), int(row))
-        except (OSError, pa.ArrowException) as error:
+            found_name = found["video_id"][0].as_py()
+        except _DAMAGE as error:
             self._group = -1
             raise Rejected("unreadable", _line(error)) from error
-        if found["video_id"][0].as_py() != name:
+        if found_name != name:
             raise Rejected("changed", "another recording lies there since the plan was made")
         content = found["audio"][0]["bytes"].as_buffer()
         if content is None:
@@ -91,6 +105,19 @@ class ParquetSource:
             if self._next_row > row:
                 return batch
         raise Rejected("changed", "the file has fewer rows since the plan was made")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    """Of strings or whole numbers."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    return _is_text(kind.value_type) or pa.types.is_integer(kind.value_type)
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,5 @@
-"""PANNs' packed HDF5: `audio_name` ("YID.wav"), `waveform` (int16 or float32), `target`.
+"""PANNs' packed HDF5: `audio_name` ("YID.wav", or "ID.wav" where not all of a file begin with Y),
+`waveform` (int16 or float32), `target`.
 
 A row whose recording PANNs' packer did not find has an empty name and is all zero: a missing
 clip, not a silent one. The sample rate is the attribute `sample_rate` or, where there is none,
@@ -6,6 +7,7 @@ that of rows of 10 s (320,000 samples are 32 kHz). Nothing outside the file is r
 lie elsewhere (external links, external storage, virtual datasets) are refused.
 """
 
+import contextlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -58,6 +60,16 @@ class HDF5Source:
         self._rate_hz = int(waveforms.shape[1] // DURATION_S if rate_hz is None else rate_hz)
 
     def entries(self, with_labels: bool) -> Iterator[Entry]:
+        if (
+            with_labels
+            and self._targets is not None
+            and (self._targets.shape[:-1] != self._names.shape)
+        ):
+            raise InputError(
+                f"{self._path}: target has the shape {self._targets.shape}; expected [clips, "
+                f"classes], a row for each of the {len(self._names)} of audio_name"
+            )
+        prefix = "Y" if self._all_have_prefix() else ""
         for first in range(0, len(self._names), _ROWS_PER_READ):
             rows = slice(first, first + _ROWS_PER_READ)
             try:
@@ -76,7 +88,16 @@ class HDF5Source:
                     continue
                 recording = Recording(self._path, f"{row}:{name}")
                 labels = np.flatnonzero(target).tolist()
-                yield Entry(stem, stem.removeprefix("Y"), recording, labels)
+                yield Entry(stem, stem.removeprefix(prefix), recording, labels, len(target))
+
+    def _all_have_prefix(self) -> bool:
+        """Whether PANNs' "Y" is before every id; else it is the first letter of some."""
+        with contextlib.suppress(OSError, RuntimeError):  # `entries` comes to the damage
+            for first in range(0, len(self._names), _ROWS_PER_READ):
+                names = map(_text, self._names[first : first + _ROWS_PER_READ])
+                if not all(name.startswith("Y") for name in names if name):
+                    return False
+        return True
 
     def read(self, member: str) -> tuple[np.ndarray, int]:
         row, name = member.split(":", 1)

@@ -166,6 +166,13 @@ def test_existing_outputs(toy, tmp_path, capsys):
     assert main([*toy, "--overwrite"]) == 0
 
 
+def test_no_label_that_the_ontology_has(toy, tmp_path, capsys):
+    (tmp_path / "segments.csv").write_text('a, 0, 1, "/m/no"\n')
+    assert main([*toy, "--unknown=drop"]) == 1
+    assert "error: none of the clips has a label" in capsys.readouterr().err
+    assert not (tmp_path / "audit").exists()
+
+
 def test_labels_of_which_none_is_below_another(toy, tmp_path):
     (tmp_path / "segments.csv").write_text('a, 0, 1, "/m/w"\nb, 0, 1, "/m/w,/t/h"\n')
     assert main(toy) == 0

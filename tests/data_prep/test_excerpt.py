@@ -118,6 +118,8 @@ def test_have(toy, tmp_path, capsys):
 def test_a_senseless_minimum(toy, capsys):
     assert main([*toy[:-1], "--min_per_label=0"]) == 1
     assert "expected a number of at least 1" in capsys.readouterr().err
+    assert main([*toy, "--seed=-1"]) == 1
+    assert "--seed=-1: expected a number of at least 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", [0, 1])

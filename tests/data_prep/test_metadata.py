@@ -255,6 +255,12 @@ def test_nobody_listens(tmp_path):
         )
 
 
+def test_an_address_without_a_scheme(tmp_path):
+    addresses = {"ontology.json": "mirror.example/ontology.json"}
+    with pytest.raises(InputError, match=r"mirror.example/ontology.json: .*; expected https://"):
+        metadata(output_dir=tmp_path, addresses=addresses, patience=PATIENCE)
+
+
 def test_a_changed_file_is_not_replaced_in_silence(server, tmp_path):
     (tmp_path / "ontology.json").write_bytes(b"[]")
     with pytest.raises(InputError, match="remove the file to get it anew"):

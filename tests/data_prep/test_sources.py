@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import pathlib
+import re
+import shutil
 import tarfile
 
 import h5py
@@ -467,6 +469,9 @@ def test_a_truncated_file(tmp_path, capfd, kind):
     assert all(str(broken) in detail for detail in details)
 
     build_here(**inputs.arguments(audio, with_segments=False), output_dir=tmp_path / "y")
+    warnings = [w for w in capfd.readouterr().err.splitlines() if w.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert str(broken) in warnings[0]
     assert sorted(records(tmp_path / "y")) == sorted(found)
     assert [r["clip_id"] for r in rejects(tmp_path / "y") if str(broken) in r["detail"]][-1] == ""
 
@@ -475,6 +480,26 @@ def test_a_truncated_file(tmp_path, capfd, kind):
     inputs.segments.write_text(f'{inputs.ids[39]}, 0, 10, "/m/dog"\n')
     assert str(broken) in refused(arguments, tmp_path / "z", capfd)
     assert not (tmp_path / "z" / ".build" / "plan.arrow").exists()
+
+
+def test_many_damaged_files(tmp_path):
+    """Beside each missing clip stands the first of them, not all."""
+    inputs = Inputs(tmp_path, 4)
+    for n in range(50):
+        (tmp_path / f"x{n:02}.parquet").write_bytes(b"PAR1 and no more")
+    inputs.write("tar", inputs.ids[:1])
+    audio = f"{tmp_path}/clips.tar,{tmp_path}/x*.parquet"
+    build_here(**inputs.arguments(audio, with_segments=True), output_dir=tmp_path / "set")
+    for row in rejects(tmp_path / "set"):
+        assert "50 damaged files, the first: " in row["detail"]
+        assert row["detail"].count(".parquet") == 2  # of --audio, and the first
+
+
+@pytest.mark.parametrize("audio", ["", "AUDIO,"])
+def test_an_empty_name_is_not_the_current_folder(tmp_path, capfd, audio):
+    inputs = Inputs(tmp_path, 2)
+    arguments = inputs.arguments(audio.replace("AUDIO", str(inputs.audio)), with_segments=True)
+    assert "an empty name; expected folders or files" in refused(arguments, tmp_path / "s", capfd)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -501,6 +526,75 @@ def test_a_file_of_another_form(tmp_path, capfd, kind):
     error = refused(inputs.arguments(path, with_segments=True), tmp_path / "set", capfd)
     assert f"{path}: " in error
     assert "expected" in error
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ([5] * 12, r"target has the shape \(12,\); expected \[clips, classes\]"),
+        (np.ones((11, 5), bool), "a row for each of the 12 of audio_name"),
+        (np.ones((12, 4), bool), "has labels of 4 classes, but --class_indices has 5"),
+    ],
+)
+def test_targets_of_another_label_set(tmp_path, capfd, target, message):
+    inputs = Inputs(tmp_path, 12)
+    path = inputs.write("h5")
+    with h5py.File(path, "r+") as file:
+        del file["target"]
+        file["target"] = target
+    assert re.search(
+        message, refused(inputs.arguments(path, with_segments=False), tmp_path / "set", capfd)
+    )
+    build_here(**inputs.arguments(path, with_segments=True), output_dir=tmp_path / "unused")
+
+
+def test_ids_that_begin_with_y(tmp_path):
+    """In a file where not all names do it is no prefix."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["audio_name"] = ["Yabcdefghi1.wav", "", "Zabcdefghi1.wav"]
+        file["waveform"] = np.zeros((3, 80_000), np.int16)
+    entries = list(open_source(str(tmp_path / "x.h5")).entries(False))
+    assert [entry.clip_id for entry in entries] == ["Yabcdefghi1", "", "Zabcdefghi1"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"video_id": [1, 2]}, "video_id is int64; expected strings"),
+        ({"video_id": [b"a", b"b"]}, "video_id is binary; expected strings"),
+        ({"labels": ["/m/dog,/m/cat", "/m/dog"]}, "labels is string; expected lists of mids"),
+        ({"labels": [[0.5], [1.0]]}, "labels is list<.*double>; expected lists"),
+    ],
+)
+def test_parquet_columns_of_another_type(tmp_path, capfd, columns, message):
+    inputs = Inputs(tmp_path, 2)
+    path = inputs.write("parquet")
+    table = pq.read_table(path)
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    pq.write_table(table, path)
+    error = refused(inputs.arguments(path, with_segments=False), tmp_path / "set", capfd)
+    assert f"{path}: " in error
+    assert re.search(message, error)
+
+
+def test_parquet_values_that_are_damaged(tmp_path, capfd):
+    """A label that is null; a byte of a name that is no text, which ends the file."""
+    inputs = Inputs(tmp_path, 14)
+    path = inputs.write("parquet")
+    table = pq.read_table(path)
+    labels = table["labels"].to_pylist()
+    labels[3] = [labels[3][0], None]
+    labels = pa.array(labels, pa.list_(pa.string()))
+    table = table.set_column(table.column_names.index("labels"), "labels", labels)
+    pq.write_table(table, path, row_group_size=7, compression="none", use_dictionary=False)
+    content = path.read_bytes()
+    name = inputs.ids[9].encode()
+    path.write_bytes(content.replace(name, b"\xff" + name[1:]))
+    build_here(**inputs.arguments(path, with_segments=False), output_dir=tmp_path / "set")
+    assert sorted(records(tmp_path / "set")) == sorted({*inputs.ids[:7]} - {inputs.ids[3]})
+    assert reasons(tmp_path / "set") == {inputs.ids[3]: "bad_labels", "": "unreadable"}
+    assert f"warning: {path}: row group 1: " in capfd.readouterr().err
 
 
 def test_damage_within_a_parquet_file(tmp_path):
@@ -592,6 +686,21 @@ def test_a_comma_in_the_name_of_the_folder(tmp_path):
     arguments = inputs.arguments(folder, with_segments=True)
     plan_only(arguments, tmp_path / "set")
     (folder / f"{inputs.ids[1]}.flac").unlink()
+    build_here(**arguments, output_dir=tmp_path / "set")
+    assert reasons(tmp_path / "set") == dict.fromkeys(inputs.ids[:2], "unreadable")
+
+
+def test_a_recording_that_is_gone_with_its_folder(tmp_path):
+    """Each has one of its own: no disk is gone."""
+    inputs = Inputs(tmp_path, 6)
+    for clip_id in inputs.ids:
+        (inputs.audio / f"of {clip_id}").mkdir()
+        name = f"{clip_id}.flac"
+        (inputs.audio / name).rename(inputs.audio / f"of {clip_id}" / name)
+    arguments = inputs.arguments(inputs.audio, with_segments=True)
+    plan_only(arguments, tmp_path / "set")
+    shutil.rmtree(inputs.audio / f"of {inputs.ids[0]}")
+    (inputs.audio / f"of {inputs.ids[1]}" / f"{inputs.ids[1]}.flac").unlink()
     build_here(**arguments, output_dir=tmp_path / "set")
     assert reasons(tmp_path / "set") == dict.fromkeys(inputs.ids[:2], "unreadable")
 
