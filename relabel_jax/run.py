@@ -179,6 +179,8 @@ def run_population(
                 "side": side,
                 "labeling": configs[m].labeling,
                 "method": config.method,
+                "precision": network.precision,
+                "backend": jax.default_backend(),
                 "base_labeling": base.labeling if base else "",
                 "seed": member.seed,
                 "num_clips": {split: len(member.view.rows[split]) for split in SPLITS},

@@ -124,7 +124,7 @@ def activated_convolution(
       buffers: what the function of that name gives for these arguments, or a step before has left.
 
     Returns:
-      e of the dtype of `inputs`, [batch, time_out, channels_out], and twice float32[channels_out].
+      v of the dtype of `inputs`, [batch, time_out, channels_out], and twice float32[channels_out].
 
     Raises:
       ValueError: as of `convolution`.
@@ -138,7 +138,7 @@ def activated_convolution(
 
 @flax.struct.dataclass
 class Deferred:
-    """A convolution's activations, ELU(outputs + bias), which are not computed yet.
+    """A convolution's activations, `activate` of its outputs, which are not computed yet.
 
     Attributes:
       inputs, kernel, stride, formulation: as of `convolution`.
@@ -191,7 +191,7 @@ def activations(
     stride: int,
     formulation: str,
 ) -> jax.Array | Deferred:
-    """ELU of the convolution's outputs and a bias, where no moments are asked for.
+    """`activate` of the convolution's outputs and a bias, where no moments are asked for.
 
     Then a layer need not be stored: the next layer's loop can compute the rows that it takes for a
     block. This pays where a value takes few products, in the first layer of Table II, whose outputs
@@ -293,14 +293,15 @@ def _activated(inputs, kernel, bias, buffers, stride, formulation, precision, ax
 
 def _activated_fwd(inputs, kernel, bias, buffers, *static):
     values, *means = _activated(inputs, kernel, bias, buffers, *static)
-    return (values, *means), (inputs, kernel, values, buffers and buffers._replace(values=values))
+    buffers = buffers and buffers._replace(values=values)
+    return (values, *means), (inputs, kernel, values, bias, buffers)
 
 
 def _activated_bwd(stride, formulation, precision, axis_name, residuals, cotangents):
-    *residuals, values, buffers = residuals
+    *residuals, values, bias, buffers = residuals
     dx = buffers and buffers.by_inputs
     of_values, *of_moments = cotangents
-    before = before_activation(values, *of_moments, axis_name)
+    before = before_activation(values, bias, *of_moments, axis_name)
     by_inputs, by_kernel, (by_bias,) = _gradients(
         stride, formulation, precision, residuals, (of_values, values), before, dx
     )
@@ -314,7 +315,7 @@ _activated.defvjp(_activated_fwd, _activated_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _activations(inputs, kernel, bias, stride, formulation, precision):
-    after = After(lambda outputs: activate(outputs, bias, elu), lambda values: ())
+    after = After(after_convolution(bias, elu).values, lambda values: ())
     return _forward(inputs, kernel, stride, formulation, after)[0]
 
 

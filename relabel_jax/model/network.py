@@ -22,7 +22,7 @@ PRECISIONS = {
     "tf32": (jnp.float32, "high"),
     "bf16": (jnp.bfloat16, "default"),
 }
-"""Name -> dtype of the convolutions and what they hand on, and JAX's matmul precision.
+"""Name -> dtype of the convolutions and what they hand on, and their matmul precision in JAX.
 
 Weights, statistics, dense layers and scores are float32 throughout. `tf32` lets products of float32
 be rounded to 11 bits where the device has such units (NVIDIA since Ampere; on a TPU it is three
@@ -94,7 +94,8 @@ class Dense(nn.Module):
     def __call__(self, inputs: Activations) -> Linear:
         shape = (inputs.values.shape[-1], self.units)
         kernel, bias = inputs.fold_into(*_weights(self, shape))
-        return Linear(inputs.values.astype(kernel.dtype) @ kernel, bias)
+        values = inputs.values.astype(kernel.dtype)
+        return Linear(jnp.matmul(values, kernel, precision="highest"), bias)
 
 
 def _weights(layer: nn.Module, shape: Sequence[int]) -> tuple[jax.Array, jax.Array]:

@@ -10,21 +10,25 @@ VALID and so reads nothing but rows of e, sees s in full under every tap:
 
     conv(a e + s, W) + b = conv(e, a W) + (b + sum over taps and channels of s W).
 
-So only e is ever stored, and normalized activations exist nowhere: they are a few thousand
-multiplications on W. What is needed of e is its mean and the mean of its square. Let d, d1, d2 be
-the cotangents of e, of its mean and of its mean square, over n values a channel. The gradient is
+So e alone is stored, and normalized activations exist nowhere: they are a few thousand
+multiplications on W. A constant added to e is added to its mean too and leaves a e + s as it was;
+so what is stored is in fact v = e - c, with c = ELU(b), what e is where y is 0. Of a quiet clip e
+is c and little more: rounded to bfloat16, or TF32, nothing but c would be left once b is not 0.
 
-    dy = (d + d1 / n + 2 e d2 / n) ELU'(y + b),    ELU'(z) = min(e, 0) + 1,
+What is needed of v is its mean and the mean of its square. Let d, d1, d2 be the cotangents of v, of
+its mean and of its mean square, over n values a channel. The gradient is
 
-of e alone, in one pass; the two reductions of batch normalization's own backward pass have become
+    dy = (d + d1 / n + 2 v d2 / n) ELU'(y + b),    ELU'(z) = min(v + c, 0) + 1,
+
+of v alone, in one pass; the two reductions of batch normalization's own backward pass have become
 the products of dW and W that autodiff finds behind a and s.
 
-The bracket's sum over batch and time is zero, as a constant added to e leaves a e + s as it was. So
-for any constant c of a channel
+The bracket's sum over batch and time is zero, by what a constant does. So for any constant k of a
+channel
 
-    db = sum of (d + d1 / n + 2 e d2 / n) (min(e, 0) - c).
+    db = sum of (d + d1 / n + 2 v d2 / n) (min(e, 0) - k).
 
-Rounding leaves some of the bracket's sum, as d1 comes another way than d. With c = -1, where db is
+Rounding leaves some of the bracket's sum, as d1 comes another way than d. With k = -1, where db is
 the sum of dy, all of this would be db's error; and where ELU is nearly linear, db itself is hardly
 more. With the mean of min(e, 0), of a sample of the rows, next to nothing of it is.
 """
@@ -37,6 +41,7 @@ import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from relabel_jax.model import batch_axis
 from relabel_jax.model.elementwise import Addends, After, Before, row_sums
@@ -92,7 +97,7 @@ class Linear:
         return add_bias(self.outputs(), self.bias)
 
     def activations(self) -> Any:
-        """ELU of the sums, of the outputs' dtype; what the next layer of the kind takes for it."""
+        """`activate` of the outputs; what the next layer of the kind takes for it."""
         return activate(self.outputs(), self.bias)
 
     def elu_and_moments(
@@ -133,9 +138,11 @@ class ActivationAndNorm(nn.Module):
                 values, *moments = layer.elu_and_moments(self.axis_name, buffers)
             else:
                 values = layer.activations()
-            return Activations(values, *Affine(name="BatchNorm_0")(layer.bias.shape, moments))
+            norm = Affine(name="BatchNorm_0")
+            return Activations(values, *norm(elu_of_bias(layer.bias), moments))
         outputs = layer.outputs()
-        norm = nn.BatchNorm(
+        sums = add_bias(outputs, layer.bias)
+        flax_norm = nn.BatchNorm(
             not train,
             momentum=_MOMENTUM,
             epsilon=_EPSILON,
@@ -143,8 +150,8 @@ class ActivationAndNorm(nn.Module):
             axis_name=self.axis_name,
         )
         if self.norm_order == "elu_bn":
-            return Activations(norm(activate(outputs, layer.bias)))
-        return Activations(nn.elu(norm(add_bias(outputs, layer.bias).astype(outputs.dtype))))
+            return Activations(flax_norm(nn.elu(sums).astype(outputs.dtype)))
+        return Activations(nn.elu(flax_norm(sums.astype(outputs.dtype))))
 
 
 class Affine(nn.Module):
@@ -152,9 +159,15 @@ class Affine(nn.Module):
 
     @nn.compact
     def __call__(
-        self, shape: tuple[int, ...], moments: Sequence[jax.Array] | None
+        self, center: jax.Array, moments: Sequence[jax.Array] | None
     ) -> tuple[jax.Array, jax.Array]:
-        """From the means of e and of its square, twice float32[channels]; without, the running."""
+        """For v, from the means of v and of its square, twice float32[channels]; without, from the
+        running ones, which are of e.
+
+        Args:
+          center: c, float32[channels].
+        """
+        shape = center.shape
         gamma = self.param("scale", nn.initializers.ones_init(), shape)
         beta = self.param("bias", nn.initializers.zeros_init(), shape)
         running_mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(shape, jnp.float32))
@@ -163,11 +176,11 @@ class Affine(nn.Module):
             mean, mean_square = moments
             var = jnp.maximum(mean_square - mean * mean, 0)
             if not self.is_initializing():
-                for running, now in ((running_mean, mean), (running_var, var)):
+                for running, now in ((running_mean, mean + center), (running_var, var)):
                     running.value = _MOMENTUM * running.value + (1 - _MOMENTUM) * now
         else:
-            mean, var = running_mean.value, running_var.value
-        scale = gamma * jax.lax.rsqrt(var + jnp.asarray(_EPSILON, var.dtype))
+            mean, var = running_mean.value - center, running_var.value
+        scale = gamma * lax.rsqrt(var + jnp.asarray(_EPSILON, var.dtype))
         return scale, beta - mean * scale
 
 
@@ -181,9 +194,9 @@ def add_bias(outputs: jax.Array, bias: jax.Array) -> jax.Array:
 def elu_and_moments(
     outputs: jax.Array, bias: jax.Array, axis_name: str | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """e = ELU(outputs + bias), and by channel the means of e and of its square.
+    """v = ELU(outputs + bias) - ELU(bias), and by channel the means of v and of its square.
 
-    Its gradient is right only where the three serve to normalize e by these moments and nothing
+    Its gradient is right only where the three serve to normalize v by these moments and nothing
     else, as the module's docstring has it.
 
     Args:
@@ -192,7 +205,7 @@ def elu_and_moments(
       axis_name: of the devices that share the batch (`batch_axis.py`).
 
     Returns:
-      e of the dtype of `outputs`, and twice float32[channels].
+      v of the dtype of `outputs`, and twice float32[channels].
     """
     after = after_convolution(bias)
     values = after.values(outputs)
@@ -207,51 +220,69 @@ def moments(sums: Addends, values: jax.Array, axis_name: str | None) -> tuple[ja
 
 
 def after_convolution(bias: jax.Array, elu: Callable[[jax.Array], jax.Array] = nn.elu) -> After:
-    """e of `elu_and_moments`, and the addends that its moments are made of."""
+    """v of `elu_and_moments`, and the addends that its moments are made of."""
+    center = elu_of_bias(bias)
 
     def addends(values):
         exact = values.astype(bias.dtype)
         return exact, exact * exact
 
-    return After(lambda outputs: activate(outputs, bias, elu), addends)
+    def values(outputs):
+        return add_bias(elu(add_bias(outputs, bias)), -center).astype(outputs.dtype)
+
+    return After(values, addends)
 
 
 def activate(
     outputs: jax.Array, bias: jax.Array, elu: Callable[[jax.Array], jax.Array] = nn.elu
 ) -> jax.Array:
-    """ELU(outputs + bias), of the dtype of `outputs`."""
-    return elu(add_bias(outputs, bias)).astype(outputs.dtype)
+    """ELU(outputs + bias) - ELU(bias), of the dtype of `outputs`."""
+    return after_convolution(bias, elu).values(outputs)
+
+
+def elu_of_bias(bias: jax.Array) -> jax.Array:
+    """c, float32[channels]. As a constant: what its gradient adds it takes away elsewhere."""
+    # Computed by channel; a fusion might compute it with each value.
+    return lax.optimization_barrier(lax.stop_gradient(nn.elu(bias)))
 
 
 def before_activation(
-    values: jax.Array, of_mean: jax.Array, of_mean_square: jax.Array, axis_name: str | None
+    values: jax.Array,
+    bias: jax.Array,
+    of_mean: jax.Array,
+    of_mean_square: jax.Array,
+    axis_name: str | None,
 ) -> Before:
     """The gradient of `elu_and_moments`.
 
     Args:
-      values: e, float[batch, ..., channels].
+      values: v, float[batch, ..., channels].
+      bias: float32[channels].
       of_mean, of_mean_square: float32[channels], the moments' cotangents from a device's clips.
       axis_name: as of `elu_and_moments`.
 
     Returns:
-      A function of e's cotangent and e, whole or a part: the outputs' cotangent, and the addends of
+      A function of v's cotangent and v, whole or a part: the outputs' cotangent, and the addends of
       the bias's, float32.
     """
+    center = elu_of_bias(bias)
     sample = values[:, :: max(1, values.shape[1] // _SAMPLED_ROWS)] if values.ndim > 2 else values
-    sample = jnp.minimum(sample, 0).astype(of_mean.dtype)
-    center = sample.sum(range(values.ndim - 1)) / batch_axis.num_rows(sample, axis_name)
-    of_mean, of_mean_square, center = (
-        total.reshape((1,) * (values.ndim - 1) + (-1,))
-        for total in batch_axis.total((of_mean, of_mean_square, center), axis_name)
+    sample = jnp.minimum(add_bias(sample, center), 0)
+    k = sample.sum(range(values.ndim - 1)) / batch_axis.num_rows(sample, axis_name)
+    of_mean, of_mean_square, k = batch_axis.total((of_mean, of_mean_square, k), axis_name)
+    of_mean, of_mean_square, k, center = (
+        of_channel.reshape((1,) * (values.ndim - 1) + (-1,))
+        for of_channel in (of_mean, of_mean_square, k, center)
     )
     count = batch_axis.num_rows(values, axis_name)
     constant, slope = of_mean / count, of_mean_square * (2 / count)
 
     def before(of_values, values):
-        e = values.astype(of_mean.dtype)
-        total = of_values.astype(of_mean.dtype) + constant + e * slope
+        v = values.astype(of_mean.dtype)
+        e = v + center
+        total = of_values.astype(of_mean.dtype) + constant + v * slope
         # Not a product at last: XLA would take both factors into the sum, each from memory.
-        addends = jnp.where(e < 0, total * (e - center), total * -center)
+        addends = jnp.where(e < 0, total * (e - k), total * -k)
         return (total * (jnp.minimum(e, 0) + 1)).astype(values.dtype), (addends,)
 
     return before
@@ -259,12 +290,13 @@ def before_activation(
 
 def _forward(outputs, bias, axis_name):
     values, mean, mean_square = elu_and_moments(outputs, bias, axis_name)
-    return (values, mean, mean_square), values
+    return (values, mean, mean_square), (values, bias)
 
 
-def _backward(axis_name, values, cotangents):
+def _backward(axis_name, residuals, cotangents):
+    values, _ = residuals
     of_values, *of_moments = cotangents
-    gradient, addends = before_activation(values, *of_moments, axis_name)(of_values, values)
+    gradient, addends = before_activation(*residuals, *of_moments, axis_name)(of_values, values)
     (of_bias,) = row_sums(addends)
     return gradient, of_bias
 

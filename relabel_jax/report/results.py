@@ -148,15 +148,21 @@ def _differences(cells: Sequence[Cell]) -> list[str]:
     lines = []
     for cell in cells:
         other = first.setdefault(cell.facts["method"], cell)
-        for field in _RECIPE:
-            value, of_other = (each.facts["config"].get(field) for each in (cell, other))
-            if value != of_other:
-                lines.append(
-                    f"{cell.workdir}: has config.{field} {value}, {other.workdir} has {of_other}; "
-                    "what the tables say of such runs is not of the labels alone"
-                )
-                break
+        recipe, of_other = _recipe(cell), _recipe(other)
+        if different := [name for name in recipe if recipe[name] != of_other[name]]:
+            name = different[0]
+            lines.append(
+                f"{cell.workdir}: has {name} {recipe[name]}, {other.workdir} has {of_other[name]}; "
+                "what the tables say of such runs is not of the labels alone"
+            )
     return lines
+
+
+def _recipe(cell: Cell) -> dict[str, Any]:
+    config = cell.facts["config"]
+    # Which one it was; the config may leave it to the device. Older results do not say.
+    precision = cell.facts.get("precision", config.get("precision"))
+    return {f"config.{field}": config.get(field) for field in _RECIPE} | {"precision": precision}
 
 
 def _read_cell(workdir: pathlib.Path) -> Cell:

@@ -46,8 +46,13 @@ def load_resident(
     """
     if mode == "never":
         return dict.fromkeys(sources, ())
-    bytes_a_clip = max(read(np.zeros(1, np.int64)).nbytes for read, _ in sources.values())
+    likes = [read(np.zeros(1, np.int64)) for read, _ in sources.values()]
+    bytes_a_clip = max(like.nbytes for like in likes)
     needed = bytes_a_clip * sum(num_clips for _, num_clips in sources.values())
+    if layout.mesh.size > 1 and jax.default_backend() != "cpu":  # a CPU's are counted by free_bytes
+        # A device's part of a block, beside the whole one that is made of the parts.
+        largest = bytes_a_clip * max(num_clips for _, num_clips in sources.values())
+        needed += min(largest, likes[0].itemsize * _MAX_BLOCK_ELEMENTS) // layout.mesh.size
     there = int(_SHARE * free_bytes())
     if not hosts.all_processes(needed <= there):
         what = (
@@ -86,7 +91,13 @@ def _load(read: ReadInputs, num_clips: int, layout: Layout, progress: tqdm) -> B
             rows[at : at + len(piece)] = read(piece)
             progress.update(len(piece))
         divided = layout.put_part(rows, ("member", "data"))
-        blocks.append(jax.jit(lambda rows: rows, out_shardings=layout.sharding())(divided))
+        # Of one device it is whole already: given away, it is not copied.
+        whole = jax.jit(
+            lambda rows: rows,
+            out_shardings=layout.sharding(),
+            donate_argnums=() if num_devices > 1 else (0,),
+        )
+        blocks.append(whole(divided))
     return tuple(blocks)
 
 

@@ -68,7 +68,7 @@ def test_loss_and_gradient_are_zero_where_everything_is_masked():
     assert (np.asarray(gradient) == 0).all()
 
 
-def test_a_step_on_a_batch_that_is_all_masked_changes_no_parameter():
+def test_a_first_step_on_a_batch_that_is_all_masked_changes_no_parameter():
     variables, inputs, labels, masked = tiny(1, 8)
     recipe = Recipe(0.1, 0.5, 1)
     step = jax.jit(train_step, static_argnums=(0, 1))
