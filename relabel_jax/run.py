@@ -154,7 +154,6 @@ def run_population(
             steps_per_call=config.steps_per_call,
             resident=config.resident,
             wrapper=config.members_by,
-            population=len(configs),
             on_start=lambda: hosts.from_primary(begin),
             on_epoch=on_epoch,
         )

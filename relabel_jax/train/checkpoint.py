@@ -99,8 +99,7 @@ class Checkpoints:
 
     def forget_interrupted(self) -> None:
         """Deletes what `save_interrupted` left."""
-        if self._interrupted_path.is_dir():
-            shutil.rmtree(self._interrupted_path)
+        shutil.rmtree(self._interrupted_path)
 
     def restore_interrupted(self, step: int, like: TrainState) -> TrainState:
         """The state that `save_interrupted` left."""

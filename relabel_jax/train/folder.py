@@ -53,11 +53,9 @@ class RunFolder:
             temporary.write_text("".join(f"{line}\n" for line in lines[:epochs]))
         steps = epochs * self._steps_per_epoch
         interrupted = self._checkpoints.interrupted
-        if interrupted is None:
-            pass
-        elif steps < interrupted <= steps + self._steps_per_epoch:
-            steps = interrupted
-        else:
+        if interrupted is not None:
+            if steps < interrupted <= steps + self._steps_per_epoch:
+                return [epochs, interrupted]
             self._checkpoints.forget_interrupted()
         return [epochs, steps]
 

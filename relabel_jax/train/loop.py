@@ -73,7 +73,6 @@ class Training:
       steps_per_call: steps in one program on the device.
       resident: one of `resident.MODES`.
       wrapper: one of `population.WRAPPERS`, or `auto`.
-      population: as of `population.Layout.of`.
       on_start: called before the first step, when nothing is left that could refuse the training.
       on_epoch: called after each epoch that is scored and saved.
     """
@@ -88,7 +87,6 @@ class Training:
     steps_per_call: int
     resident: str
     wrapper: str
-    population: int = 0
     on_start: Callable[[], None] = lambda: None
     on_epoch: Callable[[], None] = lambda: None
 
@@ -163,9 +161,12 @@ def train(training: Training) -> list[Trained]:
                 training,
                 members=[members[m] for m in behind],
                 num_epochs=min(ahead, default=training.num_epochs),
-                population=max(training.population, len(members)),
             )
-            _train(group, [folders[m] for m in behind if folders], *least)
+            # One epoch, which is what a kill can leave, as with all; more by all devices.
+            epochs_done, steps_done = least
+            population = len(members) if group.num_epochs - epochs_done == 1 else len(behind)
+            of_group = [folders[m] for m in behind if folders]
+            _train(group, of_group, epochs_done, steps_done, population)
 
         best_epochs = hosts.from_primary(lambda: [folder.best_epoch for folder in folders])
         best = _restore(training, folders, RunFolder.restore_best)
@@ -189,12 +190,20 @@ def _restore(
 
 
 def _train(
-    training: Training, folders: Sequence[RunFolder], epochs_done: int, steps_done: int
+    training: Training,
+    folders: Sequence[RunFolder],
+    epochs_done: int,
+    steps_done: int,
+    population: int,
 ) -> None:
-    """The epochs that are missing, from `steps_done`, which all members have done."""
+    """The epochs that are missing, from `steps_done`, which all members have done.
+
+    Args:
+      population: as of `Layout.of`.
+    """
     recipe, batch_size = training.recipe, training.batch_size
     num_validation = len(training.members[0].view.rows["validation"])
-    layout = Layout.of(len(training.members), batch_size, training.wrapper, training.population)
+    layout = Layout.of(len(training.members), batch_size, training.wrapper, population)
     resident = load_resident(
         {
             "train": (training.read("train"), training.num_clips),
