@@ -236,6 +236,8 @@ def _begin(config: ConfigDict, data_set: DataSet, workdir: pathlib.Path) -> None
     """Makes the workdir and says there what it is of; refuses that of something else."""
     path = workdir / GRID_NAME
     plain = json.loads(config.to_json())
+    if config.truth:  # for reports that are made elsewhere
+        plain["truth"] = os.path.abspath(config.truth)
     if path.exists():
         identity = {"config": plain, "data_set": data_set.fingerprint}
         begun_before(path, identity, _MAY_CHANGE, data_set.path)

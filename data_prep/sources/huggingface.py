@@ -114,10 +114,11 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    """Of strings or whole numbers."""
+    """Of strings or whole numbers; or all are empty."""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
-    return _is_text(kind.value_type) or pa.types.is_integer(kind.value_type)
+    of = kind.value_type
+    return _is_text(of) or pa.types.is_integer(of) or pa.types.is_null(of)
 
 
 def _line(error: Exception) -> str:

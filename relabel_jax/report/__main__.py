@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for problem in result["problems"]:
         print(f"left out: {problem}", file=sys.stderr)
+    for note in result["notes"]:
+        print(f"note: {note}", file=sys.stderr)
     print(text(result))
     print(f"written {flags.workdir / 'report' / 'index.html'} and tables", file=sys.stderr)
     return 1 if result["problems"] else 0

@@ -103,8 +103,8 @@ class Cell:
 
 
 def find_cells(workdir: pathlib.Path) -> tuple[list[Cell], list[str]]:
-    """All finished runs below a folder, by key, and one line on each that cannot be used or has not
-    the recipe of the others of its method. In the workdir of a grid they are its own.
+    """All finished runs below a folder, by key, and one line on each that cannot be used. In the
+    workdir of a grid they are its own.
 
     Raises:
       InputError: there is none, or they are of several data sets.
@@ -138,18 +138,18 @@ def find_cells(workdir: pathlib.Path) -> tuple[list[Cell], list[str]]:
             f"--workdir={workdir}: no run is finished yet{found}; give the --workdir of a grid "
             "with a result.json in at least one cell"
         )
-    in_order = [cells[key] for key in sorted(cells)]
-    return in_order, problems + _differences(in_order)
+    return [cells[key] for key in sorted(cells)], problems
 
 
-def _differences(cells: Sequence[Cell]) -> list[str]:
+def differences(cells: Sequence[Cell]) -> list[str]:
     """A line on each run that was not trained as the first of its method."""
     first: dict[str, Cell] = {}
     lines = []
     for cell in cells:
         other = first.setdefault(cell.facts["method"], cell)
         recipe, of_other = _recipe(cell), _recipe(other)
-        if different := [name for name in recipe if recipe[name] != of_other[name]]:
+        both_say = recipe.keys() & of_other.keys()
+        if different := [n for n in recipe if n in both_say and recipe[n] != of_other[n]]:
             name = different[0]
             lines.append(
                 f"{cell.workdir}: has {name} {recipe[name]}, {other.workdir} has {of_other[name]}; "
@@ -160,9 +160,10 @@ def _differences(cells: Sequence[Cell]) -> list[str]:
 
 def _recipe(cell: Cell) -> dict[str, Any]:
     config = cell.facts["config"]
-    # Which one it was; the config may leave it to the device. Older results do not say.
-    precision = cell.facts.get("precision", config.get("precision"))
-    return {f"config.{field}": config.get(field) for field in _RECIPE} | {"precision": precision}
+    recipe = {f"config.{field}": config.get(field) for field in _RECIPE}
+    if "precision" in cell.facts:  # older results do not say which one it was
+        recipe["precision"] = cell.facts["precision"]
+    return recipe
 
 
 def _read_cell(workdir: pathlib.Path) -> Cell:

@@ -12,7 +12,7 @@ from relabel_jax.files import complete_file, read_json, write_json
 from relabel_jax.ontology import Ontology
 from relabel_jax.report import tables
 from relabel_jax.report.page import page
-from relabel_jax.report.results import GRID_NAME, find_cells, read_truth
+from relabel_jax.report.results import GRID_NAME, differences, find_cells, read_truth
 
 _LOG = logging.getLogger(__name__)
 PAPER_TABLES = pathlib.Path(__file__).with_name("paper_tables.json")
@@ -47,8 +47,12 @@ def write_report(
     grid = read_json(workdir / GRID_NAME) if (workdir / GRID_NAME).exists() else {}
     if not isinstance(grid, dict):
         raise InputError(f"{workdir / GRID_NAME}: is not what a grid writes there; run it again")
-    if truth is None:
-        truth = (grid.get("config") or {}).get("truth", "")
+    of_clips = None
+    try:
+        if path := (grid.get("config") or {}).get("truth", "") if truth is None else truth:
+            of_clips = read_truth(path)
+    except InputError as error:
+        raise InputError(f"{error}; --truth=CSV gives another, --truth= none") from error
     known = set(ontology.mids)
     for cell in cells:
         if cell.facts["root_mid"] not in known:
@@ -63,9 +67,10 @@ def write_report(
         [*grid.get("problems", []), *problems],
         grid.get("roots", []),
         of_paper,
-        read_truth(truth) if truth else None,
+        of_clips,
     )
     result |= {
+        "notes": differences(cells),
         "paper": of_paper,
         "provenance": {
             field: grid.get(field) for field in ("command", "versions", "hardware", "config")

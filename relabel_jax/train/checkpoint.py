@@ -94,6 +94,8 @@ class Checkpoints:
         with _manager(
             self._interrupted_path, max_to_keep=1, enable_async_checkpointing=False
         ) as manager:
+            if manager.latest_step() == state.step:  # stopped again before there was a further one
+                return
             if not manager.save(int(state.step), args=ocp.args.StandardSave(state)):
                 raise OSError(f"{self._interrupted_path} has a later step than {state.step}")
 

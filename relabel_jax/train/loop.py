@@ -380,6 +380,8 @@ def _finish_epoch(
             )
     if not folders:
         return
+    for folder in folders:  # so that a kill leaves members at most one epoch apart
+        folder.wait()
     for member, folder, state, member_scores in zip(
         training.members, folders, jax.device_get(snapshot), of_members, strict=True
     ):

@@ -371,10 +371,6 @@ def change_result(**fields):
         (lambda folder: (folder / "metrics.jsonl").write_text('{"epoch": 1}\n'), "metrics.jsonl"),
         (lambda folder: (folder / "metrics.jsonl").unlink(), "metrics.jsonl: cannot read it"),
         (lambda folder: shutil.copytree(folder, folder.with_name("x")), "is the same run as"),
-        (
-            change_result(config={"data_dir": "nowhere", "num_epochs": 30}),
-            "features_pel_ol_0: has config.num_epochs 30, .*features_ol_ol_0 has 3; what the",
-        ),
     ],
 )
 def test_damaged_results(grid_folder, tmp_path, capsys, damage, message):
@@ -390,7 +386,37 @@ def test_damaged_results(grid_folder, tmp_path, capsys, damage, message):
     assert re.search(message, line)
     results = json.loads((folder / "report" / "results.json").read_text())
     assert len(results["problems"]) == 1
-    assert len(results["runs"]) == (3 if re.search("same run|num_epochs", message) else 2)
+    assert len(results["runs"]) == (3 if "same run" in message else 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        (
+            {"config": {"data_dir": "nowhere", "num_epochs": 30}},
+            "features_pel_ol_0: has config.num_epochs 30, .*features_ol_ol_0 has 3; what the",
+        ),
+        (
+            {"precision": "bf16"},
+            "features_pel_ol_0: has precision bf16, .*features_ol_ol_0 has f32",
+        ),
+        ({"precision": "f32"}, ""),
+        ({}, ""),  # an older result
+    ],
+)
+def test_runs_of_another_recipe_are_named_and_used(grid_folder, tmp_path, capsys, fields, note):
+    folder = tmp_path / "W"
+    for name in ("features_ol_ol_0", "features_pel_ol_0"):
+        shutil.copytree(grid_folder / ROOTS[0] / name, folder / name)
+    shutil.copy(grid_folder / "ontology.json", folder)
+    change_result(precision="f32")(folder / "features_ol_ol_0")
+    change_result(**fields)(folder / "features_pel_ol_0")
+    assert main([f"--workdir={folder}"]) == 0
+    notes = [x for x in capsys.readouterr().err.splitlines() if x.startswith("note: ")]
+    assert len(notes) == bool(note)
+    assert all(re.search(note, line) for line in notes)
+    results = json.loads((folder / "report" / "results.json").read_text())
+    assert (len(results["runs"]), len(results["problems"])) == (2, 0)
 
 
 def test_seeds_without_a_positive_test_clip(grid_folder, tmp_path):
@@ -476,7 +502,7 @@ def test_what_does_not_fit(grid_folder, tmp_path, capsys, case):
         "data set": "are runs on different data sets",
         "ontology": "ontology.json: is not there",
         "truth": "the truth has no row for the test clip 'clip",
-        "truth of the grid": "gone.csv: cannot read the truth",
+        "truth of the grid": "--truth=CSV gives another, --truth= none",
         "grid": "grid.json: is not what a grid writes there",
         "paper": "has no 'table1'",
         "figure": "paper.json: table3, 'Human sounds', 'ol': 'pel' is '0.31', expected a number",
