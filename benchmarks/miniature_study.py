@@ -51,10 +51,12 @@ def main() -> None:
     flags = parser.parse_args()
     folder = flags.output_dir
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    plan_path = folder / "num_clips"
-    if plan_path.exists() and plan_path.read_text() != str(flags.num_clips):
-        sys.exit(f"error: {folder} has {plan_path.read_text()} clips; give another --output_dir")
-    plan_path.write_text(str(flags.num_clips))
+    num_clips_path = folder / "num_clips"
+    if num_clips_path.exists() and num_clips_path.read_text() != str(flags.num_clips):
+        sys.exit(
+            f"error: {folder} has {num_clips_path.read_text()} clips; give another --output_dir"
+        )
+    num_clips_path.write_text(str(flags.num_clips))
     # The rates change neither the recordings nor the truth.
     clips = miniature.write_audio(miniature.Plan(flags.num_clips), folder / "audio", 2)
     (folder / "ontology.json").write_text(miniature.ontology().text)

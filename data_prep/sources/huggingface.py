@@ -72,9 +72,12 @@ class ParquetSource:
                 # A row group is the least that can be read. Its first name stands for it, so that
                 # moved files give the same shards.
                 recording = Recording(self._path, f"{group}:{row}:{name}", f"{names[0]}", row)
-                given = tuple(mids or ())
-                bad = Rejected("bad_labels", f"{recording}: a label is null")
-                yield Entry(name, name, recording, bad if None in given else given)
+                of_clip = (
+                    Rejected("bad_labels", f"{recording}: a label is null")
+                    if mids and None in mids
+                    else tuple(mids or ())
+                )
+                yield Entry(name, name, recording, of_clip)
 
     def read(self, member: str) -> tuple[np.ndarray, int]:
         group, row, name = member.split(":", 2)

@@ -63,7 +63,7 @@ class HDF5Source:
         if (
             with_labels
             and self._targets is not None
-            and (self._targets.shape[:-1] != self._names.shape)
+            and self._targets.shape[:-1] != self._names.shape
         ):
             raise InputError(
                 f"{self._path}: target has the shape {self._targets.shape}; expected [clips, "
