@@ -11,7 +11,7 @@ import sklearn
 from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
-from relabel_jax.train.metrics import evaluate
+from relabel_jax.metrics import evaluate
 
 
 def scikit_learn(scores, labels, masked):

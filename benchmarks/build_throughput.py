@@ -43,8 +43,8 @@ from data_prep.recordings import find_by_list
 from data_prep.segments import read_segments
 from data_prep.shards import Plan, write_plan
 from data_prep.workers import Workers
-from relabel_jax.ontology import Ontology
-from relabel_jax.views import hashed_splits
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import hashed_splits
 
 BAR = 0.85
 NUM_GENERATED = 200

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from tqdm import tqdm
 
-from relabel_jax.model.convolution import FORMULATIONS, convolution
+from relabel_jax.ops.convolution import FORMULATIONS, convolution
 
 # Table II: taps, stride, filters.
 LAYERS = (

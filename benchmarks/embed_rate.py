@@ -14,8 +14,8 @@ import time
 import jax
 import numpy as np
 
-from relabel_jax.embedder import Embedder
-from relabel_jax.pretrained import load_pretrained
+from relabel_jax.inference.embedder import Embedder
+from relabel_jax.inference.pretrained import load_pretrained
 
 
 def main():

@@ -15,10 +15,10 @@ import tempfile
 import jax
 from tqdm import tqdm
 
-from relabel_jax import hosts
-from relabel_jax.config import paper_config
 from relabel_jax.errors import InputError
-from relabel_jax.run import run
+from relabel_jax.experiments.config import paper_config
+from relabel_jax.experiments.run import run
+from relabel_jax.ops import cpu_devices
 
 NARROW = (32, 32, 32, 32, 48, 48, 48, 48, 64)
 
@@ -41,7 +41,7 @@ def main() -> int:
         help=f"the paper's (default), or {NARROW}, where Toom-Cook still does layers 2 to 6",
     )
     args = parser.parse_args()
-    hosts.use_cores(paper_config(args.root, "base").batch_size)  # as relabel_jax.main does
+    cpu_devices.use_cores(paper_config(args.root, "base").batch_size)  # as relabel_jax.main does
     on_cpu = jax.default_backend() == "cpu"
     forms = {
         "plain": {"formulation": "direct" if on_cpu else "lax", "fold_norm": False},

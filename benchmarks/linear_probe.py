@@ -20,8 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from relabel_jax import hear
-from relabel_jax.audio import decode
+from relabel_jax.audio.decode import decode
+from relabel_jax.inference.adapters import hear
 
 _MELS = 64
 

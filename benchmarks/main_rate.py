@@ -17,10 +17,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from relabel_jax import hosts
-from relabel_jax.config import audio_network, paper_config
-from relabel_jax.records import WAVEFORM_SAMPLES
-from relabel_jax.run import run
+from relabel_jax.data.schema import WAVEFORM_SAMPLES
+from relabel_jax.experiments.config import audio_network, paper_config
+from relabel_jax.experiments.run import run
+from relabel_jax.ops import cpu_devices
 from relabel_jax.train.population import WRAPPERS, Layout, stack_members, train_population
 from relabel_jax.train.step import Recipe, init_state
 
@@ -90,7 +90,7 @@ def main() -> None:
     config = paper_config(args.root, "base")
     config.update({"data_dir": args.data_dir, "num_epochs": args.epochs})
     config.filters = tuple(max(1, int(filters * args.share)) for filters in config.filters)
-    hosts.use_cores(config.batch_size)
+    cpu_devices.use_cores(config.batch_size)
     print(
         f"jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}, "
         f"batch {config.batch_size}, filters {config.filters}"

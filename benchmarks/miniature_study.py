@@ -26,12 +26,12 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from data_prep import build, miniature
-from relabel_jax.data_set import INDEX_NAME
-from relabel_jax.grid import grid_config, run_grid
-from relabel_jax.labelings import LABELINGS
+from relabel_jax.data.data_set import INDEX_NAME
+from relabel_jax.experiments.grid import grid_config, run_grid
+from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.metrics import evaluate
 from relabel_jax.report.results import find_cells, read_truth, true_labels
 from relabel_jax.report.statistics import bootstrap_map, compare
-from relabel_jax.train.metrics import evaluate
 
 ROOT = "Human sounds"
 # (parent_left_out, general_only): none, each alone, both as the miniature has them, both severe.

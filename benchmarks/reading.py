@@ -30,7 +30,7 @@ from tensorflow_datasets.core.features import FeaturesDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from relabel_jax.records import WAVEFORM_SAMPLES, waveform_feature
+from relabel_jax.data.schema import WAVEFORM_SAMPLES, waveform_feature
 
 BAR = 0.5
 _BATCH = 24

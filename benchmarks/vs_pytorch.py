@@ -47,7 +47,7 @@ def flax_loop(batch_size: int, steps: int, num_classes: int) -> Callable[[], Non
     from flax import linen as nn
 
     from relabel_jax.benchmark import batches
-    from relabel_jax.model.network import DENSE_UNITS, FILTERS, STRIDES, TAPS
+    from relabel_jax.models.waveform_cnn import DENSE_UNITS, FILTERS, STRIDES, TAPS
 
     class Plain(nn.Module):
         @nn.compact
@@ -97,13 +97,13 @@ def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Call
     import jax
     import numpy as np
 
-    from relabel_jax import hosts
     from relabel_jax.benchmark import batches, compile_variant, initial_state
-    from relabel_jax.config import audio_network, paper_config
+    from relabel_jax.experiments.config import audio_network, paper_config
+    from relabel_jax.ops import cpu_devices
     from relabel_jax.train.population import Layout, predict_population, stack_members
 
     mode, *options = form
-    hosts.use_cores(batch_size)
+    cpu_devices.use_cores(batch_size)
     config = paper_config("Human sounds", "base")
     if "bf16" in options:
         config.precision = "bf16"
@@ -142,7 +142,7 @@ def torch_loop(form: list[str], batch_size: int, steps: int, num_classes: int):
     from torch import nn
 
     from relabel_jax.benchmark import batches
-    from relabel_jax.model.network import DENSE_UNITS, FILTERS, STRIDES, TAPS
+    from relabel_jax.models.waveform_cnn import DENSE_UNITS, FILTERS, STRIDES, TAPS
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     flat = "conv1d" in form

@@ -11,7 +11,7 @@ transfer, configs/target_natural.py. It has not been run on the paper's excerpt 
 README says what was run.
 """
 
-from relabel_jax.config import paper_config
+from relabel_jax.experiments.config import paper_config
 
 
 def get_config():

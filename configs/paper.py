@@ -17,8 +17,8 @@ It shows that everything works; its differences are within chance (about 20 test
 """
 
 from relabel_jax.errors import InputError
-from relabel_jax.grid import grid_config
-from relabel_jax.labelings import LABELINGS
+from relabel_jax.experiments.grid import grid_config
+from relabel_jax.labels.labelings import LABELINGS
 
 ROOTS = ("Human sounds", "Sounds of things", "Source-ambiguous sounds", "Natural sounds")
 

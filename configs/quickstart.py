@@ -7,7 +7,7 @@ split, one seed); they prove nothing about the labelings.
     python -m relabel_jax.main --config=configs/quickstart.py --workdir=W --config.data_dir=DATA
 """
 
-from relabel_jax.grid import grid_config
+from relabel_jax.experiments.grid import grid_config
 
 
 def get_config():

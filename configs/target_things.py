@@ -11,7 +11,7 @@ from the base's weights, `scratch` the same network from random ones (it needs n
 runs with the same `config.labeling`: it is also what they are scored on.
 """
 
-from relabel_jax.config import paper_config
+from relabel_jax.experiments.config import paper_config
 
 
 def get_config():

@@ -22,9 +22,9 @@ from data_prep.outputs import refuse_existing
 from data_prep.segments import GroupedSegments, read_segments
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
-from relabel_jax.labelings import relabel_sparse
-from relabel_jax.ontology import Ontology
-from relabel_jax.web_page import fill_page
+from relabel_jax.labels.labelings import relabel_sparse
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.report.web_page import fill_page
 
 _PAGE = pathlib.Path(__file__).with_name("audit_page.html")
 

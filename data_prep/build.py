@@ -55,11 +55,11 @@ from data_prep.shards import (
 )
 from data_prep.sources import Recording
 from data_prep.workers import CLIP_TIMEOUT_S, Workers
+from relabel_jax.data.schema import record_features
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, only_process
-from relabel_jax.ontology import Ontology
-from relabel_jax.records import record_features
-from relabel_jax.views import SPLITS, hashed_splits
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import SPLITS, hashed_splits
 
 REJECTS = "rejects.csv"
 INDEX = "clips.parquet"

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
-from relabel_jax.views import SPLITS
+from relabel_jax.labels.views import SPLITS
 
 # The class that says what ESC-50's name says and no more: `dog` is Dog, not Bark, so that under
 # pe_cml the kinds of barking are unknown and not denied. Two mids where the name has two parts.

@@ -30,7 +30,7 @@ from data_prep.relabel import Relabelled
 from data_prep.segments import GroupedSegments, read_segments, write_segments
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.ontology import Ontology
 
 _Path = str | pathlib.Path
 

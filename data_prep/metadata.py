@@ -29,7 +29,7 @@ import tqdm
 
 from data_prep.segments import read_segments
 from relabel_jax.errors import InputError
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.ontology import Ontology
 
 _CSV_FOLDER = "https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
 

@@ -50,7 +50,7 @@ import tqdm
 
 from data_prep import synthesis
 from relabel_jax.errors import InputError
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.ontology import Ontology
 
 SEGMENT_S = 10.0
 # One event of a clip is drawn class by class. In this share of the clips the others come from the

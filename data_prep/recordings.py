@@ -33,11 +33,10 @@ import tqdm
 from data_prep import sources
 from data_prep.segments import Segments
 from data_prep.sources import Entry, Recording
-from relabel_jax.audio import EXTENSIONS, list_recordings
-from relabel_jax.errors import InputError
-from relabel_jax.ontology import Ontology
-from relabel_jax.records import DURATION_S
-from relabel_jax.rejected import Rejected
+from relabel_jax.audio.decode import EXTENSIONS, list_recordings
+from relabel_jax.data.schema import DURATION_S
+from relabel_jax.errors import InputError, Rejected
+from relabel_jax.labels.ontology import Ontology
 
 _Path = str | pathlib.Path
 

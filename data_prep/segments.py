@@ -28,7 +28,7 @@ from scipy import sparse
 
 from data_prep.parquet import joined_bytes
 from relabel_jax.errors import InputError
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.ontology import Ontology
 
 _COLUMNS = ("clip_id", "start_s", "end_s", "mids")
 _EXPECTED = 'rows of YTID, start, end, "mid,mid"'

@@ -31,13 +31,12 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_prep.segments import Segments, multi_hot
 from data_prep.sources import Recording, read_recording
-from relabel_jax.errors import InputError
+from relabel_jax.data.schema import serialize_record
+from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
-from relabel_jax.labelings import relabel
-from relabel_jax.ontology import Ontology
-from relabel_jax.records import serialize_record
-from relabel_jax.rejected import Rejected
-from relabel_jax.views import SPLITS
+from relabel_jax.labels.labelings import relabel
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import SPLITS
 
 DATASET_NAME = "relabel_audioset"
 WORKING_FOLDER = ".build"

@@ -38,11 +38,11 @@ from data_prep.build import INDEX, INDEX_SCHEMA, REJECTS, finish, working_folder
 from data_prep.segments import multi_hot
 from data_prep.shards import DATASET_NAME, WORKING_FOLDER, Plan
 from data_prep.workers import CLIP_TIMEOUT_S
+from relabel_jax.data.schema import record_features
 from relabel_jax.errors import InputError
-from relabel_jax.labelings import relabel
-from relabel_jax.ontology import Ontology
-from relabel_jax.records import record_features
-from relabel_jax.views import SPLITS
+from relabel_jax.labels.labelings import relabel
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import SPLITS
 
 _CLIPS_PER_PROCESS = 2_000  # what one checks in the time that another takes to start
 _SHARD_NAME = re.compile(rf"{DATASET_NAME}-(\w+)\.array_record-(\d+)-of-(\d+)")

@@ -23,13 +23,20 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from relabel_jax import hosts
+from relabel_jax.data.schema import WAVEFORM_SAMPLES
 from relabel_jax.errors import InputError
 from relabel_jax.files import write_json
-from relabel_jax.model.batch_axis import on_each_device
-from relabel_jax.model.convolution import FORMULATIONS
-from relabel_jax.model.network import DENSE_UNITS, FILTERS, PRECISIONS, STRIDES, TAPS, AudioNetwork
-from relabel_jax.records import WAVEFORM_SAMPLES
+from relabel_jax.models.waveform_cnn import (
+    DENSE_UNITS,
+    FILTERS,
+    PRECISIONS,
+    STRIDES,
+    TAPS,
+    AudioNetwork,
+)
+from relabel_jax.ops import cpu_devices
+from relabel_jax.ops.batch_axis import on_each_device
+from relabel_jax.ops.convolution import FORMULATIONS
 from relabel_jax.train.population import Layout, stack_members, train_population
 from relabel_jax.train.step import Recipe, TrainState, init_state, train_step
 
@@ -276,7 +283,7 @@ def measure(
         "device": device.device_kind,
         "devices": jax.device_count(),
         "backend": jax.default_backend(),
-        "cpu_cores": hosts.num_cores(),
+        "cpu_cores": cpu_devices.num_cores(),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "environment": {name: os.environ[name] for name in os.environ if name in _ENVIRONMENT},
         "batch_size": batch_size,
@@ -375,7 +382,7 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Measures, prints the table, writes the file."""
     args = _parser().parse_args()
-    hosts.use_cores(args.batch_size)
+    cpu_devices.use_cores(args.batch_size)
     on_cpu = jax.default_backend() == "cpu"
     if args.steps is None:
         args.steps = 4 if on_cpu else 64

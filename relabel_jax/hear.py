@@ -1,87 +1,13 @@
 """HEAR 2021's common API: `hear-validator relabel_jax.hear -m W/base`, and HEAR's evaluation kit.
 
-https://hearbenchmark.com/hear-api.html. The model is JAX inside and a `torch.nn.Module` outside,
-as the API asks; tensors come back on the device that they came from. Needs PyTorch:
-pip install 'relabel-jax[torch]'.
+The contract's module; `relabel_jax/inference/adapters/hear.py` has the code.
 """
 
-import numpy as np
-import torch
+from relabel_jax.inference.adapters.hear import (
+    HearModel,
+    get_scene_embeddings,
+    get_timestamp_embeddings,
+    load_model,
+)
 
-from relabel_jax.embedder import Embedder
-from relabel_jax.errors import InputError
-
-# The lowest rate that HEAR knows. The embedder resamples to 8 kHz, with a low-pass.
-SAMPLE_RATE_HZ = 16_000
-TIMESTAMP_HOP_S = 0.05  # HEAR asks for 50 ms at most
-TIMESTAMP_WINDOW_S = 1.0
-
-
-class HearModel(torch.nn.Module):
-    """An `Embedder` with the attributes that HEAR asks for; it has no parameters of PyTorch's."""
-
-    def __init__(self, embedder: Embedder):
-        super().__init__()
-        self.embedder = embedder
-        self.sample_rate = SAMPLE_RATE_HZ
-        self.scene_embedding_size = embedder.embedding_size
-        self.timestamp_embedding_size = embedder.embedding_size
-
-
-def load_model(model_file_path: str = "") -> HearModel:
-    """Loads the workdir of a finished training, or an exported folder.
-
-    Args:
-      model_file_path: the folder; there are no weights by default.
-
-    Raises:
-      InputError: there is none, or it cannot be loaded.
-    """
-    return HearModel(Embedder.load(model_file_path))
-
-
-def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
-    """One embedding a sound.
-
-    Args:
-      audio: float[sounds, samples] at `model.sample_rate`, in -1 to 1.
-      model: of `load_model`.
-
-    Returns:
-      float32[sounds, 128].
-
-    Raises:
-      InputError: the audio is not of that form.
-    """
-    embeddings = model.embedder.embed(_numpy(audio), model.sample_rate)
-    return torch.from_numpy(embeddings).to(audio.device)
-
-
-def get_timestamp_embeddings(
-    audio: torch.Tensor, model: HearModel
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings along the time, of 1 s around every 50 ms.
-
-    Args:
-      audio, model: as of `get_scene_embeddings`.
-
-    Returns:
-      `(embeddings, timestamps)`: float32[sounds, frames, 128], and float32[sounds, frames], the
-      centres in ms.
-
-    Raises:
-      InputError: the audio is not of that form.
-    """
-    embeddings, centers_ms = model.embedder.embed_timestamps(
-        _numpy(audio), model.sample_rate, hop_s=TIMESTAMP_HOP_S, window_s=TIMESTAMP_WINDOW_S
-    )
-    timestamps = np.tile(centers_ms.astype(np.float32), (len(embeddings), 1))
-    return torch.from_numpy(embeddings).to(audio.device), torch.from_numpy(timestamps).to(
-        audio.device
-    )
-
-
-def _numpy(audio: torch.Tensor) -> np.ndarray:
-    if audio.ndim != 2:
-        raise InputError(f"audio: expected [sounds, samples], got the shape {tuple(audio.shape)}")
-    return audio.detach().cpu().numpy()
+__all__ = ["HearModel", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]

@@ -53,11 +53,13 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from relabel_jax import grid, hosts
-from relabel_jax.config import members
 from relabel_jax.errors import InputError, Interrupted, ProcessFailed
+from relabel_jax.experiments import grid
+from relabel_jax.experiments.config import members
+from relabel_jax.experiments.run import member_workdirs, run_population, summary
+from relabel_jax.ops import cpu_devices
 from relabel_jax.report.tables import text
-from relabel_jax.run import member_workdirs, run_population, summary
+from relabel_jax.runs import processes
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: a file of configs/")
 _WORKDIR = flags.DEFINE_string(
@@ -87,16 +89,16 @@ def main(arguments: Sequence[str]) -> None:
         flag_values = (_COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         if any(value is not None for value in flag_values):
             address, num_processes, process_id = flag_values
-            hosts.connect(address or "auto", num_processes, process_id)
+            processes.connect(address or "auto", num_processes, process_id)
         else:
-            hosts.use_cores(_CONFIG.value.batch_size)
+            cpu_devices.use_cores(_CONFIG.value.batch_size)
         if "roots" in _CONFIG.value:
             answer = _run_grid(workdir)
         else:
-            configs = hosts.together(lambda: members(_CONFIG.value))
+            configs = processes.together(lambda: members(_CONFIG.value))
             results = run_population(configs, member_workdirs(configs, workdir))
             answer = "\n".join(map(summary, results))
-        if hosts.is_primary():
+        if processes.is_primary():
             print(answer)
 
 
@@ -151,7 +153,7 @@ def _one_line_errors() -> Iterator[None]:
     except Exception as error:
         if jax.process_count() == 1:
             raise
-        if hosts.is_lost_connection(error):
+        if processes.is_lost_connection(error):
             print(
                 f"error: a process or its network failed ({str(error).splitlines()[0]}); the "
                 "finished epochs are saved, start all processes again with the same command",

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from data_prep import build, miniature
-from relabel_jax import hosts
-from relabel_jax.audio import read_waveform
-from relabel_jax.config import paper_config
-from relabel_jax.model.convolution import default_formulation
-from relabel_jax.model.network import AudioNetwork
-from relabel_jax.pretrained import Pretrained, SoundClass
-from relabel_jax.run import run
+from relabel_jax.audio.decode import read_waveform
+from relabel_jax.experiments.config import paper_config
+from relabel_jax.experiments.run import run
+from relabel_jax.inference.pretrained import Pretrained, SoundClass
+from relabel_jax.models.waveform_cnn import AudioNetwork
+from relabel_jax.ops import cpu_devices
+from relabel_jax.ops.convolution import default_formulation
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A first example compiles and imports, and the machine may have other things to do.
@@ -85,7 +85,7 @@ def small_base(miniature_data: pathlib.Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def each_core_a_device(monkeypatch: pytest.MonkeyPatch):
     """The forms of a CPU whose cores are devices, as of two cores and the paper's batch."""
-    monkeypatch.setattr(hosts, "cores_share", lambda: False)
+    monkeypatch.setattr(cpu_devices, "cores_share", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from relabel_jax import benchmark
-from relabel_jax.model.network import DENSE_UNITS, FILTERS, AudioNetwork
+from relabel_jax.models.waveform_cnn import DENSE_UNITS, FILTERS, AudioNetwork
 
 SMALL = ["--filters", *["4"] * 9, "--batch_size=2", "--steps=2", "--rounds=1", "--num_classes=3"]
 

@@ -7,8 +7,8 @@ import re
 import jax
 import pytest
 
-from relabel_jax import run as run_module
-from relabel_jax.config import paper_config
+from relabel_jax.experiments import run as run_module
+from relabel_jax.experiments.config import paper_config
 from relabel_jax.train.population import predict_population, train_population
 
 # What a run computes on the device, but for single NumPy-like operations on a few numbers.

@@ -73,7 +73,7 @@ def test_help(answers):
 @pytest.mark.parametrize("name", ["human", "things", "ambiguous", "natural"])
 @pytest.mark.parametrize("side", ["base", "target"])
 def test_configs_have_the_papers_recipe(name, side, audioset_dir):
-    from relabel_jax.ontology import Ontology
+    from relabel_jax.labels.ontology import Ontology
 
     path = REPOSITORY / "configs" / f"{side}_{name}.py"
     module = {}

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from relabel_jax.audio import read_waveform, to_waveform
-from relabel_jax.rejected import Rejected
+from relabel_jax.audio.decode import read_waveform, to_waveform
+from relabel_jax.errors import Rejected
 
 _KINDS = {
     ".parquet": ("data_prep.sources.huggingface", "ParquetSource"),

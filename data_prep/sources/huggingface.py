@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.sources import Entry, Recording
-from relabel_jax.audio import decode
-from relabel_jax.errors import InputError
-from relabel_jax.rejected import Rejected
+from relabel_jax.audio.decode import decode
+from relabel_jax.errors import InputError, Rejected
 
 _BUFFER_BYTES = 1 << 20
 _DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)  # the last of names of all kinds

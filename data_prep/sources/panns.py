@@ -13,9 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from data_prep.sources import Entry, Recording
-from relabel_jax.errors import InputError
-from relabel_jax.records import DURATION_S
-from relabel_jax.rejected import Rejected
+from relabel_jax.data.schema import DURATION_S
+from relabel_jax.errors import InputError, Rejected
 
 _ROWS_PER_READ = 4096
 

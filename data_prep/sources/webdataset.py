@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from data_prep.sources import Entry, Recording
-from relabel_jax.audio import EXTENSIONS, decode
-from relabel_jax.rejected import Rejected
+from relabel_jax.audio.decode import EXTENSIONS, decode
+from relabel_jax.errors import Rejected
 
 _LABELS = (".json", ".cls")
 _MAX_LABEL_BYTES = 1 << 20

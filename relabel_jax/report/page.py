@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from relabel_jax.ontology import Ontology
-from relabel_jax.web_page import fill_page
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.report.web_page import fill_page
 
 _PAGE = pathlib.Path(__file__).with_name("page.html")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from relabel_jax.errors import InputError
 from relabel_jax.files import read_json
-from relabel_jax.train.metrics import Evaluation, evaluate
+from relabel_jax.metrics import Evaluation, evaluate
 
 GRID_NAME = "grid.json"
 _FACTS = {

@@ -17,10 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from relabel_jax.errors import InputError
-from relabel_jax.labelings import LABELINGS
+from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.metrics import evaluate
 from relabel_jax.report.results import TEST_AGAIN, Cell, Scores, true_labels
 from relabel_jax.report.statistics import bootstrap_map, compare, holm
-from relabel_jax.train.metrics import evaluate
 
 # The methods of each table with the columns they fill: labelings of the base, or scratch.
 TABLES = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, read_json, write_json
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.ontology import Ontology
 from relabel_jax.report import tables
 from relabel_jax.report.page import page
 from relabel_jax.report.results import GRID_NAME, differences, find_cells, read_truth

@@ -24,16 +24,16 @@ import numpy as np
 from flax import linen as nn
 from tqdm import tqdm
 
-from relabel_jax import hosts
+from relabel_jax.data.pipeline import ReadInputs, epoch_order, to_batches
 from relabel_jax.errors import InputError, Interrupted
-from relabel_jax.pipeline import ReadInputs, epoch_order, to_batches
-from relabel_jax.train.folder import RunFolder
-from relabel_jax.train.metrics import evaluate
+from relabel_jax.labels.views import View
+from relabel_jax.metrics import evaluate
+from relabel_jax.runs import processes
+from relabel_jax.runs.training_folder import RunFolder
 from relabel_jax.train.population import Layout, split_members, stack_members, train_population
 from relabel_jax.train.predict import begin_predict
 from relabel_jax.train.resident import Blocks, input_chunks, load_resident
 from relabel_jax.train.step import Recipe, TrainState, init_state
-from relabel_jax.views import View
 
 _LOG = logging.getLogger(__name__)
 Inputs = Callable[[str, np.ndarray], np.ndarray]
@@ -140,7 +140,7 @@ def train(training: Training) -> list[Trained]:
             )
     with contextlib.ExitStack() as stack:
         folders: list[RunFolder] = []  # of the members; process 0 alone has them
-        if hosts.is_primary():
+        if processes.is_primary():
             folders = [
                 stack.enter_context(RunFolder(member.workdir, steps_per_epoch))
                 for member in members
@@ -149,7 +149,7 @@ def train(training: Training) -> list[Trained]:
         def progress() -> list[list[int]]:
             return [folder.progress() for folder in folders]
 
-        while (least := min(done := hosts.from_primary(progress)))[0] < training.num_epochs:
+        while (least := min(done := processes.from_primary(progress)))[0] < training.num_epochs:
             # After a kill between two saves some are further: the others first train up to them.
             ahead = [
                 epochs + (steps > epochs * steps_per_epoch)
@@ -168,7 +168,7 @@ def train(training: Training) -> list[Trained]:
             of_group = [folders[m] for m in behind if folders]
             _train(group, of_group, epochs_done, steps_done, population)
 
-        best_epochs = hosts.from_primary(lambda: [folder.best_epoch for folder in folders])
+        best_epochs = processes.from_primary(lambda: [folder.best_epoch for folder in folders])
         best = _restore(training, folders, RunFolder.restore_best)
     return [
         Trained(epoch, {"params": state.params, "batch_stats": state.batch_stats})
@@ -186,7 +186,7 @@ def _restore(
         jax.device_get(init_state(jax.device_put(member.variables), training.recipe))
         for member in training.members
     ]
-    return hosts.arrays_from_primary(lambda: list(map(restore, folders, starts)), starts)
+    return processes.arrays_from_primary(lambda: list(map(restore, folders, starts)), starts)
 
 
 def _train(
@@ -220,7 +220,7 @@ def _train(
     states = layout.put(stack_members(starts), "member")
     training.on_start()
     with contextlib.ExitStack() as stack:
-        should_stop = stack.enter_context(hosts.until_terminated())
+        should_stop = stack.enter_context(processes.until_terminated())
         executor = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
         stack.enter_context(jax.transfer_guard("disallow"))
         saving = executor.submit(lambda: None)  # what is being scored and saved, with its errors

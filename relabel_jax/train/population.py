@@ -17,7 +17,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relabel_jax.errors import InputError
-from relabel_jax.model.batch_axis import on_each_device
+from relabel_jax.ops.batch_axis import on_each_device
 from relabel_jax.train.step import Recipe, TrainState, predict_chunk, train_chunk
 
 WRAPPERS = ("map", "vmap")

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from relabel_jax.pipeline import ReadInputs
+from relabel_jax.data.pipeline import ReadInputs
 from relabel_jax.train.population import Layout, predict_population, stack_members
 from relabel_jax.train.resident import Blocks, input_chunks
 

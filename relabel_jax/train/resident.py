@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from relabel_jax import hosts
+from relabel_jax.data.pipeline import ReadInputs, read_chunks
 from relabel_jax.errors import InputError
-from relabel_jax.pipeline import ReadInputs, read_chunks
+from relabel_jax.runs import processes
 from relabel_jax.train.population import Layout
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def load_resident(
         largest = bytes_a_clip * max(num_clips for _, num_clips in sources.values())
         needed += min(largest, likes[0].itemsize * _MAX_BLOCK_ELEMENTS) // layout.mesh.size
     there = int(_SHARE * free_bytes())
-    if not hosts.all_processes(needed <= there):
+    if not processes.all_processes(needed <= there):
         what = (
             f"{sum(num_clips for _, num_clips in sources.values())} clips need {needed / 1e9:.3g} "
             f"GB on each device, and {there / 1e9:.3g} GB are there for them"

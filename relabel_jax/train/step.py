@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from relabel_jax.model import batch_axis
+from relabel_jax.ops import batch_axis
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.audit import audit, main
 from data_prep.segments import read_segments
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.ontology import Ontology
 
 FILES = (
     "balanced_train_segments.csv",

@@ -23,11 +23,11 @@ from data_prep.build import build, main
 from data_prep.segments import multi_hot, read_segments
 from data_prep.shards import Plan
 from data_prep.workers import Workers
-from relabel_jax.audio import read_waveform
+from relabel_jax.audio.decode import read_waveform
 from relabel_jax.errors import InputError
-from relabel_jax.labelings import relabel
-from relabel_jax.ontology import Ontology
-from relabel_jax.views import SPLITS, hashed_splits
+from relabel_jax.labels.labelings import relabel
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import SPLITS, hashed_splits
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from data_prep.build import build
 from data_prep.datasets import ESC50_MIDS, main, read_esc50
 from data_prep.recordings import read_columns
 from data_prep.segments import read_segments
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.ontology import Ontology
 
 # ESC-50's README, in its order: the columns of animals, nature, human, indoors, outdoors.
 ESC50_CLASSES = [

@@ -13,7 +13,7 @@ from test_build import command, contents, make_inputs
 
 from data_prep.build import build, main
 from data_prep.shards import Plan, write_shard
-from relabel_jax.audio import Rejected, read_waveform
+from relabel_jax.audio.decode import Rejected, read_waveform
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from scipy import sparse
 from data_prep.excerpt import main, top_up
 from data_prep.relabel import Relabelled
 from data_prep.segments import read_segments
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.ontology import Ontology
 
 ONTOLOGY = """[{"id": "/m/a", "name": "A", "child_ids": []},
                {"id": "/m/b", "name": "B", "child_ids": []},

@@ -9,8 +9,8 @@ import soundfile
 from data_prep import miniature, synthesis
 from data_prep.miniature import Plan
 from data_prep.segments import multi_hot, read_segments
-from relabel_jax.ontology import Ontology
-from relabel_jax.views import side_columns
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import side_columns
 
 NUM_CLIPS = 64
 SEED = 3

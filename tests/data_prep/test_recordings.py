@@ -9,8 +9,7 @@ import pytest
 
 from data_prep.recordings import find_by_list, find_by_name
 from data_prep.segments import Segments
-from relabel_jax.errors import InputError
-from relabel_jax.rejected import Rejected
+from relabel_jax.errors import InputError, Rejected
 
 
 def clips(*rows):

@@ -15,8 +15,8 @@ import pytest
 from data_prep.relabel import main
 from data_prep.segments import read_segments
 from relabel_jax.errors import InputError
-from relabel_jax.labelings import relabel_set
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.labelings import relabel_set
+from relabel_jax.labels.ontology import Ontology
 
 # Water > Rain > Raindrop, Water > Steam; Rain and Steam are used, and so is Hum.
 ONTOLOGY = """[

@@ -7,7 +7,7 @@ import pytest
 
 from data_prep.segments import multi_hot, read_segments
 from relabel_jax.errors import InputError
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.ontology import Ontology
 
 ONTOLOGY = Ontology.from_text(
     '[{"id": "/m/a", "name": "A", "child_ids": ["/m/b"]},'

@@ -23,10 +23,10 @@ from data_prep.build import build, main
 from data_prep.recordings import audio_places, label_by_source
 from data_prep.shards import Plan, write_shard
 from data_prep.sources import Recording, open_source, read_recording
-from relabel_jax.audio import read_waveform, to_waveform
+from relabel_jax.audio.decode import read_waveform, to_waveform
 from relabel_jax.errors import InputError
-from relabel_jax.ontology import Ontology
-from relabel_jax.views import SPLITS
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import SPLITS
 
 CHILDREN = {"/m/animal": ["/m/dog", "/m/cat"], "/m/dog": ["/m/bark"]}
 MIDS = ["/m/animal", "/m/dog", "/m/cat", "/m/bark", "/m/music"]

@@ -14,7 +14,7 @@ from test_build import contents, make_inputs
 
 from data_prep.build import build
 from data_prep.verify import main, verify
-from relabel_jax.records import record_features
+from relabel_jax.data.schema import record_features
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data_prep import miniature
-from relabel_jax.labelings import LABELINGS
-from relabel_jax.ontology import Ontology
+from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import make_view
 from relabel_jax.report.__main__ import main
 from relabel_jax.report.write import PAPER_TABLES
-from relabel_jax.views import make_view
 
 ROOTS = ("Human sounds", "Natural sounds")
 SEEDS = (0, 1)

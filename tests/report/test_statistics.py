@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from relabel_jax.metrics import evaluate
 from relabel_jax.report.statistics import (
     bootstrap_map,
     compare,
@@ -13,7 +14,6 @@ from relabel_jax.report.statistics import (
     resampled,
     weighted_average_precision,
 )
-from relabel_jax.train.metrics import evaluate
 
 
 def random_class(seed, num_clips, num_levels, share):

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from tiny_training import EPOCHS, STEPS_PER_EPOCH, member, states, training
 
-from relabel_jax import hosts
-from relabel_jax.config import paper_config
 from relabel_jax.errors import InputError
-from relabel_jax.run import run
+from relabel_jax.experiments.config import paper_config
+from relabel_jax.experiments.run import run
+from relabel_jax.runs import processes
 from relabel_jax.train.loop import train
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -162,7 +162,10 @@ def test_a_population_on_eight_devices(tmp_path, num_members):
 def test_a_device_for_every_twelve_clips_of_a_batch(batch_size, environment, expected):
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two cores")
-    script = "import sys, jax; from relabel_jax import hosts; hosts.use_cores(int(sys.argv[1])); "
+    script = (
+        "import sys, jax; from relabel_jax.ops import cpu_devices; "
+        "cpu_devices.use_cores(int(sys.argv[1])); "
+    )
     done = subprocess.run(
         [sys.executable, "-c", script + "print(len(jax.devices()))", str(batch_size)],
         cwd=REPOSITORY,
@@ -281,7 +284,7 @@ def test_processes_with_different_configs_are_refused(miniature_data, tmp_path):
 def test_flags_that_do_not_fit(tmp_path, flags, message):
     values = dict(flag.removeprefix("--").split("=") for flag in flags)
     with pytest.raises(InputError, match=message):
-        hosts.connect(
+        processes.connect(
             values.get("coordinator_address", "auto"),
             *(int(values[name]) if name in values else None
               for name in ("num_processes", "process_id")),

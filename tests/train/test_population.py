@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tiny_training import EPOCHS, NUM_CLIPS, STEPS_PER_EPOCH, inputs, member, states, training
 
-from relabel_jax.config import members, paper_config
+from relabel_jax.data.pipeline import epoch_order
 from relabel_jax.errors import InputError, Interrupted
-from relabel_jax.pipeline import epoch_order
-from relabel_jax.run import member_workdirs, run, run_population
-from relabel_jax.train.folder import RunFolder
+from relabel_jax.experiments.config import members, paper_config
+from relabel_jax.experiments.run import member_workdirs, run, run_population
+from relabel_jax.runs.training_folder import RunFolder
 from relabel_jax.train.loop import train
 from relabel_jax.train.population import Layout, split_members
 

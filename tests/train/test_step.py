@@ -10,9 +10,9 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relabel_jax import hosts
-from relabel_jax.model.convolution import Buffers
-from relabel_jax.model.network import AudioNetwork, FeatureNetwork
+from relabel_jax.models.waveform_cnn import AudioNetwork, FeatureNetwork
+from relabel_jax.ops import cpu_devices
+from relabel_jax.ops.convolution import Buffers
 from relabel_jax.train.predict import predict
 from relabel_jax.train.step import (
     Recipe,
@@ -157,7 +157,7 @@ def test_adam_with_keras_constants():
 
 def test_buffers_go_from_step_to_step(monkeypatch):
     """The arrays of layer 2, which Toom-Cook computes in a loop; what is in them is nobody's."""
-    monkeypatch.setattr(hosts, "cores_share", lambda: True)  # else layer 1 has some too
+    monkeypatch.setattr(cpu_devices, "cores_share", lambda: True)  # else layer 1 has some too
     network, recipe = AudioNetwork(CLASSES, "toom_cook", (32, 32, *(8,) * 7), (8, 8)), RECIPE
     rng = np.random.default_rng(0)
     waveforms = rng.integers(-9999, 9999, (2, 80_000), np.int16)

@@ -9,10 +9,10 @@ import sys
 import jax
 import numpy as np
 
-from relabel_jax.model.network import FeatureNetwork
-from relabel_jax.train.checkpoint import Checkpoints
+from relabel_jax.labels.views import SPLITS, View
+from relabel_jax.models.waveform_cnn import FeatureNetwork
+from relabel_jax.runs.checkpoints import Checkpoints
 from relabel_jax.train.loop import Member, Training, train
-from relabel_jax.views import SPLITS, View
 
 NUM_CLIPS = {"train": 52, "validation": 21, "test": 8}
 CLASSES, FEATURES, EPOCHS = 5, 6, 4

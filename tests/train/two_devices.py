@@ -12,9 +12,9 @@ from absl import logging
 from jax.sharding import Mesh
 from tiny_training import EPOCHS, member, states, training
 
-from relabel_jax.embedder import Embedder
-from relabel_jax.model.network import AudioNetwork, FeatureNetwork
-from relabel_jax.pretrained import Pretrained
+from relabel_jax.inference.embedder import Embedder
+from relabel_jax.inference.pretrained import Pretrained
+from relabel_jax.models.waveform_cnn import AudioNetwork, FeatureNetwork
 from relabel_jax.train.loop import train
 from relabel_jax.train.population import Layout, stack_members, train_population
 from relabel_jax.train.step import Recipe, init_state

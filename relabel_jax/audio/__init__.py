@@ -1,0 +1,1 @@
+"""Recordings in any format to waveforms as a data set stores them."""

@@ -1,0 +1,91 @@
+"""What the commands share: their parsers, exit codes and one-line errors, and `relabel-jax VERB`.
+
+Exit codes: 0 for success, 1 for a wrong input or a failure, 2 for wrong usage, 130 after Ctrl-C and
+143 after a SIGTERM. A wrong input is answered by one line on stderr, without a traceback.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from relabel_jax.errors import InputError, Interrupted
+
+VERBS = {
+    "metadata": ("data_prep.metadata", "fetch AudioSet's ontology and segment files"),
+    "relabel": ("data_prep.relabel", "re-label segment files by the ontology"),
+    "audit": ("data_prep.audit", "count what the raters said and left unsaid"),
+    "excerpt": ("data_prep.excerpt", "draw a set of the paper's size from segment files"),
+    "datasets": ("data_prep.datasets", "convert FSD50K or ESC-50 for `build`"),
+    "miniature": ("data_prep.miniature", "synthesise a small AudioSet whose truth is known"),
+    "build": ("data_prep.build", "turn recordings and labels into a data set"),
+    "verify": ("data_prep.verify", "check a data set from end to end"),
+    "train": ("relabel_jax.main", "train and test a network, or a grid of them"),
+    "report": ("relabel_jax.report.__main__", "write the tables and the page of finished runs"),
+    "embed": ("relabel_jax.embed", "embed a folder of recordings"),
+    "export": ("relabel_jax.export", "write a trained network for other frameworks"),
+    "demo": ("relabel_jax.demo", "show on a local page what a network hears"),
+    "benchmark": ("relabel_jax.benchmark", "measure the train step on this machine"),
+}
+"""By verb, the module whose `main(arguments)` it runs, and what it does."""
+
+RESUMES = "stopped; the same command goes on from here"
+
+
+def run(command: Callable[[], int | None], *, stopped: str = "stopped") -> int:
+    """Runs a command and answers the user's mistakes with one line on stderr.
+
+    Args:
+      command: does the work; returns the exit code, or None for 0.
+      stopped: the line after Ctrl-C; `RESUMES` where the same command continues the work.
+
+    Returns:
+      The exit code.
+    """
+    try:
+        return command() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return 143
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
+
+
+def parser(module: str, description: str, **options: Any) -> argparse.ArgumentParser:
+    """An argument parser for `python -m MODULE` that keeps line breaks and refuses abbreviations.
+
+    Args:
+      module: the command's module.
+      description: what the command does.
+      **options: further arguments of `argparse.ArgumentParser`.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **options,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script `relabel-jax`: runs the module of the verb with the other arguments."""
+    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    usage = "usage: relabel-jax VERB [--FLAG=VALUE ...]; VERB --help explains a verb\n\n"
+    verbs = "\n".join(f"  {name:10} {what}" for name, (_, what) in VERBS.items())
+    if verb in ("-h", "--help"):
+        print(f"{usage}{verbs}")
+        return 0
+    if verb not in VERBS:
+        print(f"error: {verb!r} is no verb\n{usage}{verbs}", file=sys.stderr)
+        return 2
+    return importlib.import_module(VERBS[verb][0]).main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

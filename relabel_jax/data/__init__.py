@@ -1,0 +1,1 @@
+"""The data set on disk, and the way from it to batches."""

@@ -1,0 +1,1 @@
+"""Trained networks in use: embeddings, scores, exports, the demo page."""

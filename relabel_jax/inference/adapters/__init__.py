@@ -1,0 +1,1 @@
+"""Trained networks behind the interfaces of other libraries."""

@@ -1,0 +1,112 @@
+"""Views: every experiment is rows and columns of the one data set on disk.
+
+A root R of the ontology divides the classes in two sides: `target` is R and its descendants, `base`
+is all the others. A clip with an original label on the target side is a target clip, and its base
+labels are dropped; the rest are base clips. First drop, then re-label inside the side's classes: a
+dropped `Music` must not mask a kept `Choir` (design.md, section 1).
+
+A labeling is data, not a branch: for the same root and side all labelings have the same columns,
+and a class outside the labeling's label set is masked for every clip.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from relabel_jax.errors import InputError
+from relabel_jax.labels.labelings import relabel
+from relabel_jax.labels.ontology import Ontology
+
+SIDES = ("base", "target")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class View:
+    """The rows, columns and labels of one experiment.
+
+    Attributes:
+      rows: int64[split clips] by split: row numbers in the data set, ascending.
+      columns: int64[side classes], class numbers in the ontology, ascending.
+      labels: bool[split clips, side classes] by split.
+      masked: bool[split clips, side classes] by split; True is left out of loss and metric.
+      label_set: bool[side classes], the classes with a positive in the training clips.
+    """
+
+    rows: dict[str, np.ndarray]
+    columns: np.ndarray
+    labels: dict[str, np.ndarray]
+    masked: dict[str, np.ndarray]
+    label_set: np.ndarray
+
+
+def side_columns(ontology: Ontology, root: int, side: str) -> np.ndarray:
+    """int64[side classes]: the class numbers of one side of `root`, ascending."""
+    is_target = ontology.descendants(root).copy()
+    is_target[root] = True
+    if side not in SIDES:
+        raise InputError(f"side {side!r} is none of {', '.join(SIDES)}")
+    return np.flatnonzero(is_target if side == "target" else ~is_target)
+
+
+def make_view(
+    ontology: Ontology,
+    original_labels: np.ndarray,
+    clip_splits: np.ndarray,
+    *,
+    root: int,
+    side: str,
+    labeling: str,
+) -> View:
+    """The view of one root, side and labeling.
+
+    Args:
+      ontology: the ontology of the data set.
+      original_labels: bool[clips, classes], the raters' labels over the whole ontology.
+      clip_splits: int8[clips], the index into `SPLITS` of each clip.
+      root: class number of the target root.
+      side: `base` or `target`.
+      labeling: `ol`, `pel` or `pe_cml`.
+
+    Raises:
+      InputError: a split has no clip on that side.
+    """
+    target_columns = side_columns(ontology, root, "target")
+    columns = side_columns(ontology, root, side)
+    is_target_clip = original_labels[:, target_columns].any(axis=1)
+    in_side = is_target_clip if side == "target" else ~is_target_clip
+    is_ancestor = ontology.is_ancestor[np.ix_(columns, columns)]
+
+    rows, labels, masked = {}, {}, {}
+    for number, split in enumerate(SPLITS):
+        rows[split] = np.flatnonzero(in_side & (clip_splits == number))
+        if not len(rows[split]):
+            raise InputError(
+                f"root {ontology.display_names[root]!r}: the data set has no {split} clip on the "
+                f"{side} side ({int(in_side.sum())} clips in all splits); build a larger data set, "
+                "give other --splits, or choose another config.root"
+            )
+        labels[split], masked[split] = relabel(
+            original_labels[np.ix_(rows[split], columns)], is_ancestor, labeling
+        )
+    label_set = labels["train"].any(axis=0)
+    for split in SPLITS:
+        labels[split] &= label_set
+        masked[split] |= ~label_set
+    return View(rows=rows, columns=columns, labels=labels, masked=masked, label_set=label_set)
+
+
+def hashed_splits(clip_ids: Sequence[str], seed: int = 0) -> np.ndarray:
+    """int8[clips], 80/10/10: index into `SPLITS` by a hash of seed and clip id alone.
+
+    A clip keeps its place when the data set grows, shrinks or is reordered.
+    """
+    salt = f"{seed}:".encode()
+    splits = np.empty(len(clip_ids), np.int8)
+    for row, clip_id in enumerate(clip_ids):
+        digest = hashlib.blake2b(salt + clip_id.encode(), digest_size=8).digest()
+        tenth = int.from_bytes(digest, "big") % 10
+        splits[row] = 0 if tenth < 8 else tenth - 7
+    return splits

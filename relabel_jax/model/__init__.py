@@ -1,1 +1,0 @@
-"""The network of Table II: its convolutions, and the network itself."""

@@ -1,0 +1,1 @@
+"""Networks, and what the rest of the system may know of one."""

@@ -1,0 +1,1 @@
+"""The convolution family, sums over a divided batch, and the devices of a CPU."""

@@ -1,0 +1,140 @@
+"""Blocks of the convolution as a matrix product with all taps side by side, for bfloat16.
+
+Where a CPU has units for products of bfloat16 (AMX), multiplications are cheap, and XLA uses these
+units in matrix products but not in convolutions. On the grid (`space_to_depth.py`), with the r taps
+side by side,
+
+    Z = X [W[0] ... W[r - 1]],    y[t] = sum_j Z[t + j][j]:
+
+one product and r shifted addends, which fuse with what comes after. The gradients take the
+cotangent shifted, D[n] = [dy[n] ... dy[n - r + 1]]:
+
+    dX = D [W[0] ... W[r - 1]]^T,    dW = D^T X.
+
+Where inputs are narrow, as the waveform's, that product is too thin. So rows of the grid are taken
+together, `tile` of them, by writing the kernel of their outputs side by side; and as X is now the
+smaller side, it is X that is shifted, y[t] = [X[t] ... X[t + r - 1]] W.
+
+Products are of bfloat16 and sums of float32.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from relabel_jax.ops import space_to_depth
+
+_LONG = 100
+_WIDE = 48
+
+
+def pay(input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int) -> bool:
+    """Whether taps overlap and clips are long enough for blocks: layers 1 to 6 of Table II."""
+    taps, channels_in, _ = kernel_shape
+    least = taps // stride + 2 * _tile(channels_in, stride)
+    return taps > stride and space_to_depth.time_out(input_shape[1], taps, stride) >= max(
+        _LONG, least
+    )
+
+
+def _tile(channels_in: int, stride: int) -> int:
+    """Rows of the grid to take together."""
+    return -(-_WIDE // (stride * channels_in))
+
+
+class Shifted(NamedTuple):
+    """The `loops.Form` of a kernel.
+
+    Attributes:
+      taps: float[r, width, features], on a grid of stride `tile` times the kernel's.
+      shape: of the kernel, (taps, channels_in, channels_out).
+      stride: of the kernel.
+      tile: outputs side by side in a row; features = tile channels_out.
+    """
+
+    taps: jax.Array
+    shape: tuple[int, ...]
+    stride: int
+    tile: int
+
+    @classmethod
+    def of(cls, kernel: jax.Array, stride: int) -> "Shifted":
+        """For a kernel [taps, channels_in, channels_out]."""
+        _, channels_in, channels_out = kernel.shape
+        tile = _tile(channels_in, stride)
+        starts = [stride * i for i in range(tile)]
+        padded = [jnp.pad(kernel, ((i, starts[-1] - i), (0, 0), (0, 0))) for i in starts]
+        wide = jnp.stack(padded, 2).reshape(-1, channels_in, tile * channels_out)
+        return cls(space_to_depth.grid_kernel(wide, tile * stride), kernel.shape, stride, tile)
+
+    @property
+    def tile_bytes(self) -> int:
+        r, _, features = self.taps.shape
+        return self.taps.dtype.itemsize * r * features
+
+    @property
+    def halo(self) -> int:
+        return self.tile * (len(self.taps) - 1)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether inputs are the smaller side."""
+        _, width, features = self.taps.shape
+        return width < features
+
+    def outputs(self):
+        r, width, features = self.taps.shape
+        below = self.taps.reshape(-1, features)
+        beside = self.taps.swapaxes(0, 1).reshape(width, -1)
+
+        def outputs(x):
+            x = x.reshape(len(x), -1, width)
+            rows = x.shape[1] - (r - 1)
+            if self.narrow:
+                y = _product(jnp.concatenate([x[:, j : j + rows] for j in range(r)], 2), below)
+            else:
+                z = _product(x, beside)
+                shifted = [z[:, j : j + rows, j * features : (j + 1) * features] for j in range(r)]
+                y = functools.reduce(jnp.add, shifted)
+            return y.reshape(len(x), rows * self.tile, -1)
+
+        return outputs
+
+    def gradients(self):
+        r, width, features = self.taps.shape
+        weights = self.taps.swapaxes(1, 2).reshape(-1, width)
+        shape = (r, width, features) if self.narrow else (r * features, width)
+        zeros = jnp.zeros(shape, jnp.promote_types(weights.dtype, jnp.float32))
+
+        def gradients(dy, x):
+            rows_of_x = x.shape
+            x, dy = x.reshape(len(x), -1, width), dy.reshape(len(x), -1, features)
+            rows = x.shape[1]
+            shifts = [slice(r - 1 - j, r - 1 - j + rows) for j in range(r)]
+            shifted = [dy[:, shift] for shift in shifts]
+            dx = _product(jnp.concatenate(shifted, 2), weights).reshape(rows_of_x)
+            if self.narrow:
+                x = space_to_depth.time_last(x)
+                return dx, jnp.stack([_product(x, dy).sum(0) for dy in shifted])
+            dy = space_to_depth.time_last(dy)
+            return dx, _product(jnp.concatenate([dy[:, :, s] for s in shifts], 1), x).sum(0)
+
+        return zeros, gradients
+
+    def by_kernel(self, totals):
+        r, width, features = self.taps.shape
+        taps, channels_in, channels_out = self.shape
+        if not self.narrow:
+            totals = totals.reshape(r, features, width).swapaxes(1, 2)
+        wide = totals.reshape(-1, channels_in, self.tile, channels_out)
+        of_outputs = [wide[i * self.stride :][:taps, :, i] for i in range(self.tile)]
+        return functools.reduce(jnp.add, of_outputs)
+
+
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Of [clips, rows, n] and [n, columns] or [clips, n, columns], at least float32."""
+    dtype = jnp.promote_types(left.dtype, jnp.float32)
+    return jnp.matmul(left, right, preferred_element_type=dtype)

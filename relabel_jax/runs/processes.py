@@ -1,0 +1,203 @@
+"""Several processes (hosts) that train as one.
+
+Process 0 alone reads and writes run folders; what the others must know of them it tells them. With
+one process all that is for several is the identity.
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from relabel_jax.errors import InputError, ProcessFailed
+
+_LOG = logging.getLogger(__name__)
+# A process that says nothing for so long is taken for dead; one whose connection breaks, at once.
+_HEARTBEAT_TIMEOUT_S = 60
+# JAX's preemption service asks for numbers that grow by one, in every process the same.
+_CHUNKS_DONE = itertools.count()
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def connect(coordinator_address: str, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes; before anything else that JAX does.
+
+    Args:
+      coordinator_address: HOST:PORT of process 0, or `auto`: a TPU pod, SLURM, Open MPI or
+        Kubernetes tells all three.
+      num_processes, process_id: of `HOST:PORT`; None for `auto`.
+
+    Raises:
+      InputError: the flags do not fit, or the processes do not find each other.
+    """
+    is_auto = coordinator_address == "auto"
+    if is_auto != (num_processes is None) or is_auto != (process_id is None):
+        raise InputError(
+            "--coordinator_address=HOST:PORT goes with --num_processes and --process_id, and "
+            "--coordinator_address=auto with neither"
+        )
+    if num_processes is not None and process_id is not None and not process_id < num_processes:
+        raise InputError(f"--process_id={process_id} is not below --num_processes={num_processes}")
+    jax.config.update("jax_enable_preemption_service", True)
+    try:
+        jax.distributed.initialize(
+            None if is_auto else coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S,
+        )
+    except (RuntimeError, ValueError) as error:
+        what = str(error).splitlines()[0]
+        raise InputError(
+            f"--coordinator_address={coordinator_address}: the processes do not find each other "
+            f"({what}); start all of them, with the same address and number"
+        ) from error
+    _LOG.info(
+        "process %d of %d, %d devices", jax.process_index(), jax.process_count(), len(jax.devices())
+    )
+
+
+def is_primary() -> bool:
+    """Whether this is the process that reads and writes run folders."""
+    return jax.process_index() == 0
+
+
+def from_primary(function: Callable[[], Any]) -> Any:
+    """What `function` returns in process 0, as JSON gives it back; called in no other.
+
+    Raises:
+      InputError: in all processes, when it is raised there.
+    """
+    if jax.process_count() == 1:
+        return function()
+    answer: dict[str, Any] = {}
+    if is_primary():
+        try:
+            answer = {"value": function()}
+        except InputError as error:
+            answer = {"error": str(error)}
+    text = np.frombuffer(json.dumps(answer).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    text = multihost_utils.broadcast_one_to_all(text if is_primary() else np.zeros(length, "u1"))
+    answer = json.loads(np.asarray(text).tobytes())
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return answer["value"]
+
+
+def arrays_from_primary(function: Callable[[], Any], like: Any) -> Any:
+    """The tree of arrays that `function` returns in process 0, of the shapes of `like`.
+
+    Raises:
+      InputError: in all processes, when it is raised there.
+    """
+    arrays = [like]
+    from_primary(lambda: arrays.append(function()))
+    return multihost_utils.broadcast_one_to_all(arrays[-1])
+
+
+def together(function: Callable[[], _T]) -> _T:
+    """What `function` returns in each process, once it has returned in all.
+
+    Raises:
+      InputError: in all processes, when it is raised in one.
+    """
+    value, error = None, None
+    try:
+        value = function()
+    except InputError as caught:
+        error = caught
+    if not all_processes(error is None):
+        raise error or InputError("another process cannot go on, see there")
+    return value  # type: ignore[return-value]
+
+
+def alone(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """`function` for what one process does while others do something else, as reading its clips.
+
+    Of several processes it raises ProcessFailed instead of InputError.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return function(*args, **kwargs)
+        except InputError as error:
+            if jax.process_count() == 1:
+                raise
+            raise ProcessFailed(str(error)) from error
+
+    return wrapped
+
+
+def all_processes(condition: bool) -> bool:
+    """Whether it holds in all processes."""
+    if jax.process_count() == 1:
+        return condition
+    return bool(np.all(multihost_utils.process_allgather(np.array([condition]))))
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether JAX raised it because another process is gone."""
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return False
+    # A program that fails before its call has returned raises a ValueError, on a CPU.
+    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+
+
+def check_same(identity: dict[str, Any]) -> None:
+    """Refuses processes that were started with different configs or data.
+
+    Args:
+      identity: by the name of a thing what it is, as JSON.
+
+    Raises:
+      InputError: in every process; where it differs it says in what.
+    """
+    if jax.process_count() == 1:
+        return
+    theirs = from_primary(lambda: identity)
+    mine = json.loads(json.dumps(identity))
+    names = sorted(theirs.keys() | mine.keys())
+    different = [name for name in names if theirs.get(name) != mine.get(name)]
+    if all_processes(not different):
+        return
+    if not different:
+        raise InputError("another process has another config or data set than process 0, see there")
+    name = different[0]
+    raise InputError(
+        f"process {jax.process_index()} has {name} {mine.get(name)!r} but process 0 has "
+        f"{theirs.get(name)!r}; start all processes with the same config and data"
+    )
+
+
+@contextlib.contextmanager
+def until_terminated() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says, chunk after chunk, whether to save and stop now.
+
+    It turns true after a SIGTERM, in all processes at the same chunk, whichever got the signal;
+    so all must ask after each chunk.
+    """
+    if jax.process_count() > 1:
+        # JAX's preemption service has the signal.
+        yield lambda: multihost_utils.reached_preemption_sync_point(next(_CHUNKS_DONE))
+        return
+    signals: list[int] = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+    except ValueError:  # not in the main thread, where Python allows no handlers
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(signals)
+    finally:
+        signal.signal(signal.SIGTERM, before)

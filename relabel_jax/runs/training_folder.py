@@ -1,0 +1,135 @@
+"""A member's run folder as the training leaves it: checkpoints, metrics and events."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file
+from relabel_jax.runs import processes
+from relabel_jax.runs.checkpoints import Checkpoints
+from relabel_jax.train.step import TrainState
+
+
+class RunFolder:
+    """The folder in the one process that reads and writes it."""
+
+    def __init__(self, workdir: pathlib.Path, steps_per_epoch: int):
+        self._checkpoints = Checkpoints(workdir)
+        self._steps_per_epoch = steps_per_epoch
+        self._metrics_path = workdir / "metrics.jsonl"
+        self._events: Any = None  # a SummaryWriter
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    @processes.alone
+    def __exit__(self, *arguments) -> None:
+        with self._writing(), self._checkpoints:
+            if self._events is not None:
+                self._events.close()
+
+    def progress(self) -> list[int]:
+        """[epochs, steps] done: epochs with a checkpoint, and the steps from which to go on.
+
+        More steps than these epochs have were saved by `save_interrupted`. Lines of epochs without
+        a checkpoint are cut off, and a state that no epoch leads up to is deleted.
+
+        Raises:
+          InputError: lines are missing, or the last checkpoint could not be written.
+        """
+        with self._writing():  # of the last epoch, in the background
+            epochs = self._checkpoints.latest or 0
+        lines = self._lines()
+        if len(lines) < epochs:
+            raise InputError(
+                f"{self._metrics_path}: has {len(lines)} lines but the checkpoints are of epoch "
+                f"{epochs}; somebody changed it: put it back, or train in a new --workdir"
+            )
+        with complete_file(self._metrics_path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines[:epochs]))
+        steps = epochs * self._steps_per_epoch
+        interrupted = self._checkpoints.interrupted
+        if interrupted is not None:
+            if steps < interrupted <= steps + self._steps_per_epoch:
+                return [epochs, interrupted]
+            self._checkpoints.forget_interrupted()
+        return [epochs, steps]
+
+    def restore(self, epochs: int, steps: int, like: TrainState) -> TrainState:
+        """The state of this `progress`, on the host; `like` is the state at the start."""
+        if steps > epochs * self._steps_per_epoch:
+            return self._checkpoints.restore_interrupted(steps, like)
+        if not epochs:
+            return like
+        return self._checkpoints.restore(epochs, like)
+
+    @property
+    def best_epoch(self) -> int:
+        """By validation mAP, of equals the first."""
+        lines = map(json.loads, self._lines())
+        return max(lines, key=lambda line: (line["validation_mAP"], -line["epoch"]))["epoch"]
+
+    def restore_best(self, like: TrainState) -> TrainState:
+        """The state after the best epoch, on the host."""
+        return self._checkpoints.restore(self.best_epoch, like)
+
+    @processes.alone
+    def finish_epoch(self, line: dict[str, Any], state: TrainState) -> None:
+        """Writes an epoch's line and checkpoint."""
+        with self._writing():
+            # The line first: an epoch with a checkpoint always has its line.
+            with open(self._metrics_path, "a") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._add_event(line)
+            self._checkpoints.save(line["epoch"], state, line["validation_mAP"])
+
+    def _add_event(self, line: dict[str, Any]) -> None:
+        """The numbers of `metrics.jsonl` for TensorBoard; written anew where a run goes on."""
+        folder, lines = self._metrics_path.parent, [line]
+        if self._events is None:
+            # Not before: it loads PyTorch where that is installed, which takes seconds.
+            from tensorboardX import SummaryWriter
+
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            self._events = SummaryWriter(str(folder))
+            lines = [json.loads(text) for text in self._lines()]
+        for of_epoch in lines:
+            for field in of_epoch.keys() - {"epoch", "step"}:
+                if of_epoch[field] is not None:
+                    self._events.add_scalar(field, of_epoch[field], of_epoch["epoch"])
+        self._events.flush()
+
+    @processes.alone
+    def wait(self) -> None:
+        """Until what `finish_epoch` was given is on the disk."""
+        with self._writing():
+            self._checkpoints.wait()
+
+    @processes.alone
+    def save_interrupted(self, state: TrainState) -> None:
+        """Saves a state within an epoch, to go on from."""
+        with self._writing():
+            self._checkpoints.save_interrupted(state)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises InputError where nothing can be written, as on a full disk."""
+        try:
+            yield
+        except Exception as error:  # of the file system, of Orbax and of tensorstore: many kinds
+            what = f"{error}\n".splitlines()[0]
+            raise InputError(
+                f"{self._metrics_path.parent}: cannot write there ({what}); the checkpoints of the "
+                "epochs before are kept, so mend this and run the same command again"
+            ) from error
+
+    def _lines(self) -> list[str]:
+        path = self._metrics_path
+        return path.read_text().splitlines() if path.exists() else []

@@ -1,1 +1,0 @@
-"""Transfer: what a trained base gives to the target side."""

@@ -1,0 +1,313 @@
+"""The demo as a user has it: the command, the page in a browser, sounds that are dropped on it."""
+
+import contextlib
+import importlib.util
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from relabel_jax.audio.decode import read_waveform
+from relabel_jax.inference.demo import Clips, main
+from relabel_jax.inference.embedder import Embedder
+from relabel_jax.inference.folder import embed
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Seven recordings of noise, one of them long, and what cannot be read."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        noise = np.cumsum(rng.normal(size=8_000 * (i + 1))) if i % 2 else rng.normal(size=40_000)
+        soundfile.write(folder / f"{i}.wav", 0.9 * noise / np.abs(noise).max(), 8_000)
+    # What a template or HTML would make of this name is not what is shown.
+    stereo = rng.uniform(-0.3, 0.3, (23 * 16_000, 2))
+    soundfile.write(folder / "long ${1+1}<b>.flac", stereo, 16_000)
+    (folder / "text.wav").write_text("no sound")
+    (folder / "empty.wav").touch()
+    soundfile.write(folder / "nan.wav", np.full(8_000, np.nan), 8_000, subtype="FLOAT")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embeddings(small_base, folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("embeddings") / "e.parquet"
+    assert embed(small_base, folder, output) == {"recordings": 10, "rejects": 3, "windows": 9}
+    return output
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "relabel_jax.demo", "--no_browser", *map(str, arguments)]
+
+
+@contextlib.contextmanager
+def page(small_base, tmp_path, *arguments, end=signal.SIGINT):
+    """The address of the running command; afterwards Ctrl-C, or another signal."""
+    if not importlib.util.find_spec("gradio"):
+        pytest.skip("needs gradio: pip install 'relabel-jax[demo]'")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as proxy,  # what would go out comes here
+        open(tmp_path / "stderr", "w+") as stderr,
+    ):
+        way_out = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+        environment = os.environ | dict.fromkeys(names, way_out)
+        environment |= {"no_proxy": "", "NO_PROXY": "", "TMPDIR": str(tmp_path)}
+        with subprocess.Popen(
+            command(f"--checkpoint={small_base}", *arguments),
+            **{"cwd": REPOSITORY, "env": environment, "text": True},
+            **{"stdout": subprocess.PIPE, "stderr": stderr},
+        ) as process:
+            try:
+                line = process.stdout.readline()
+                assert line.startswith("http://127.0.0.1:"), (tmp_path / "stderr").read_text()
+                yield line.split()[0]
+                process.send_signal(end)
+                assert process.wait(120) == 0
+                assert process.stdout.read() == ""
+            finally:
+                process.kill()
+        stderr.seek(0)
+        assert stderr.read() == ""
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+    assert list(tmp_path.glob("relabel_jax_demo_*")) == []  # what was dropped is deleted
+
+
+def wait_for(browser, script, *arguments):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    return WebDriverWait(browser, 120).until(lambda d: d.execute_script(script, *arguments))
+
+
+def clear(browser):
+    for button in browser.find_elements("css selector", "#sound button[aria-label=Clear]"):
+        button.click()
+    wait_for(browser, "return document.getElementById('heard').innerText.includes('Nothing yet')")
+    wait_for(browser, "return document.querySelector('#sound input[type=file]')")
+
+
+def drop(browser, path):
+    """Gives a file and returns the text of the rows or of the message."""
+    clear(browser)
+    browser.find_element("css selector", "#sound input[type=file]").send_keys(str(path))
+    return shown(browser)
+
+
+def shown(browser):
+    wait_for(browser, "return document.querySelector('#heard .heard, #heard .error')")
+    return [row.text for row in browser.find_elements("css selector", "#heard tr, #heard .error")]
+
+
+def near(browser):
+    return browser.execute_script(
+        "return [...document.querySelectorAll('#near li')].map((li) => "
+        "[li.dataset.path, li.querySelector('.about').innerText, "
+        "li.querySelector('.score').innerText, li.querySelector('audio').src.length])"
+    )
+
+
+def check_scores(rows, embedder, samples, rate_hz):
+    """The ten best classes with their paths and what `Embedder.scores` says of them."""
+    scores = embedder.scores([samples], rate_hz)[0]
+    best = np.argsort(-scores, kind="stable")[:10]
+    assert len(rows) == len(best)
+    for row, number in zip(rows, best, strict=True):
+        path, score = row.rsplit(" ", 1)
+        ways = [" > ".join(way) for way in embedder.classes[number].paths]
+        assert path.split("\n") == ways
+        assert float(score) == pytest.approx(scores[number], abs=0.00051)
+
+
+def test_the_page_in_a_browser(browser, small_base, folder, embeddings, tmp_path):
+    embedder = Embedder.load(small_base)
+    table = pq.read_table(embeddings).to_pylist()
+    with page(small_base, tmp_path, f"--embeddings={embeddings}") as address:
+        port = address.split(":")[2].strip("/")
+        with pytest.raises(ConnectionRefusedError):  # it listens at one address, not at all
+            socket.create_connection(("127.0.0.2", port), 1).close()
+        second = subprocess.Popen(  # meanwhile
+            command(f"--checkpoint={small_base}", f"--port={port}"),
+            **{"cwd": REPOSITORY, "stderr": subprocess.PIPE, "text": True},
+        )
+        browser.get(address)
+        wait_for(browser, "return document.querySelector('#sound input[type=file]')")
+        assert near(browser) == []
+
+        # A recording of the folder: what the embedder says of it, and itself as the nearest.
+        path = folder / "4.wav"
+        waveform, _ = read_waveform(str(path))
+        check_scores(drop(browser, path), embedder, soundfile.read(path)[0], 8_000)
+        query = embedder.embed(waveform, 8_000)[0].astype(np.float64)
+        similarities = {}
+        for row in table:
+            other = np.array(row["embedding"])
+            cosine = other @ query / np.linalg.norm(other) / np.linalg.norm(query)
+            similarities[row["path"]] = max(cosine, similarities.get(row["path"], -1))
+        expected = sorted(similarities.items(), key=lambda item: -item[1])[:6]
+        found = near(browser)
+        assert [float(each[2]) for each in found] == pytest.approx(
+            [similarity for _, similarity in expected], abs=0.000051
+        )
+        assert found[0][:3] == [str(path), f"{folder}, from 0 s", "1.0000"]
+        duration = wait_for(browser, "return document.querySelector('#near audio').duration")
+        assert duration == pytest.approx(5)
+        # Gradio draws the waveform into a canvas of its own tree.
+        wait_for(
+            browser,
+            "return [...document.querySelectorAll('#sound *')].some("
+            "(e) => e.shadowRoot?.querySelector('canvas')?.width > 100)",
+        )
+
+        for name, message in (
+            ("text.wav", "text.wav: Format not recognised. Give a sound of 0.01 s or more"),
+            ("empty.wav", "empty.wav: the file has 0 bytes. Give a sound"),
+            ("nan.wav", "nan.wav: 8000 samples are NaN or inf. Give a sound"),
+        ):
+            (text,) = drop(browser, folder / name)
+            assert text.startswith(message)
+            assert near(browser) == []
+
+        # Longer than 10 s, at another rate, stereo, and with a name that is code.
+        (path,) = folder.glob("long*")
+        samples, rate_hz = soundfile.read(path)
+        check_scores(drop(browser, path), embedder, samples, rate_hz)
+        about = browser.find_element("css selector", "#heard .about").text
+        assert about == "23.0 s, the mean over 3 windows of 10 s"
+        assert near(browser)[0][0] == str(path)
+        assert near(browser)[0][2] == "1.0000"
+        assert browser.find_element("css selector", "#near .path").text == path.name
+
+        # A recording that has gone since the folder was embedded.
+        gone = pathlib.Path(expected[-1][0])
+        gone.rename(tmp_path / "gone")
+        assert len(drop(browser, folder / "4.wav")) == 10
+        (tmp_path / "gone").rename(gone)
+        cards = [card.text for card in browser.find_elements("css selector", "#near li")]
+        unplayable = "Cannot be played: No such file or directory"
+        assert [unplayable in card for card in cards] == 5 * [False] + [True]
+
+        # The microphone, which beeps.
+        clear(browser)
+        browser.find_element("css selector", "#sound [aria-label='Record audio']").click()
+        wait_for(browser, "return document.querySelector('#sound .record-button')").click()
+        time.sleep(1.5)
+        wait_for(browser, "return document.querySelector('#sound .stop-button')").click()
+        assert len(shown(browser)) == 10
+        assert len(near(browser)) == 6
+
+        for width in (1280, 390):
+            browser.execute_cdp_cmd(
+                "Emulation.setDeviceMetricsOverride",
+                {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600},
+            )
+            assert browser.execute_script(
+                "return document.documentElement.scrollWidth <= window.innerWidth"
+            )
+        urls = browser.execute_script(
+            "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+        )
+        assert urls
+        for url in urls:
+            assert url.startswith((address, f"blob:{address}", "data:")), url
+        _, error = second.communicate(timeout=120)
+        assert second.returncode == 1
+        assert error == f"error: --port={port}: is taken or not allowed; give another\n"
+
+
+def test_without_a_folder(browser, small_base, folder, tmp_path):
+    with page(small_base, tmp_path, end=signal.SIGTERM) as address:
+        browser.get(address)
+        wait_for(browser, "return document.querySelector('#sound input[type=file]')")
+        assert len(drop(browser, folder / "1.wav")) == 10
+        assert "--embeddings=FILE" in browser.find_element("id", "near").text
+
+
+def test_older_embeddings_and_lists_of_any_length(small_base, embeddings):
+    """What says nothing of its network, and what went through a program without fixed lists."""
+    embedder = Embedder.load(small_base)
+    table = pq.read_table(embeddings)
+    lists = table["embedding"].cast(pa.list_(pa.float32()))
+    plain = pa.table({"embedding": lists, "path": table["path"], "start_s": table["start_s"]})
+    pq.write_table(plain, embeddings.with_name("plain.parquet"))
+    found = Clips.read(embeddings.with_name("plain.parquet"), embedder)
+    expected = Clips.read(embeddings, embedder)
+    np.testing.assert_array_equal(found.directions, expected.directions)
+    assert list(found.paths) == list(expected.paths) == table["path"].to_pylist()
+    np.testing.assert_allclose(np.linalg.norm(found.directions, axis=1), 1, atol=1e-6)
+
+
+def other_network(table):
+    return table.replace_schema_metadata({"relabel_jax.network": "0123"})
+
+
+def other_width(table):
+    rows = pa.array([[1.0, 2.0]] * len(table), pa.list_(pa.float32(), 2))
+    return table.set_column(2, "embedding", rows)
+
+
+def with_nan(table):
+    rows = pa.array([[np.nan] * 8] * len(table), pa.list_(pa.float32(), 8))
+    return table.set_column(2, "embedding", rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_network, "is of another network than --checkpoint; embed the folder again"),
+        (other_width, "checkpoint, with embeddings of 8 values: "),
+        (with_nan, "has a NaN or an infinity"),
+        (lambda table: table.slice(0, 0), "has no rows"),
+        (lambda table: table.drop_columns("start_s"), "expected a Parquet file as relabel_jax.emb"),
+        (lambda table: table.set_column(0, "path", pa.nulls(9, pa.string())), "expected a Parquet"),
+        (None, "expected a Parquet file"),
+    ],
+)
+def test_embeddings_that_are_refused(small_base, embeddings, tmp_path, capsys, change, message):
+    path = tmp_path / "e.parquet"
+    if change is None:
+        path.write_text("no table")
+    else:
+        pq.write_table(change(pq.read_table(embeddings)), path)
+    refused([f"--checkpoint={small_base}", f"--embeddings={path}"], message, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint=nowhere"], "nowhere: does not exist"),
+        (["--embeddings=nowhere.parquet"], "--embeddings=nowhere.parquet: expected a Parquet"),
+        (["--ontology=nowhere.json"], "nowhere.json"),
+        (["--port=70000"], "--port=70000: expected 1 to 65535"),
+    ],
+)
+def test_refused(small_base, capsys, arguments, message):
+    refused([f"--checkpoint={small_base}", *arguments], message, capsys)
+
+
+def test_without_gradio(small_base, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    message = "the page needs gradio: pip install 'relabel-jax[demo]'"
+    refused([f"--checkpoint={small_base}"], message, capsys)
+
+
+def refused(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--no_browser"])
+    assert caught.value.code == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line

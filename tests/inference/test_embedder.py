@@ -1,0 +1,297 @@
+"""The embedder: parity with the training's own forward, windows, rates, and what is refused."""
+
+import json
+import pathlib
+import shutil
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+
+import relabel_jax
+from relabel_jax.audio.decode import (
+    cut_windows,
+    decode_blocks,
+    read_waveform,
+    resample,
+    resample_blocks,
+)
+from relabel_jax.data.data_set import ONTOLOGY_NAME, open_data_set
+from relabel_jax.errors import InputError
+from relabel_jax.inference.embedder import Embedder
+from relabel_jax.inference.pretrained import load_pretrained
+
+
+@pytest.fixture(scope="module")
+def small(small_base):
+    return Embedder.load(small_base, batch_size=8)
+
+
+def sound(duration_s, rate_hz=8_000, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-0.5, 0.5, round(duration_s * rate_hz)).astype(np.float32)
+
+
+def test_parity_on_real_recordings(paper_network, recordings):
+    embedder = Embedder(paper_network)
+    waveforms = np.stack([read_waveform(str(path))[0] for path in recordings])
+    network, variables = paper_network.network, paper_network.variables
+    expected, scores = jax.jit(
+        lambda batch: (
+            network.apply(variables, batch, method="embed"),
+            network.apply(variables, batch, train=False),
+        )
+    )(waveforms)
+    assert np.std(expected, axis=0).mean() > 0.1  # or the tolerance would say nothing
+    found = embedder.embed(waveforms, 8_000)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(embedder.scores(waveforms, 8_000), scores, atol=1e-5, rtol=0)
+    # From samples as another library reads them, at their own rates.
+    for i in range(0, len(recordings), 10):
+        samples, rate_hz = soundfile.read(recordings[i], dtype="float32")
+        samples = samples[: 10 * rate_hz]
+        np.testing.assert_allclose(embedder.embed([samples], rate_hz)[0], found[i], atol=1e-2)
+
+
+@pytest.mark.parametrize("norm_order", ["elu_bn", "bn_elu"])
+def test_scores_are_those_of_the_network(small_base, norm_order):
+    pretrained = load_pretrained(small_base)
+    network = pretrained.network.clone(norm_order=norm_order)
+    embedder = Embedder(type(pretrained)(network, pretrained.variables, pretrained.classes, {}))
+    waveforms = (np.stack([sound(10, seed=i) for i in range(5)]) * 32_768).astype(np.int16)
+    np.testing.assert_allclose(
+        embedder.scores(waveforms, 8_000),
+        network.apply(pretrained.variables, waveforms, train=False),
+        **{"atol": 1e-6, "rtol": 0},
+    )
+
+
+def test_the_scores_of_a_training_come_out_again(small, small_base, miniature_data):
+    data_set = open_data_set(miniature_data)
+    with np.load(small_base / "test_scores.npz") as test:
+        rows = [data_set.clip_ids.tolist().index(clip_id) for clip_id in test["clip_id"]]
+        scores = small.scores(data_set.read_waveforms(np.array(rows)), 8_000)
+        np.testing.assert_allclose(scores, test["scores"], atol=1e-6)
+        assert [each.mid for each in small.classes] == test["mids"].tolist()
+    for each in small.classes:
+        number = data_set.ontology.index[each.mid]
+        assert each.display_name == data_set.ontology.display_names[number]
+        assert {way[-1] for way in each.paths} == {each.display_name}
+        roots = {data_set.ontology.display_names[i] for i in data_set.ontology.roots}
+        assert {way[0] for way in each.paths} <= roots
+    assert small.trained["labeling"] == "pe_cml"
+
+
+def test_ten_thousand_short_clips_compile_once(small):
+    compiled = []
+    small.embed([sound(0.5)], 8_000)
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "compile" in event else None
+    )
+    rng = np.random.default_rng(0)
+    clips = (sound(length) for length in rng.uniform(0.01, 0.3, 10_000))
+    assert small.embed(clips, 8_000).shape == (10_000, 8)
+    assert small.embed([sound(35)] * 3, 8_000).shape == (3, 8)
+    assert small.scores([sound(12, 16_000)], 16_000).shape == (1, len(small.classes))
+    assert small.embed_timestamps(sound(3), 8_000)[0].shape == (1, 6, 8)
+    assert not compiled
+    jax.jit(lambda x: x + 1)(np.ones(3))
+    assert compiled  # so the listener does hear
+
+
+def test_the_mean_over_windows_is_weighted_by_their_seconds(small):
+    samples = sound(23)
+    parts = [samples[:80_000], samples[80_000:160_000], samples[160_000:]]
+    each = np.concatenate([small.embed([part], 8_000) for part in parts])
+    expected = np.average(each, axis=0, weights=[10, 10, 3])
+    np.testing.assert_allclose(small.embed([samples], 8_000)[0], expected, atol=1e-5)
+    # With a hop of 5 s the windows start at 0, 5, 10 and 15; the last one has 8 s.
+    each = np.concatenate([small.embed([samples[40_000 * i :][:80_000]], 8_000) for i in range(4)])
+    expected = np.average(each, axis=0, weights=[10, 10, 10, 8])
+    np.testing.assert_allclose(small.embed([samples], 8_000, hop_s=5)[0], expected, atol=1e-5)
+
+
+def test_forms_of_input(small):
+    mono = sound(2, 16_000)
+    stereo = np.stack([mono, -0.5 * mono], axis=1)
+    expected = small.embed([0.25 * mono], 16_000)
+    for clips in ([stereo], stereo[None], [stereo.astype(np.float64)], (stereo for _ in range(1))):
+        np.testing.assert_allclose(small.embed(clips, 16_000), expected, atol=1e-4)
+    int16 = np.round(mono * 32_768).astype(np.int16)
+    expected = small.embed(mono, 16_000)
+    np.testing.assert_allclose(small.embed([int16], 16_000), expected, atol=1e-2)
+    np.testing.assert_array_equal(
+        small.embed([int16], 16_000), small.embed([int16.astype(np.int32) << 16], 16_000)
+    )
+    assert small.embed([], 16_000).shape == (0, 8)
+    # Clips are not seen by one another, nor by how they are batched.
+    clips = [sound(0.5 + i, seed=i) for i in range(12)]
+    together = small.embed(clips, 8_000)
+    for clip, row in zip(clips, together, strict=True):
+        np.testing.assert_allclose(small.embed([clip], 8_000)[0], row, atol=1e-5)
+
+
+def test_timestamps(small):
+    samples = sound(2.2, 16_000)
+    embeddings, centers_ms = small.embed_timestamps([samples] * 2, 16_000, hop_s=0.5, window_s=1)
+    np.testing.assert_array_equal(centers_ms, [0, 500, 1000, 1500, 2000])
+    assert embeddings.shape == (2, 5, 8)
+    np.testing.assert_array_equal(embeddings[0], embeddings[1])
+    waveform = np.pad(resample(samples, 16_000), 4_000)
+    for frame, center in enumerate(range(0, 17_600, 4_000)):
+        expected = small.embed([waveform[center : center + 8_000]], 8_000)[0]
+        np.testing.assert_allclose(embeddings[0, frame], expected, atol=1e-5)
+
+
+def test_rates_agree_where_the_content_is_below_4_khz(paper_network, recordings):
+    embedder = Embedder(paper_network)
+    for path in recordings[:4]:
+        original = read_waveform(str(path))[0] / 32_768
+        low_pass = scipy.signal.firwin(1_001, 3_400, fs=8_000)
+        original = 0.9 * scipy.signal.fftconvolve(original, low_pass, mode="same")
+        expected = embedder.embed([original], 8_000)[0]
+        for rate_hz, up, down in ((16_000, 2, 1), (44_100, 441, 80), (48_000, 6, 1)):
+            other = scipy.signal.resample_poly(original, up, down, window=("kaiser", 14.0))
+            found = embedder.embed([other], rate_hz)[0]
+            cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
+            assert cosine > 0.99, (path, rate_hz)
+
+
+@hypothesis.given(
+    st.integers(1, 400_000), st.integers(1_000, 80_000), st.lists(st.integers(0, 400_000))
+)
+@hypothesis.settings(max_examples=50)
+def test_windows_cover_a_recording_however_it_comes(length, hop, cuts):
+    samples = np.random.default_rng(0).integers(-100, 100, length).astype(np.int16)
+    found = list(cut_windows(np.split(samples, sorted(min(cut, length) for cut in cuts)), hop))
+    starts = [0]
+    while starts[-1] + 80_000 < length:
+        starts.append(starts[-1] + hop)
+    assert [start for start, _ in found] == starts
+    for start, window in found:
+        part = samples[start : start + 80_000]
+        np.testing.assert_array_equal(window, np.pad(part, (0, 80_000 - len(part))))
+
+
+def test_resampling_in_pieces_changes_nothing(recordings, monkeypatch):
+    for path in recordings[:20]:
+        pieces, rates_hz = zip(*decode_blocks(str(path)), strict=True)
+        whole = resample(np.concatenate(pieces), rates_hz[0])
+        with monkeypatch.context() as patch:
+            patch.setattr("relabel_jax.audio.decode._BLOCK_SAMPLES", 10_000)
+            pieces = np.concatenate(list(resample_blocks(decode_blocks(str(path)))))
+        assert len(pieces) == len(whole)
+        assert np.abs(pieces.astype(int) - whole).max() <= 1
+
+
+GOOD = np.zeros(8_000, np.float32)
+BAD = GOOD.copy()
+BAD[7] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("clips", "rate_hz", "message"),
+    [
+        ([GOOD, np.zeros(0, np.float32)], 8_000, r"clip 1: has no samples"),
+        ([GOOD[:79]], 8_000, r"clip 0: 79 samples at 8000 Hz; expected at least 0.01 s"),
+        ([BAD], 8_000, r"clip 0: 1 samples are NaN or inf"),
+        ([BAD], 16_000, r"clip 0: 1 samples are NaN or inf"),
+        ([np.full(800, np.inf)], 8_000, r"clip 0: 800 samples are NaN or inf"),
+        ([GOOD.reshape(10, 80, 10)], 8_000, r"clip 0: has shape \(10, 80, 10\); expected \[time\]"),
+        ([GOOD.reshape(2, 4_000)], 8_000, r"shape \(2, 4000\); .*transpose"),
+        (np.zeros((2, 2, 2, 2)), 8_000, r"clips: expected \[time\], .* \(2, 2, 2, 2\)"),
+        (np.zeros((8_000, 2), np.float32), 8_000, r"2 samples at 8000 Hz.*given as \[samples\]"),
+        ([0.5, 0.5], 8_000, r"clip 0: has shape \(\)"),
+        ([GOOD.astype(complex)], 8_000, r"clip 0: has dtype complex128; expected float, int16"),
+        ([GOOD.astype(np.uint8)], 8_000, r"clip 0: has dtype uint8"),
+        ([np.array(["a"] * 800)], 8_000, r"clip 0: has dtype <U1"),
+        ([GOOD + 20_000], 8_000, r"clip 0: its largest sample is 20000; float samples have"),
+        ([GOOD], 0, r"rate_hz: expected a sample rate above 0 Hz, got 0"),
+        ([GOOD], -8_000, r"rate_hz: .* got -8000"),
+        ([GOOD], float("nan"), r"rate_hz: .* got nan"),
+        ([GOOD], "8000", r"rate_hz: .* got '8000'"),
+    ],
+)
+def test_refused(small, clips, rate_hz, message):
+    for method in (small.embed, small.scores, small.embed_timestamps):
+        with pytest.raises(InputError, match=message) as caught:
+            method(clips, rate_hz)
+        assert "\n" not in str(caught.value)
+
+
+def test_refused_windows(small):
+    for hop_s in (0, -1, 10.1, float("nan"), "1"):
+        with pytest.raises(InputError, match=r"hop_s: expected more than 0 and at most 10 s"):
+            small.embed([GOOD], 8_000, hop_s=hop_s)
+    with pytest.raises(InputError, match=r"window_s: expected"):
+        small.embed_timestamps([GOOD], 8_000, window_s=11)
+    with pytest.raises(InputError, match=r"clip 1: has 0.5 s, the first has 1 s"):
+        small.embed_timestamps([GOOD, GOOD[:4_000]], 8_000)
+    with pytest.raises(InputError, match="batch_size 0"):
+        Embedder(None, batch_size=0)
+
+
+def test_a_workdir_whose_data_set_is_gone(small, small_base, miniature_data, tmp_path):
+    shutil.copytree(small_base, tmp_path / "base")
+    path = tmp_path / "base" / "result.json"
+    result = json.loads(path.read_text())
+    result["config"]["data_dir"] = str(tmp_path / "gone")
+    path.write_text(json.dumps(result))
+    moved = Embedder.load(tmp_path / "base")
+    np.testing.assert_allclose(moved.embed(GOOD, 8_000), small.embed(GOOD, 8_000), atol=1e-6)
+    with pytest.raises(InputError, match=r"the classes are not known.* give it as `ontology`"):
+        moved.scores(GOOD, 8_000)
+    named = Embedder.load(tmp_path / "base", ontology=miniature_data / ONTOLOGY_NAME)
+    assert named.classes == small.classes
+    # What one has embedded is not refused as another network's.
+    assert moved.fingerprint == named.fingerprint == small.fingerprint
+
+
+def test_an_ontology_in_another_order(small_base, miniature_data, tmp_path):
+    """The same classes, but the outputs would get one another's names."""
+    classes = json.loads((miniature_data / ONTOLOGY_NAME).read_text())
+    (tmp_path / "ontology.json").write_text(json.dumps(classes[::-1]))
+    with pytest.raises(
+        InputError, match=r"ontology\.json: has other classes .* or in another order"
+    ):
+        Embedder.load(small_base, ontology=tmp_path / "ontology.json")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: (path / "result.json").unlink(), "is not finished"),
+        (lambda path: shutil.rmtree(path), "does not exist"),
+        (
+            lambda path: (path / "test_scores.npz").write_bytes(b"PK\x03\x04"),
+            "cannot read the classes",
+        ),
+        (lambda path: shutil.rmtree(path / "checkpoints"), "cannot restore"),
+        (lambda path: (shutil.rmtree(path), path.touch()), "is a file; give its folder"),
+        (lambda path: change(path, filters=[5] * 9), "does not fit the network"),
+        (lambda path: change(path, filters=[5] * 8), "filters is .*, expected a list of layer"),
+        (lambda path: change(path, norm_order="bn"), "norm_order is 'bn', expected elu_bn or"),
+    ],
+)
+def test_a_workdir_that_does_not_do(small_base, tmp_path, damage, message):
+    shutil.copytree(small_base, tmp_path / "base")
+    damage(tmp_path / "base")
+    with pytest.raises(InputError, match=message) as caught:
+        Embedder.load(tmp_path / "base")
+    assert "\n" not in str(caught.value)
+
+
+def change(path: pathlib.Path, **fields):
+    result = json.loads((path / "result.json").read_text())
+    result["config"] |= fields
+    (path / "result.json").write_text(json.dumps(result))
+
+
+def test_importing_the_package_is_light():
+    assert relabel_jax.Embedder is Embedder
+    with pytest.raises(AttributeError, match="no attribute 'Embeder'"):
+        _ = relabel_jax.Embeder
