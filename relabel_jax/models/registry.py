@@ -20,7 +20,7 @@ NETWORKS = {
 """By name, where the class is."""
 
 DEFAULT = "waveform_cnn"
-# Fields that no config sets: the number of classes follows from the data, the axis from the devices.
+# Fields that no config sets: the data give the number of classes, the devices the axis.
 _NOT_OPTIONS = ("num_classes", "axis_name", "parent", "name")
 _REQUIRED = ("waveform_format", "embedding_size", "embed", "head")
 
