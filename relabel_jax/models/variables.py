@@ -68,9 +68,13 @@ def _is_shape(_: tuple, value: Any) -> bool:
 
 
 def num_outputs(network: Backbone, variables: Variables) -> int:
-    """The number of classes that variables are for, whatever the network's own is."""
+    """The number of classes that variables are for, whatever the network's own number is.
+
+    Returns 0 for the variables of another network.
+    """
     path, axis = next(iter(_output_axes(network.clone(num_classes=1)).items()))
-    return np.shape(flax.traverse_util.flatten_dict(variables)[path])[axis]
+    shape = np.shape(flax.traverse_util.flatten_dict(variables).get(path, ()))
+    return shape[axis] if axis < len(shape) else 0
 
 
 def select_outputs(network: Backbone, variables: Variables, classes: np.ndarray) -> Variables:
