@@ -15,6 +15,7 @@ import optax
 from flax import linen as nn
 
 from relabel_jax.ops import batch_axis
+from relabel_jax.ops.buffers import value_and_grad
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,19 +115,16 @@ def train_step(
     """
 
     def loss_fn(params, buffers):
-        scores, updates = network.apply(
+        outputs, updates = network.apply(
             {"params": params, "batch_stats": state.batch_stats, "buffers": buffers},
             inputs,
             train=True,
             mutable=["batch_stats"],
         )
-        loss = masked_mean_squared_error(scores, labels, masked, network.axis_name)
+        loss = masked_mean_squared_error(outputs.scores, labels, masked, network.axis_name)
         return loss, updates["batch_stats"]
 
-    # The "gradient" by the buffers is the next step's (`convolution.Buffers`).
-    (loss, batch_stats), (gradients, buffers) = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)(
-        state.params, buffers or {}
-    )
+    loss, batch_stats, gradients, buffers = value_and_grad(loss_fn)(state.params, buffers or {})
     loss, gradients = batch_axis.total((loss, gradients), network.axis_name)
     updates, opt_state = recipe.optimizer().update(gradients, state.opt_state)
     state = TrainState(
