@@ -62,31 +62,68 @@ def _load_workdir(workdir: Workdir, ontology_path: str | pathlib.Path | None) ->
             f"{where}: is a classifier on another network's embeddings; give the base training "
             f"that it was made with ({result.config.get('base')})"
         )
-    mids = workdir.read_scored_mids()
-    ontology = _find_ontology(result, ontology_path)
-    columns = None if ontology is None else _check_classes(ontology, result, mids, where)
-    network = build_network(
-        result.model, 0 if columns is None else len(columns), str(workdir.result_path)
-    )
-    variables = read_trained_variables(workdir, result, network, where)
     trained = {field: getattr(result, field) for field in TRAINED_FACTS}
-    if ontology is None or columns is None:
+    mids = workdir.read_scored_mids()
+    found = _find_classes(result, mids, ontology_path, where)
+    if found is None:
         # Without the ontology only the checkpoint tells the number of classes.
+        network = build_network(result.model, 0, str(workdir.result_path))
+        variables = read_trained_variables(workdir, result, network, where)
         network = network.clone(num_classes=num_outputs(network, variables))
         return Pretrained(network, variables, None, trained)
+    ontology, columns = found
+    network = build_network(result.model, len(columns), str(workdir.result_path))
+    variables = read_trained_variables(workdir, result, network, where)
     # Classes outside the label set were masked for every clip, so their outputs mean nothing.
     position = {ontology.mids[column]: i for i, column in enumerate(columns)}
     variables = select_outputs(network, variables, np.array([position[mid] for mid in mids]))
-    return Pretrained(
-        network.clone(num_classes=len(mids)),
-        variables,
-        tuple(_sound_class(ontology, mid) for mid in mids),
-        trained,
-    )
+    classes = tuple(_sound_class(ontology, mid) for mid in mids)
+    return Pretrained(network.clone(num_classes=len(mids)), variables, classes, trained)
 
 
-def _find_ontology(
-    result: RunResult, ontology_path: str | pathlib.Path | None
-) -> tuple[Ontology, str] | None:
-    if ontology_path is not None:
-        return Ontology.from_json(ontology_path)
+def _find_classes(
+    result: RunResult, mids: Sequence[str], ontology_path: str | pathlib.Path | None, where: str
+) -> tuple[Ontology, np.ndarray] | None:
+    """The ontology of a training and the class numbers of its side, None if it is not found.
+
+    Args:
+      mids: the label set of the training.
+      ontology_path: as of `load_pretrained`.
+      where: what error messages call the training.
+
+    Raises:
+      InputError: the ontology has other classes than that of the training.
+    """
+    data_dir = pathlib.Path(result.config["data_dir"])
+    if ontology_path is None and (data_dir / ONTOLOGY_NAME).is_file():
+        ontology_path = data_dir / ONTOLOGY_NAME
+    if ontology_path is None:
+        ontology = Ontology.audioset()
+        if result.root_mid not in ontology.index:
+            return None
+        columns = side_columns(ontology, ontology.index[result.root_mid], result.side)
+        is_same = classes_digest(ontology, columns) == result.classes
+        return (ontology, columns) if is_same else None
+    ontology = Ontology.from_json(ontology_path)
+    if result.root_mid not in ontology.index:
+        raise InputError(f"{ontology_path}: has no class {result.root_mid}, the root of {where}")
+    columns = side_columns(ontology, ontology.index[result.root_mid], result.side)
+    missing = set(mids) - {ontology.mids[column] for column in columns}
+    if missing:
+        raise InputError(
+            f"{ontology_path}: has no class {min(missing)} on the {result.side} side, but {where} "
+            "was trained on it; give the ontology.json of its data set"
+        )
+    if classes_digest(ontology, columns) != result.classes:
+        raise InputError(
+            f"{ontology_path}: has other classes on the {result.side} side than {where} was "
+            "trained with, or in another order; give the ontology.json of its data set"
+        )
+    return ontology, columns
+
+
+def _sound_class(ontology: Ontology, mid: str) -> SoundClass:
+    number = ontology.index[mid]
+    names = ontology.display_names
+    paths = tuple(tuple(names[i] for i in path) for path in ontology.paths(number))
+    return SoundClass(mid, names[number], paths)
