@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from relabel_jax.ops import blocked, direct, im2col, space_to_depth, toom_cook
 from relabel_jax.ops.elementwise import After, elu
+from relabel_jax.ops.formulation import Formulation
 from relabel_jax.ops.normalization import (
     activate,
     after_convolution,
@@ -37,16 +38,12 @@ from relabel_jax.ops.normalization import (
     moments,
 )
 
-FORMULATIONS = ("lax", "direct", "toom_cook")
 _ALONE = After(lambda outputs: outputs, lambda values: ())
 
 
-def default_formulation() -> str:
-    """The fastest of `FORMULATIONS` on JAX's default backend."""
-    return "toom_cook" if jax.default_backend() == "cpu" else "lax"
-
-
-def convolution(inputs: jax.Array, kernel: jax.Array, stride: int, formulation: str) -> jax.Array:
+def convolution(
+    inputs: jax.Array, kernel: jax.Array, stride: int, formulation: Formulation
+) -> jax.Array:
     """Convolves over time with VALID padding and no bias.
 
     Differentiable once in reverse mode; `lax` alone also in forward mode and more than once.
@@ -64,8 +61,8 @@ def convolution(inputs: jax.Array, kernel: jax.Array, stride: int, formulation: 
     Raises:
       ValueError: an unknown formulation, or shapes, dtypes or a stride that do not fit.
     """
-    _check(inputs, kernel, stride, formulation)
-    if formulation == "lax":
+    _check(inputs, kernel, stride)
+    if formulation.name == "lax":
         return direct.convolve(inputs, kernel, stride)
     # The gradient is traced later: it gets the precision that holds here, as JAX's own would.
     precision = jax.config.jax_default_matmul_precision
@@ -89,13 +86,13 @@ class Buffers(NamedTuple):
     by_inputs: jax.Array | None
 
 
-def buffers(inputs: Any, kernel: Any, stride: int, formulation: str) -> Buffers | None:
+def buffers(inputs: Any, kernel: Any, stride: int, formulation: Formulation) -> Buffers | None:
     """Zeros; None where `activated_convolution` of these arguments has no use for any.
 
     Of `inputs` and `kernel` only the shapes and the dtype are looked at.
     """
     form = _form_class(inputs.shape, inputs.dtype, kernel.shape, stride, formulation)
-    in_parts = formulation != "lax" and direct.in_parts(inputs.shape, kernel.shape, stride)
+    in_parts = formulation.name != "lax" and direct.in_parts(inputs.shape, kernel.shape, stride)
     if form is None and not in_parts:
         return None
     batch, time, channels_in = inputs.shape
@@ -111,7 +108,7 @@ def activated_convolution(
     kernel: jax.Array,
     bias: jax.Array,
     stride: int,
-    formulation: str,
+    formulation: Formulation,
     axis_name: str | None = None,
     buffers: Buffers | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -131,8 +128,8 @@ def activated_convolution(
     Raises:
       ValueError: as of `convolution`.
     """
-    _check(inputs, kernel, stride, formulation)
-    if formulation == "lax":
+    _check(inputs, kernel, stride)
+    if formulation.name == "lax":
         return elu_and_moments(direct.convolve(inputs, kernel, stride), bias, axis_name)
     precision = jax.config.jax_default_matmul_precision
     return _activated(inputs, kernel, bias, buffers, stride, formulation, precision, axis_name)
@@ -151,7 +148,7 @@ class Deferred:
     kernel: jax.Array
     bias: jax.Array
     stride: int = flax.struct.field(pytree_node=False)
-    formulation: str = flax.struct.field(pytree_node=False)
+    formulation: Formulation = flax.struct.field(pytree_node=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -191,7 +188,7 @@ def activations(
     kernel: jax.Array,
     bias: jax.Array,
     stride: int,
-    formulation: str,
+    formulation: Formulation,
 ) -> jax.Array | Deferred:
     """`activate` of the convolution's outputs and a bias, where no moments are asked for.
 
@@ -209,18 +206,16 @@ def activations(
     Raises:
       ValueError: as of `convolution`.
     """
-    _check(inputs, kernel, stride, formulation)
+    _check(inputs, kernel, stride)
     if direct.few_products(kernel.shape):
         return Deferred(whole(inputs), kernel, bias, stride, formulation)
-    if formulation == "lax":
+    if formulation.name == "lax":
         return _stored(inputs, kernel, bias, stride, formulation)
     precision = jax.config.jax_default_matmul_precision
     return _activations(inputs, kernel, bias, stride, formulation, precision)
 
 
-def _check(inputs, kernel, stride, formulation):
-    if formulation not in FORMULATIONS:
-        raise ValueError(f"formulation {formulation!r} is none of {', '.join(FORMULATIONS)}")
+def _check(inputs, kernel, stride):
     if len(inputs.shape) != 3 or kernel.ndim != 3 or inputs.shape[2] != kernel.shape[1]:
         raise ValueError(
             f"inputs {inputs.shape} and kernel {kernel.shape} are not "
@@ -237,15 +232,15 @@ def _form_class(
     dtype: jnp.dtype,
     kernel_shape: Sequence[int],
     stride: int,
-    formulation: str,
+    formulation: Formulation,
 ) -> type[im2col.Shifted] | type[toom_cook.ToomCook] | None:
     """How blocks are multiplied; None where whole clips are faster, in the form of `direct.py`."""
     form: type[im2col.Shifted] | type[toom_cook.ToomCook]
-    if formulation == "lax":
+    if formulation.name == "lax":
         return None
     if dtype == jnp.bfloat16:
         fits, form = im2col.pay, im2col.Shifted
-    elif formulation == "toom_cook" and jnp.finfo(dtype).bits >= 32:
+    elif formulation.name == "toom_cook" and jnp.finfo(dtype).bits >= 32:
         fits, form = toom_cook.pay, toom_cook.ToomCook
     else:
         return None

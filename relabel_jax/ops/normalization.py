@@ -49,7 +49,7 @@ from relabel_jax.ops.elementwise import Addends, After, Before, row_sums
 NORM_ORDERS = ("elu_bn", "bn_elu")
 # Keras's defaults of the paper's time.
 _MOMENTUM = 0.99
-_EPSILON = 1e-3
+EPSILON = 1e-3
 # Of each clip, to estimate the mean of min(e, 0).
 _SAMPLED_ROWS = 256
 
@@ -145,7 +145,7 @@ class ActivationAndNorm(nn.Module):
         flax_norm = nn.BatchNorm(
             not train,
             momentum=_MOMENTUM,
-            epsilon=_EPSILON,
+            epsilon=EPSILON,
             dtype=outputs.dtype,
             axis_name=self.axis_name,
         )
@@ -180,7 +180,7 @@ class Affine(nn.Module):
                     running.value = _MOMENTUM * running.value + (1 - _MOMENTUM) * now
         else:
             mean, var = running_mean.value - center, running_var.value
-        scale = gamma * lax.rsqrt(var + jnp.asarray(_EPSILON, var.dtype))
+        scale = gamma * lax.rsqrt(var + jnp.asarray(EPSILON, var.dtype))
         return scale, beta - mean * scale
 
 

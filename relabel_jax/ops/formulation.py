@@ -1,0 +1,98 @@
+"""How convolutions are computed, as a static argument of the functions that compute them."""
+
+import dataclasses
+
+import jax
+
+from relabel_jax.ops import cpu_devices
+
+FORMULATIONS = ("lax", "direct", "toom_cook")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """Sizes that decide which form of a convolution is used. They change speed, not results.
+
+    The defaults were measured with benchmarks/convolution.py on 2 cores with 2 MiB of L2 cache
+    each. Lengths are those of a layer's outputs.
+
+    Attributes:
+      toom_cook_length: the length from which Toom-Cook pays.
+      toom_cook_channels: the number of channels, of inputs on the grid and of outputs, from which
+        Toom-Cook pays.
+      im2col_length: the length from which im2col pays.
+      im2col_width: the values that a row of the grid should have at least for im2col. Where a row
+        has fewer, several rows are taken together.
+      im2col_dtypes: the dtypes for which im2col replaces the other forms.
+      long: the length from which the direct form computes gradients clip by clip or part by part.
+      part: the rows of such a part. Values from 512 to 2048 are equally fast.
+      block_bytes: the size of a block's largest arrays; None for `Formulation.block_bytes`'s own.
+    """
+
+    toom_cook_length: int = 100
+    toom_cook_channels: int = 32
+    im2col_length: int = 100
+    im2col_width: int = 48
+    im2col_dtypes: tuple[str, ...] = ("bfloat16",)
+    long: int = 300
+    part: int = 2048
+    block_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Formulation:
+    """How convolutions are computed. The result is the same up to rounding.
+
+    Attributes:
+      name: one of `FORMULATIONS`.
+      cores_share: whether several cores work on what one CPU device computes. Otherwise each core
+        is a device of its own. Only `direct` and `toom_cook` depend on it.
+      tuning: sizes that decide on details.
+
+    Raises:
+      ValueError: the name is unknown.
+    """
+
+    name: str = "lax"
+    cores_share: bool = True
+    tuning: Tuning = Tuning()
+
+    def __post_init__(self):
+        if self.name not in FORMULATIONS:
+            raise ValueError(f"formulation {self.name!r} is none of {', '.join(FORMULATIONS)}")
+
+    @classmethod
+    def resolve(cls, name: str = "auto") -> "Formulation":
+        """The formulation for JAX's default backend and this process's devices.
+
+        Args:
+          name: one of `FORMULATIONS`, or "auto" for the fastest on the backend.
+
+        Raises:
+          ValueError: the name is unknown.
+        """
+        if name == "auto":
+            name = "toom_cook" if jax.default_backend() == "cpu" else "lax"
+        return cls(name, cpu_devices.cores_share())
+
+    @property
+    def unroll(self) -> int:
+        """Blocks that a loop computes in one turn.
+
+        Where cores share a device, part of a block's work runs on one core only. A second block in
+        the same turn gives the other cores something to do.
+        """
+        return 2 if self.cores_share else 1
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes that a block's largest arrays may take.
+
+        Work that cores share must be large enough to be worth dividing. A core that works alone is
+        faster on arrays that fit into its cache. As one device of 2 cores, blocks of 1 and 2 MiB
+        are 13% and 5% slower than blocks of 4 MiB. As two devices, blocks of 1 MiB are 7% faster in
+        bfloat16 and equally fast in float32.
+        """
+        if self.tuning.block_bytes is not None:
+            return self.tuning.block_bytes
+        return (4 if self.cores_share else 1) << 20
