@@ -94,9 +94,14 @@ def buffers(network: nn.Module, inputs: Any) -> dict[str, Any]:
     return network.buffers(inputs) if hasattr(network, "buffers") else {}
 
 
+def sums_over_devices(network: nn.Module) -> bool:
+    """Whether a network can normalize by the statistics of a batch that devices share."""
+    return hasattr(network, "axis_name")
+
+
 def divided(network: nn.Module, axis_name: str) -> nn.Module:
     """The network for devices that share a batch along a mesh axis."""
-    return network.clone(axis_name=axis_name) if hasattr(network, "axis_name") else network
+    return network.clone(axis_name=axis_name) if sums_over_devices(network) else network
 
 
 def exportable(network: nn.Module) -> nn.Module:

@@ -108,6 +108,10 @@ class Workdir:
         write_json(self.config_path, content)
 
     @property
+    def is_begun(self) -> bool:
+        return self.config_path.exists() or self.result_path.exists()
+
+    @property
     def is_finished(self) -> bool:
         return self.result_path.exists()
 
