@@ -1,5 +1,7 @@
 """The embedder: parity with the training's own forward, windows, rates, and what is refused."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -52,7 +54,7 @@ def test_parity_on_real_recordings(paper_network, recordings):
 def test_scores_are_those_of_the_network(small_base, norm_order):
     pretrained = load_pretrained(small_base)
     network = pretrained.network.clone(norm_order=norm_order)
-    embedder = Embedder(type(pretrained)(network, pretrained.variables, pretrained.classes, {}))
+    embedder = Embedder(dataclasses.replace(pretrained, network=network))
     waveforms = (np.stack([sound(10, seed=i) for i in range(5)]) * 32_768).astype(np.int16)
     np.testing.assert_allclose(
         embedder.scores(waveforms, 8_000),

@@ -1,5 +1,6 @@
 """Exported networks against the training's own forward, in the frameworks that they are for."""
 
+import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -58,9 +59,7 @@ def folder(paper_network, tmp_path_factory):
     if importlib.util.find_spec("jax2onnx"):
         formats.append("onnx")
     path = tmp_path_factory.mktemp("export") / "network"
-    pretrained = type(paper_network)(
-        paper_network.network, paper_network.variables, paper_network.classes, TRAINED
-    )
+    pretrained = dataclasses.replace(paper_network, trained=TRAINED)
     names = export(pretrained, path, formats, license_name="cc-by-4.0")
     assert {"config.json", "classes.json", "model.safetensors", "README.md"} <= set(names)
     return path

@@ -4,6 +4,7 @@ It has another sample rate and length than the paper's network, no batch normali
 options in common with it. Its classes are those of AudioSet's ontology.
 """
 
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -175,11 +176,11 @@ def test_its_fingerprint_leaves_out_the_output_layer(workdir, network_and_variab
     pretrained = load_pretrained(workdir)
     _, variables = network_and_variables
     fingerprint = Embedder(pretrained).fingerprint
-    full = type(pretrained)(network_and_variables[0], variables, None, {})
+    full = dataclasses.replace(pretrained, network=network_and_variables[0], variables=variables)
     assert Embedder(full).fingerprint == fingerprint
     changed = jax.tree.map(lambda leaf: leaf + 1, variables["params"]["layers_0"])
     other = {"params": variables["params"] | {"layers_0": changed}}
-    assert Embedder(type(full)(full.network, other, None, {})).fingerprint != fingerprint
+    assert Embedder(dataclasses.replace(full, variables=other)).fingerprint != fingerprint
 
 
 def test_its_export(exported, workdir):
