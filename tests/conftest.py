@@ -75,7 +75,8 @@ def small_base(miniature_data: pathlib.Path, tmp_path_factory: pytest.TempPathFa
     """The workdir of a finished base training of a small network."""
     config = paper_config("Human sounds", "base")
     config.update({"data_dir": str(miniature_data), "labeling": "pe_cml", "num_epochs": 1})
-    config.update({"filters": (4,) * 9, "dense_units": (8, 8), "batch_size": 8})
+    config.batch_size = 8
+    config.model.update({"features": (4,) * 9, "dense_units": (8, 8)})
     config.resident = "never"  # one program less: validation and test clips share one
     workdir = tmp_path_factory.mktemp("small_base")
     run(config, workdir)

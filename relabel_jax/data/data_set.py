@@ -145,6 +145,10 @@ def open_data_set(path: str | pathlib.Path) -> DataSet:
     return data_set
 
 
+def check_format(data_set: DataSet, needed, what: str) -> None:
+    """Replaced by the data side."""
+
+
 def _allow_open_files(path: pathlib.Path, num_shards: int) -> None:
     """A shard that is read stays open, and the usual limit is 1,024 files; a process may raise it
     up to a hard limit.
