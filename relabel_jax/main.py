@@ -37,8 +37,7 @@ A grid of runs with its report, the paper's Tables I, III and IV (paper.py:small
 relabel_jax/experiments/config.py explains the others. The same command goes on with a run that
 was stopped: after its last finished epoch, or, when a SIGTERM stopped it (exit status 143), after
 its last step. The workdir then has result.json, metrics.jsonl (a line an epoch), test_scores.npz
-and
-checkpoints/. A summary is printed on stdout, the log on stderr.
+and checkpoints/. A summary is printed on stdout, the log on stderr.
 
 All devices of a machine train together. On several machines start the same command on each, with
 --coordinator_address=HOST:PORT (of the first) --num_processes=N --process_id=0 and so on, or with

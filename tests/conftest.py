@@ -20,9 +20,9 @@ from relabel_jax.audio.decode import read_waveform
 from relabel_jax.experiments.config import paper_config
 from relabel_jax.experiments.run import run
 from relabel_jax.inference.pretrained import Pretrained, SoundClass
-from relabel_jax.models.waveform_cnn import AudioNetwork
+from relabel_jax.models.waveform_cnn import WaveformCNN
 from relabel_jax.ops import cpu_devices
-from relabel_jax.ops.convolution import default_formulation
+from relabel_jax.ops.formulation import Formulation
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A first example compiles and imports, and the machine may have other things to do.
@@ -104,7 +104,7 @@ def paper_network(recordings: list[pathlib.Path]) -> Pretrained:
     795 such clips vary by 0.19; without the 0.1 below it would be 1.2, and rounding errors grow
     with them.
     """
-    network = AudioNetwork(num_classes=30, formulation=default_formulation())
+    network = WaveformCNN(num_classes=30, formulation=Formulation.resolve())
     waveforms = np.stack([read_waveform(str(path))[0] for path in recordings])
     init = jax.jit(functools.partial(network.init, train=False))
     variables = jax.device_get(init(jax.random.key(0), waveforms))
