@@ -44,7 +44,7 @@ CASES = {
             "--config.model.name=logmel_cnn",
             "--config.model.dense_units=(3,)",
         ],
-        "error: the config has no field dense_units",
+        "error: the config has no field fold_norm",
     ),
     "not a flag": ([CONFIG, "--workdir=W", "3"], "error: unexpected '3'"),
     "no data": ([CONFIG, "--workdir=W"], "error: config.data_dir is empty; set it to the"),

@@ -211,11 +211,11 @@ def side_columns_of(data_set):
         ({"model.norm_order": "bn"}, "config.model.norm_order: 'bn' is none of elu_bn, bn_elu"),
         (
             {"model.formulation": "fft"},
-            "config.model.formulation: 'fft' is none of auto, lax, direct",
+            "config.model.formulation: 'fft' is none of auto",
         ),
         (
             {"model.precision": "f16"},
-            "config.model.precision: 'f16' is none of auto, f32, tf32, bf16",
+            "config.model.precision: 'f16' is none of auto",
         ),
         ({"model.name": "cnn"}, "config.model.name: 'cnn' is none of waveform_cnn, logmel_cnn"),
         ({"model.name": "no.such:Net"}, "config.model.name=no.such:Net: cannot import it: ModuleN"),
@@ -258,12 +258,12 @@ def change_result(**fields):
         (
             lambda workdir: None,
             {"model.features": (5,) * 9},
-            "has config.model.features .*, this config has",
+            "has config.model.features .* has",
         ),
         (
             lambda workdir: None,
             {"model.norm_order": "bn_elu"},
-            "has config.model.norm_order elu_bn",
+            "config.model.norm_order elu_bn",
         ),
     ],
 )
