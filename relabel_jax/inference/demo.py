@@ -27,7 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from relabel_jax.audio.decode import READ_S, cut_windows, decode_blocks, resample_blocks
+from relabel_jax.audio.decode import decode_blocks
+from relabel_jax.audio.resample import resample_blocks
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
+from relabel_jax.audio.windows import cut_windows
 from relabel_jax.data.schema import SAMPLE_RATE_HZ, WAVEFORM_SAMPLES
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.inference.embedder import MIN_DURATION_S, Embedder
@@ -143,11 +146,11 @@ def listen(embedder: Embedder, path: str) -> tuple[float, np.ndarray, np.ndarray
 
     def windows() -> Iterator[np.ndarray]:
         def pieces() -> Iterator[np.ndarray]:
-            for piece in resample_blocks(decode_blocks(path)):
+            for piece in resample_blocks(decode_blocks(path), SAMPLE_RATE_HZ):
                 lengths.append(len(piece))
                 yield piece
 
-        for start, window in cut_windows(pieces(), WAVEFORM_SAMPLES):
+        for start, window in cut_windows(pieces(), WAVEFORM_SAMPLES, WAVEFORM_SAMPLES):
             starts.append(start)
             yield window
 
@@ -161,7 +164,8 @@ def listen(embedder: Embedder, path: str) -> tuple[float, np.ndarray, np.ndarray
 
 def _cut_wav(path: str, start_s: float) -> bytes:
     """A window as the network hears it, as a WAV file."""
-    samples = np.concatenate(list(resample_blocks(decode_blocks(path, start_s + READ_S))))
+    blocks = decode_blocks(path, start_s + PAPER_FORMAT.read_s)
+    samples = np.concatenate(list(resample_blocks(blocks, SAMPLE_RATE_HZ)))
     start = round(start_s * SAMPLE_RATE_HZ)
     file = io.BytesIO()
     soundfile.write(file, samples[start : start + WAVEFORM_SAMPLES], SAMPLE_RATE_HZ, format="WAV")

@@ -23,7 +23,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from relabel_jax.audio.decode import cut_windows, resample
+from relabel_jax.audio.resample import resample
+from relabel_jax.audio.windows import cut_windows
 from relabel_jax.data.schema import DURATION_S, SAMPLE_RATE_HZ, WAVEFORM_SAMPLES
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.inference.pretrained import Pretrained, SoundClass, flat_variables, load_pretrained
@@ -238,7 +239,7 @@ class Embedder:
 
         def windows() -> Iterator[np.ndarray]:
             for clip, waveform in enumerate(self._waveforms(clips, rate_hz)):
-                for start, window in cut_windows([waveform], hop):
+                for start, window in cut_windows([waveform], WAVEFORM_SAMPLES, hop):
                     owners.append((clip, min(WAVEFORM_SAMPLES, len(waveform) - start)))
                     yield window
 
@@ -283,7 +284,7 @@ class Embedder:
                         f"{MIN_DURATION_S} s; one recording of several channels is given as "
                         "[samples], with samples of shape [time, channels]",
                     )
-                waveform = resample(mono, rate_hz)
+                waveform = resample(mono, rate_hz, SAMPLE_RATE_HZ)
             except Rejected as error:
                 raise InputError(f"clip {number}: {error}") from error
             yield waveform

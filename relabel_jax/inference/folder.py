@@ -33,13 +33,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tqdm
 
-from relabel_jax.audio.decode import (
-    EXTENSIONS,
-    cut_windows,
-    decode_blocks,
-    list_recordings,
-    resample_blocks,
-)
+from relabel_jax.audio.decode import EXTENSIONS, decode_blocks, list_recordings
+from relabel_jax.audio.resample import resample_blocks
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
+from relabel_jax.audio.windows import cut_windows
 from relabel_jax.data.schema import DURATION_S, SAMPLE_RATE_HZ
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file, only_process, read_json, reading, write_json
@@ -221,8 +218,8 @@ class _Readers:
                 break
             outcome: Rejected | None = None
             try:
-                pieces = resample_blocks(decode_blocks(path))
-                for window in cut_windows(pieces, self._hop):
+                pieces = resample_blocks(decode_blocks(path), PAPER_FORMAT.sample_rate_hz)
+                for window in cut_windows(pieces, PAPER_FORMAT.num_samples, self._hop):
                     self._items.put((number, window))
                     if self._stopped.is_set():
                         return
