@@ -45,6 +45,25 @@ def audioset_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def segments_sample() -> pathlib.Path:
+    """300 of AudioSet's real segments.
+
+    They have labels under all seven roots, labels with several parents, and clips with nothing but
+    a general label.
+    """
+    return pathlib.Path(__file__).parent / "data_prep" / "segments_sample.csv"
+
+
+@pytest.fixture(scope="session", params=["sample", "all"])
+def real_segments(request: pytest.FixtureRequest) -> list[pathlib.Path]:
+    """Segment files of AudioSet: the sample, then all of balanced_train and eval if at hand."""
+    if request.param == "sample":
+        return [request.getfixturevalue("segments_sample")]
+    folder = request.getfixturevalue("audioset_dir")
+    return [folder / "balanced_train_segments.csv", folder / "eval_segments.csv"]
+
+
+@pytest.fixture(scope="session")
 def realaudio_dir() -> pathlib.Path:
     """1,246 real recordings with AudioSet labels."""
     return _shared("realaudio")
