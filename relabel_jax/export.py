@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--ontology", help="ontology.json, if a workdir's data set has moved")
     parser.add_argument(
-        "--license", default="other", help="licence of the weights, for the model card, such as cc-by-4.0"
+        "--license",
+        default="other",
+        help="licence of the weights, for the model card, such as cc-by-4.0",
     )
     flags = parser.parse_args(arguments)
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every file

@@ -89,7 +89,9 @@ def _cut_wav(embedder: Embedder, path: str, start_s: float) -> bytes:
 def _heard_html(embedder: Embedder, duration_s: float, num_windows: int, scores: np.ndarray) -> str:
     about = f"{duration_s:.1f} s"
     if num_windows > 1:
-        about += f", the mean over {num_windows} windows of {embedder.waveform_format.duration_s:g} s"
+        about += (
+            f", the mean over {num_windows} windows of {embedder.waveform_format.duration_s:g} s"
+        )
     rows = []
     for number in np.argsort(-scores, kind="stable")[:_NUM_CLASSES]:
         sound = embedder.classes[number]

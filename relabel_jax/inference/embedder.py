@@ -240,7 +240,9 @@ class Embedder:
         Raises:
           InputError: `hop_s` is not above 0, or longer than a window.
         """
-        return self._to_samples("hop_s", self.waveform_format.duration_s if hop_s is None else hop_s)
+        return self._to_samples(
+            "hop_s", self.waveform_format.duration_s if hop_s is None else hop_s
+        )
 
     def _to_samples(self, name: str, seconds: float) -> int:
         duration_s = self.waveform_format.duration_s

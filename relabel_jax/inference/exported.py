@@ -15,7 +15,6 @@ import pathlib
 from typing import Any
 
 import flax
-import jax
 import numpy as np
 import safetensors
 import safetensors.numpy

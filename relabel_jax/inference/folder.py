@@ -78,7 +78,9 @@ def embed(
         num_recordings = plan.begin(identity, str(audio))
         if not output.exists():  # if it exists, only its parts were left to be deleted
             workers = num_workers or os.cpu_count() or 1
-            _write_parts(embedder, plan, parts, num_recordings, hop_s, num_scores, workers, part_rows)
+            _write_parts(
+                embedder, plan, parts, num_recordings, hop_s, num_scores, workers, part_rows
+            )
             assemble(parts, output, num_recordings, embedder.fingerprint)
     num_windows, num_rejects = count_rows(output)
     for part in parts.glob("*.parquet"):  # before the plan, which says what the output was made of

@@ -42,9 +42,7 @@ def load_pretrained(
         if path.is_file():
             raise InputError(f"{path}: is a file; give its folder")
         is_exported = (path / exported.WEIGHTS_NAME).exists()
-        has_no_weights = (
-            not Workdir(path).is_finished and (path / exported.CLASSES_NAME).exists()
-        )
+        has_no_weights = not Workdir(path).is_finished and (path / exported.CLASSES_NAME).exists()
     if is_exported:
         return exported.read(path)
     if has_no_weights:
