@@ -57,7 +57,7 @@ def rounds(
             if (epochs, steps) != least
         ]
         behind = tuple(m for m, of_member in enumerate(done) if of_member == least)
-        until = min(ahead, default=num_epochs)
+        until = min([*ahead, num_epochs])
         yield Round(behind, *least, until)
         for m in behind:
             done[m] = (until, until * steps_per_epoch)
