@@ -17,6 +17,7 @@ import pytest
 
 from data_prep import build, miniature
 from relabel_jax.audio.decode import read_waveform
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.experiments.config import paper_config
 from relabel_jax.experiments.run import run
 from relabel_jax.inference.pretrained import Pretrained, SoundClass
@@ -104,7 +105,7 @@ def paper_network(recordings: list[pathlib.Path]) -> Pretrained:
     with them.
     """
     network = AudioNetwork(num_classes=30, formulation=default_formulation())
-    waveforms = np.stack([read_waveform(str(path))[0] for path in recordings])
+    waveforms = np.stack([read_waveform(str(path), PAPER_FORMAT)[0] for path in recordings])
     init = jax.jit(functools.partial(network.init, train=False))
     variables = jax.device_get(init(jax.random.key(0), waveforms))
     apply = jax.jit(functools.partial(network.apply, train=True, mutable=["batch_stats"]))
