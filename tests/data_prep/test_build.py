@@ -20,6 +20,7 @@ from data_prep.build import build
 from data_prep.segments import multi_hot, read_segments
 from relabel_jax.audio.decode import read_waveform
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
+from relabel_jax.data.data_set import open_data_set
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS, hashed_splits
@@ -162,3 +163,14 @@ def test_real_recordings(realaudio_dir, audioset_dir, tmp_path):
             assert not record["waveform"][round((duration_s + 0.2) * 8_000) :].any()
             silent += np.abs(record["waveform"]).max() <= 4  # of 32,768
     assert silent == 4  # as the recordings' README has it
+
+
+def test_audiosets_ontology_comes_with_the_package(arguments, tmp_path):
+    (tmp_path / "segments.csv").write_text('-clip000, 0, 10, "/m/0bt9lr,/m/07qf0zm"\n')  # Dog, Howl
+    arguments = {"segments": [tmp_path / "segments.csv"], "audio": arguments["audio"]}
+    build(**arguments, output_dir=tmp_path / "set", num_workers=1)
+    data_set = open_data_set(tmp_path / "set")
+    assert len(data_set.ontology) == 632
+    assert data_set.ontology.mids == Ontology.audioset().mids
+    names = {data_set.ontology.display_names[n] for n in np.flatnonzero(data_set.labels[0])}
+    assert names == {"Dog", "Howl"}

@@ -1,6 +1,7 @@
 """Data sets of other sample rates and lengths than the paper's, and those that do not say them."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -160,27 +161,21 @@ def test_a_plan_that_does_not_say_its_format_is_finished_by_the_same_command(tmp
 )
 def test_a_damaged_format(data_dir, tmp_path, text):
     index = pq.read_table(data_dir / "clips.parquet")
-    for path in data_dir.iterdir():
-        if path.is_file():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
+    copy = shutil.copytree(data_dir, tmp_path / "set")
     metadata = {"relabel_jax.waveform_format": text}
-    pq.write_table(index.replace_schema_metadata(metadata), tmp_path / "clips.parquet")
-    with pytest.raises(
-        InputError, match=r"cannot read the clip index \(its metadata relabel_jax\."
-    ):
-        open_data_set(tmp_path)
-    assert verify_main([f"--data_dir={tmp_path}", "--num_workers=1"]) == 1
+    pq.write_table(index.replace_schema_metadata(metadata), copy / "clips.parquet")
+    with pytest.raises(InputError, match=r"cannot read the clip index \(its metadata relabel_jax"):
+        open_data_set(copy)
+    assert verify_main([f"--data_dir={copy}", "--num_workers=1"]) == 1
 
 
 def test_an_index_that_says_another_format_than_the_records(data_dir, tmp_path, capfd):
-    for path in data_dir.iterdir():
-        if path.is_file():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-    without_format(tmp_path)
+    copy = shutil.copytree(data_dir, tmp_path / "set")
+    without_format(copy)
     with pytest.raises(InputError, match="cannot read a record"):
-        open_data_set(tmp_path).read_waveforms(np.arange(1))
+        open_data_set(copy).read_waveforms(np.arange(1))
     capfd.readouterr()
-    assert verify_main([f"--data_dir={tmp_path}", "--num_workers=1"]) == 1
+    assert verify_main([f"--data_dir={copy}", "--num_workers=1"]) == 1
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith("features.json: is not the schema of records over the 8 classes")
     assert lines[0].endswith("with waveforms of 10 s at 8000 Hz")
