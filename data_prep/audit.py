@@ -1,6 +1,6 @@
 """What the raters said and left unsaid: the paper's section II for any segment files.
 
-    python -m data_prep.audit --ontology=ontology.json --segments=A.csv,B.csv.gz --output_dir=AUDIT
+    python -m data_prep.audit --segments=A.csv,B.csv.gz --output_dir=AUDIT
 
 Leaves in AUDIT: `audit.json` with everything, `files.csv`, `classes.csv` and `edges.csv` as tables,
 and `audit.html`, a page with plots that needs nothing but itself.
@@ -245,7 +245,7 @@ def _table(rows: Sequence[Mapping[str, Any]], fields: Sequence[str] = ()) -> byt
 
 def audit_files(
     *,
-    ontology: _Path,
+    ontology: _Path | None = None,
     segments: Sequence[_Path],
     output_dir: _Path,
     unknown: str = "refuse",
@@ -254,7 +254,7 @@ def audit_files(
     """Audits segment files into a folder; tells of it on stderr.
 
     Args:
-      ontology: AudioSet's ontology.json.
+      ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       segments: segment files.
       output_dir: the folder.
       unknown: `refuse` or `drop` labels that the ontology has not.
@@ -268,7 +268,7 @@ def audit_files(
     if not overwrite:
         for name in names:
             refuse_existing(folder / name)
-    the_ontology = Ontology.from_json(ontology)
+    the_ontology = Ontology.read(ontology)
     table = read_segments(segments, the_ontology, unknown=unknown)
     result = audit(table, the_ontology, [pathlib.Path(path).name for path in segments])
     contents = (
@@ -306,14 +306,14 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         "over all clips: audit.json, tables, and a page to look at, audit.html.",
         epilog="""\
 example:
-  python -m data_prep.audit --ontology=META/ontology.json --output_dir=AUDIT \\
+  python -m data_prep.audit --output_dir=AUDIT \\
       --segments=META/balanced_train_segments.csv,META/eval_segments.csv
   open AUDIT/audit.html""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--ontology", required=True, metavar="JSON", help="AudioSet's ontology.json")
+    add("--ontology", metavar="JSON", help="(default: AudioSet's, which comes with this package)")
     add("--segments", required=True, metavar="CSV[,CSV.gz]", help="one or more segment files")
     add("--output_dir", required=True, metavar="AUDIT", help="the folder to write into")
     add(

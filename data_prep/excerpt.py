@@ -1,6 +1,6 @@
 """The paper's excerpt: a small set whole, topped up with clips of the rare labels from a large one.
 
-    python -m data_prep.excerpt --ontology=ontology.json --min_per_label=300 --output=excerpt.csv \
+    python -m data_prep.excerpt --min_per_label=300 --output=excerpt.csv \
         --segments=balanced_train_segments.csv,eval_segments.csv,unbalanced_train_segments.csv.gz
 
 The paper says only that it took AudioSet's balanced and evaluation sets and added rare labels from
@@ -37,7 +37,7 @@ _Path = str | pathlib.Path
 
 def excerpt(
     *,
-    ontology: _Path,
+    ontology: _Path | None = None,
     segments: Sequence[_Path],
     output: _Path,
     min_per_label: int = 300,
@@ -48,7 +48,7 @@ def excerpt(
     """Writes an excerpt of segment files as a segment file; tells of it on stderr.
 
     Args:
-      ontology: AudioSet's ontology.json.
+      ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       segments: segment files; the one with the most segments is the pool.
       output: the segment file to write.
       min_per_label: clips that each used label shall have.
@@ -66,7 +66,7 @@ def excerpt(
     output = pathlib.Path(output)
     if not overwrite:
         refuse_existing(output)
-    the_ontology = Ontology.from_json(ontology)
+    the_ontology = Ontology.read(ontology)
     table = read_segments(segments, the_ontology)
     exists = np.ones(len(table), bool) if have is None else _existing(table, have)
 
@@ -190,7 +190,7 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         "rarest label first, until each has --min_per_label clips or has run out.",
         epilog="""\
 example (the paper's excerpt, about 100,000 clips where 87% of the clips can still be had):
-  python -m data_prep.excerpt --ontology=META/ontology.json --min_per_label=300 --have=ids.txt \\
+  python -m data_prep.excerpt --min_per_label=300 --have=ids.txt \\
       --segments=META/balanced_train_segments.csv,META/eval_segments.csv,\
 META/unbalanced_train_segments.csv --output=excerpt.csv
 
@@ -199,7 +199,7 @@ The result is a segment file of AudioSet's own form, in the order of the input."
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--ontology", required=True, metavar="JSON", help="AudioSet's ontology.json")
+    add("--ontology", metavar="JSON", help="(default: AudioSet's, which comes with this package)")
     add(
         "--segments",
         required=True,

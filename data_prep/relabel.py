@@ -1,6 +1,6 @@
 """Segment files in; the same segments with the paper's labels out, for anybody's training code.
 
-    python -m data_prep.relabel --ontology=ontology.json \
+    python -m data_prep.relabel \
         --segments=balanced_train_segments.csv,unbalanced_train_segments.csv.gz \
         --output=labels.parquet
 
@@ -34,7 +34,7 @@ _Path = str | pathlib.Path
 
 def relabel_files(
     *,
-    ontology: _Path,
+    ontology: _Path | None = None,
     segments: Sequence[_Path],
     output: _Path,
     format: str = "parquet",
@@ -45,7 +45,7 @@ def relabel_files(
     """Re-labels segment files into one table, in the order of the input; tells of it on stderr.
 
     Args:
-      ontology: AudioSet's ontology.json.
+      ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       segments: segment files.
       output: the file to write; for `csv` the name of which `.pel.csv` and `.pe_cml.csv` are made.
       format: one of `FORMATS`.
@@ -71,7 +71,7 @@ def relabel_files(
     if not overwrite:
         for path in outputs:
             refuse_existing(path)
-    the_ontology = Ontology.from_json(ontology)
+    the_ontology = Ontology.read(ontology)
     table = read_segments(segments, the_ontology, unknown=unknown)
     labels = Relabelled(table, the_ontology, classes)
     for path, write in outputs.items():
@@ -212,13 +212,13 @@ formats:
            numpy.unpackbits(x, axis=1, count=len(mids)) has a column for each class
 
 example:
-  python -m data_prep.relabel --ontology=META/ontology.json --output=labels.parquet \\
+  python -m data_prep.relabel --output=labels.parquet \\
       --segments=META/balanced_train_segments.csv,META/unbalanced_train_segments.csv""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--ontology", required=True, metavar="JSON", help="AudioSet's ontology.json")
+    add("--ontology", metavar="JSON", help="(default: AudioSet's, which comes with this package)")
     add("--segments", required=True, metavar="CSV[,CSV.gz]", help="one or more segment files")
     add("--output", required=True, metavar="FILE", help="the file to write")
     add("--format", choices=FORMATS, default="parquet", help="(default: %(default)s)")
