@@ -33,7 +33,7 @@ class Inputs:
     """What decides the bytes of a data set. The fields are flags of `data_prep.build`.
 
     Attributes:
-      ontology: AudioSet's ontology.json; None for the one of this package.
+      ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       segments: segment files; if there are none, the sources in `audio` have the labels.
       audio: where the recordings are: a folder, or a file with many (`data_prep.sources`); several
         with commas, wildcards too. Needed unless `paths` is given.
@@ -65,9 +65,7 @@ class Inputs:
     @functools.cached_property
     def loaded_ontology(self) -> Ontology:
         """The ontology. Raises InputError if it cannot be read."""
-        if self.ontology is None:
-            return Ontology.audioset()
-        return Ontology.from_json(self.ontology)
+        return Ontology.read(self.ontology)
 
     def check(self) -> None:
         """Raises InputError if the flags do not fit together or a number is out of range."""

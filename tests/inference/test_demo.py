@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from relabel_jax.audio.decode import read_waveform
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.inference.demo import Clips, main
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.folder import embed
@@ -149,7 +150,7 @@ def test_the_page_in_a_browser(browser, small_base, folder, embeddings, tmp_path
 
         # A recording of the folder: what the embedder says of it, and itself as the nearest.
         path = folder / "4.wav"
-        waveform, _ = read_waveform(str(path))
+        waveform, _ = read_waveform(str(path), PAPER_FORMAT)
         check_scores(drop(browser, path), embedder, soundfile.read(path)[0], 8_000)
         query = embedder.embed(waveform, 8_000)[0].astype(np.float64)
         similarities = {}

@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 
 from relabel_jax.audio.decode import read_waveform
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.errors import InputError
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.export import export, main
@@ -30,7 +31,9 @@ TRAINED = {
 @pytest.fixture(scope="module")
 def waveforms(recordings):
     """float32[50, 80000] with the full scale 1."""
-    return np.stack([read_waveform(str(path))[0] for path in recordings]) / np.float32(32_768)
+    return np.stack(
+        [read_waveform(str(path), PAPER_FORMAT)[0] for path in recordings]
+    ) / np.float32(32_768)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from relabel_jax.audio.decode import list_recordings, read_waveform
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.errors import InputError
 from relabel_jax.inference import folder as embed_module
 from relabel_jax.inference.embedder import Embedder
@@ -67,7 +68,7 @@ def test_embed(small_base, audio, tmp_path, capsys):
     assert network.decode() == embedder.fingerprint
     for row in rows:
         if "long" not in row["path"]:
-            waveform, _ = read_waveform(row["path"])
+            waveform, _ = read_waveform(row["path"], PAPER_FORMAT)
             expected = embedder.embed(waveform, 8_000)[0]
             np.testing.assert_allclose(row["embedding"], expected, atol=1e-5)
             scores = embedder.scores(waveform, 8_000)[0]
