@@ -106,8 +106,8 @@ def describe_network(network: Backbone) -> dict[str, Any]:
     found = type(network)
     path = f"{found.__module__}:{found.__qualname__}"
     name = next((name for name, known in registry.NETWORKS.items() if known == path), path)
-    options = registry.default_options(name).keys() - _INFERENCE_OPTIONS.keys()
-    return {"name": name} | {option: getattr(network, option) for option in sorted(options)}
+    options = [each for each in registry.default_options(name) if each not in _INFERENCE_OPTIONS]
+    return {"name": name} | {option: getattr(network, option) for option in options}
 
 
 def _is_like(value: Any, default: Any) -> bool:
