@@ -81,7 +81,10 @@ def parser(module: str, description: str | None, **options: Any) -> argparse.Arg
       description: what the command does.
       **options: further arguments of `argparse.ArgumentParser`.
     """
-    defaults = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    defaults: dict[str, Any] = {
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
     return argparse.ArgumentParser(
         prog=program(module), description=description, **(defaults | options)
     )
