@@ -34,10 +34,10 @@ A grid of runs with its report, the paper's Tables I, III and IV (paper.py:small
   only           such as human,finetune: these roots and methods, with the bases they need
   truth          the miniature's truth.csv: all runs are scored on it too
 
-The others are explained in relabel_jax/experiments/config.py. The same command goes on with a run that was
-stopped: after its last finished epoch, or, when a SIGTERM stopped it (exit status 143), after its
-last step. The workdir then has result.json, metrics.jsonl (a line an epoch), test_scores.npz and
-checkpoints/. A summary is printed on stdout, the log on stderr.
+relabel_jax/experiments/config.py explains the others. The same command goes on with a run that
+was stopped: after its last finished epoch, or, when a SIGTERM stopped it (exit status 143), after
+its last step. The workdir then has result.json, metrics.jsonl (a line an epoch), test_scores.npz
+and checkpoints/. A summary is printed on stdout, the log on stderr.
 
 All devices of a machine train together. On several machines start the same command on each, with
 --coordinator_address=HOST:PORT (of the first) --num_processes=N --process_id=0 and so on, or with
@@ -52,7 +52,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-import jax
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 

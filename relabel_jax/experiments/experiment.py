@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from relabel_jax.data.data_set import DataSet, open_data_set
+from relabel_jax.data.data_set import DataSet, check_format, open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.config import check, plain
 from relabel_jax.labels.ontology import Ontology
@@ -75,7 +75,9 @@ class Experiment:
             for labeling in dict.fromkeys(each.labeling for each in configs)
         }
         experiment = cls(configs, [Workdir(path) for path in paths], data_set, root, views)
-        data_set.check_format(experiment.network.waveform_format, config.model.name)
+        check_format(
+            data_set, experiment.network.waveform_format, f"the network {config.model.name}"
+        )
         return experiment
 
     @property

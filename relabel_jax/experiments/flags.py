@@ -70,7 +70,8 @@ def _load(name: str) -> ConfigDict:
     file, _, argument = name.partition(":")
     path = find_config(file)
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

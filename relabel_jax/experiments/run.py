@@ -47,7 +47,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> RunResult:
 
 
 def member_workdirs(configs: Sequence[ConfigDict], workdir: pathlib.Path) -> list[pathlib.Path]:
-    """The run folders of a population: `workdir` of a single run, else `LABELING_seedSEED` below."""
+    """The run folders of a population: for one run `workdir`, else `LABELING_seedSEED` in it."""
     if len(configs) == 1:
         return [workdir]
     return [workdir / f"{config.labeling}_seed{config.seed}" for config in configs]

@@ -51,6 +51,9 @@ class Backbone(Protocol):
     - `for_export()`, the network in the form that other frameworks can run best.
     - `export_facts()`, a dict for the `config.json` of an export: sizes that a reader in another
       framework needs.
+    - `description: str`, a sentence about the network for the model card of an export.
+    - `pytorch_example: str`, the name of a file beside the network's module: a Python program that
+      runs an export of the network in PyTorch. An export has a copy of it.
     - `precision: str`, a field: the arithmetic of the network, noted in results.
     """
 
@@ -104,3 +107,8 @@ def divided(network: nn.Module, axis_name: str) -> nn.Module:
 def exportable(network: nn.Module) -> nn.Module:
     """The network in the form that other frameworks can run best."""
     return network.for_export() if hasattr(network, "for_export") else network
+
+
+def export_facts(network: nn.Module) -> dict[str, Any]:
+    """What the `config.json` of an export says of the network beside its options."""
+    return network.export_facts() if hasattr(network, "export_facts") else {}

@@ -79,7 +79,7 @@ class Identity:
             )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class RunResult:
     """The content of `result.json`.
 

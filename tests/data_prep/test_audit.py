@@ -1,6 +1,7 @@
 """The paper's section II from the real files, and the page in a real browser."""
 
 import csv
+import itertools
 import json
 import pathlib
 
@@ -8,6 +9,7 @@ import pytest
 
 from data_prep.audit import audit, main
 from data_prep.segments import read_segments
+from relabel_jax.labels.labelings import relabel_set
 from relabel_jax.labels.ontology import Ontology
 
 FILES = (
@@ -20,7 +22,7 @@ FILES = (
 @pytest.fixture(scope="module")
 def audioset(audioset_dir):
     """All 2,084,320 segments: 2 s to read, 0.3 s to audit."""
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
+    ontology = Ontology.audioset()
     segments = read_segments([audioset_dir / name for name in FILES], ontology)
     return audit(segments, ontology, FILES)
 
@@ -92,6 +94,72 @@ def test_the_52_percent(audioset):
 def test_used_classes(audioset):
     assert sum(row["ol"] > 0 for row in audioset["classes"]) == 527
     assert len(audioset["classes"]) == 632
+
+
+def test_the_sample_by_brute_force(segments_sample):
+    """Every count of real segments again, clip by clip on sets of mids."""
+    ontology = Ontology.audioset()
+    result = audit(read_segments([segments_sample], ontology), ontology, ["sample"])
+    with open(segments_sample, newline="") as file:
+        rows = csv.reader(itertools.islice(file, 3, None), skipinitialspace=True)
+        clips = [set(row[3].split(",")) for row in rows]
+    relabelled = [relabel_set(clip, ontology, "pe_cml") for clip in clips]
+    used = set().union(*clips)
+    parents = {mid: set() for mid in ontology.mids}
+    barred = set()
+    for node in json.loads(ontology.text):
+        for child in node["child_ids"]:
+            parents[child].add(node["id"])
+        if node["restrictions"]:
+            barred.add(node["id"])
+    below = {
+        mid: {ontology.mids[i] for i in ontology.descendant_sets[number]}
+        for mid, number in ontology.index.items()
+    }
+
+    (row,) = result["files"]
+    assert row["clips"] == len(clips) == 300
+    for name, sets in (
+        ("ol", clips),
+        ("pel", [positive for positive, _ in relabelled]),
+        ("pel_used", [positive & used for positive, _ in relabelled]),
+        ("masked", [masked for _, masked in relabelled]),
+        ("masked_used", [masked & used for _, masked in relabelled]),
+    ):
+        assert row[name] == pytest.approx(sum(map(len, sets)) / 300)
+
+    on_offer = used - barred
+    asked = [(clip, label) for clip in clips for label in clip if parents[label] & on_offer]
+    beside = [parents[label] & on_offer & clip for clip, label in asked]
+    assert result["parent_chosen_too"]["labels_with_a_parent_on_offer"] == len(asked)
+    assert result["parent_chosen_too"]["beside_such_a_parent"] == sum(map(bool, beside))
+    general = [
+        {label for label in clip if below[label] and not below[label] & clip} for clip in clips
+    ]
+    assert result["general"]["clips_with_a_general_label"] == sum(map(bool, general))
+    only = sum(some == clip for some, clip in zip(general, clips, strict=True))
+    assert result["general"]["clips_with_only_general_labels"] == only > 0
+
+    for row in result["classes"]:
+        mid = row["mid"]
+        assert row["ol"] == sum(mid in clip for clip in clips)
+        assert row["pel"] == sum(mid in positive for positive, _ in relabelled)
+        assert row["masked"] == sum(mid in masked for _, masked in relabelled)
+        assert row["general"] == sum(mid in some for some in general)
+        with_child = [
+            clip for clip in clips if mid in clip and any(mid in parents[c] for c in clip)
+        ]
+        assert row["with_child"] == len(with_child)
+    edges = {(row["parent"], row["child"]): row for row in result["edges"]}
+    assert set(edges) == {(parent, child) for child in used for parent in parents[child]}
+    for (parent, child), row in edges.items():
+        assert row["child_clips"] == sum(child in clip for clip in clips)
+        assert row["both_clips"] == sum({parent, child} <= clip for clip in clips)
+        assert row["on_offer"] == (parent in on_offer)
+    for row in result["roots"]:
+        assert row["used_labels"] == len(used & (below[row["mid"]] | {row["mid"]}))
+        assert row["clips"] > 0
+    assert len(result["roots"]) == 7
 
 
 # A toy that can be counted by hand: Water > Rain > Drop, Water > Steam; Hum is blacklisted.
@@ -201,14 +269,12 @@ SHOWN = "return [...document.querySelectorAll('#tree text.slicetext')].map((e) =
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_in_a_browser(audioset_dir, tmp_path, browser, width):
+def test_the_page_in_a_browser(segments_sample, tmp_path, browser, width):
     """Into Music by a click, back out by the bar above; no error, no sideways scrolling."""
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    flags = [f"--segments={audioset_dir / FILES[0]},{audioset_dir / FILES[1]}"]
-    flags += [f"--ontology={audioset_dir / 'ontology.json'}", f"--output_dir={tmp_path}"]
-    assert main(flags) == 0
+    assert main([f"--segments={segments_sample}", f"--output_dir={tmp_path}"]) == 0
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600},
@@ -227,8 +293,7 @@ def test_the_page_in_a_browser(audioset_dir, tmp_path, browser, width):
     level = "return document.getElementById('tree')._fullData[0].level"
     wait_for(browser, f"{SHOWN.replace('return', 'return !')}.includes('Animal')")
     music_id = browser.execute_script(level)
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
-    assert music_id == str(ontology.find("Music"))
+    assert music_id == str(Ontology.audioset().find("Music"))
     assert "Musical instrument" in browser.execute_script(SHOWN)
 
     # The bar above comes in with an animation.

@@ -83,8 +83,8 @@ def test_ontology_has_what_the_project_needs(ontology):
     assert {ontology.display_names[leaf] for leaf in leaves} <= set(synthesis.SOUNDS)
 
 
-def test_ontology_is_a_part_of_audioset(ontology, audioset_dir):
-    audioset = Ontology.from_json(audioset_dir / "ontology.json")
+def test_ontology_is_a_part_of_audioset(ontology):
+    audioset = Ontology.audioset()
     kept = np.array([audioset.index[mid] for mid in ontology.mids])
     assert tuple(audioset.display_names[i] for i in kept) == ontology.display_names
     np.testing.assert_array_equal(audioset.is_parent[np.ix_(kept, kept)], ontology.is_parent)

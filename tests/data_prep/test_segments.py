@@ -1,6 +1,8 @@
 """Segment files as people have them, and what is refused."""
 
+import csv
 import gzip
+import itertools
 
 import numpy as np
 import pytest
@@ -114,14 +116,25 @@ def test_a_file_that_is_not_there(tmp_path):
         read_segments([tmp_path / "nowhere.csv"], ONTOLOGY)
 
 
+def test_the_sample_row_by_row(segments_sample):
+    """Against Python's own csv module; the mids of a clip come back in the ontology's order."""
+    with open(segments_sample, newline="") as file:
+        rows = list(csv.reader(itertools.islice(file, 3, None), skipinitialspace=True))
+    ontology = Ontology.audioset()
+    segments = read_segments([segments_sample], ontology)
+    assert segments.clip_ids.to_pylist() == [row[0] for row in rows]
+    assert segments.start_s.tolist() == [float(row[1]) for row in rows]
+    assert segments.end_s.tolist() == [float(row[2]) for row in rows]
+    expected = [sorted(map(ontology.mids.index, row[3].split(","))) for row in rows]
+    assert segments.labels.to_pylist() == expected
+
+
 @pytest.mark.parametrize(
     ("name", "num_clips", "labels_per_clip"),
     [("balanced_train_segments.csv", 22_160, 2.386), ("eval_segments.csv", 20_371, 2.543)],
 )
 def test_audioset(audioset_dir, name, num_clips, labels_per_clip):
     """Counts of AudioSet's own files."""
-    segments = read_segments(
-        [audioset_dir / name], Ontology.from_json(audioset_dir / "ontology.json")
-    )
+    segments = read_segments([audioset_dir / name], Ontology.audioset())
     assert len(segments) == num_clips
     assert len(segments.labels.flatten()) / num_clips == pytest.approx(labels_per_clip, abs=5e-4)
