@@ -30,8 +30,9 @@ from relabel_jax.data.data_set import INDEX_NAME
 from relabel_jax.experiments.grid import grid_config, run_grid
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.metrics import evaluate
-from relabel_jax.report.results import find_cells, read_truth, true_labels
+from relabel_jax.report.results import find_runs
 from relabel_jax.report.statistics import bootstrap_map, compare
+from relabel_jax.report.truth import read_truth, true_labels
 
 ROOT = "Human sounds"
 # (parent_left_out, general_only): none, each alone, both as the miniature has them, both severe.
@@ -121,15 +122,15 @@ def _gains(workdir: pathlib.Path, truth_path: pathlib.Path) -> dict:
     """mAP on the truth by labeling of the base, and the differences from OL."""
     truth = read_truth(truth_path)
     means: dict[str, dict[int, list]] = {}
-    for cell in find_cells(workdir)[0]:
-        if cell.facts["method"] != "features":
+    for run in find_runs(workdir)[0]:
+        if run.result.method != "features":
             continue
-        scores = cell.read_scores()
+        scores = run.read_scores()
         labels = true_labels(truth, scores.clip_id.tolist(), scores.mids.tolist())
         nothing = np.zeros_like(labels)
         measured = evaluate(scores.scores, labels, nothing).mean_average_precision
-        by_seed = means.setdefault(cell.facts["base_labeling"], {})
-        by_seed.setdefault(cell.facts["seed"], []).append(
+        by_seed = means.setdefault(run.result.base_labeling, {})
+        by_seed.setdefault(run.result.seed, []).append(
             (measured, bootstrap_map(scores.scores, labels, nothing))
         )
     seeds = sorted(means["ol"])
