@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from relabel_jax.errors import InputError
@@ -30,6 +31,16 @@ class Plan:
     def unfinished(self) -> list[int]:
         """The numbers of the runs with work left."""
         return [m for m, result in enumerate(self.results) if result is None]
+
+    @property
+    def finished(self) -> list[RunResult]:
+        """The results of the finished runs."""
+        return [result for result in self.results if result is not None]
+
+    def with_results(self, results: Sequence[RunResult]) -> list[RunResult]:
+        """The results of all runs, with those of the `unfinished` ones that are given."""
+        new = iter(results)
+        return [next(new) if result is None else result for result in self.results]
 
 
 def make_plan(experiment: Experiment, stack: contextlib.ExitStack) -> Plan:

@@ -133,7 +133,9 @@ class RunResult:
                     "older version or is damaged; delete it and run the same command again, which "
                     "tests anew"
                 )
-        facts = {name: content.get(name, default) for name, default in _OPTIONAL.items()}
+        facts: dict[str, Any] = {
+            name: content.get(name, default) for name, default in _OPTIONAL.items()
+        }
         facts |= {name: content[name] for name in _TYPES}
         try:
             facts["config"] = upgraded(facts["config"])
@@ -172,8 +174,8 @@ class RunResult:
 
 
 _OPTIONAL = {"precision": None, "backend": None}
-_TYPES = {
-    field.name: typing.get_origin(field.type) or field.type
+_TYPES: dict[str, type] = {
+    field.name: typing.get_origin(field.type) or typing.cast(type, field.type)
     for field in dataclasses.fields(RunResult)
     if field.name not in _OPTIONAL
 }

@@ -43,7 +43,10 @@ def change_result(**fields):
         (change_result(base_labeling=None), "no field 'base_labeling'.*older version"),
         (change_result(seed="0"), "no field 'seed' of type int"),
         (lambda folder: (folder / "result.json").write_text("{"), "cannot read it"),
-        (lambda folder: (folder / "result.json").write_text("[]"), "expected an object; delete it and run"),
+        (
+            lambda folder: (folder / "result.json").write_text("[]"),
+            "expected an object; delete it",
+        ),
         (lambda folder: (folder / "metrics.jsonl").write_text('{"epoch": 1}\n'), "metrics.jsonl"),
         (lambda folder: (folder / "metrics.jsonl").unlink(), "metrics.jsonl: cannot read it"),
         (lambda folder: shutil.copytree(folder, folder.with_name("x")), "is the same run as"),
