@@ -5,7 +5,6 @@ nothing from this package. Whatever is optional has a function here that reads i
 without it needs no stub.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -59,11 +58,11 @@ class Backbone(Protocol):
     """
 
     num_classes: int
-    # As of every `flax.linen.Module`:
-    init: Callable[..., Any]
-    apply: Callable[..., Any]
-    clone: Callable[..., "Backbone"]
 
+    # Every `flax.linen.Module` has these:
+    def init(self, *args: Any, **kwargs: Any) -> Any: ...
+    def apply(self, *args: Any, **kwargs: Any) -> Any: ...
+    def clone(self, **kwargs: Any) -> Any: ...
     def __hash__(self) -> int: ...
 
     @property
