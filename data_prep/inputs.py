@@ -89,23 +89,24 @@ class Inputs:
             )
 
     def identity(self) -> dict[str, str]:
-        """By flag, a text that differs if the input does; paths of files alone do not count.
+        """By flag, a text that differs if the input does.
+
+        Files are compared by their contents, recordings by the names of their folders alone.
 
         Raises:
           InputError: a file cannot be read.
         """
+        places = [] if self.audio is None else audio_places(self.audio)
+        list_path = "" if self.paths is None else os.path.realpath(self.paths)
         return {
             "--ontology": hashlib.sha256(self.loaded_ontology.text.encode()).hexdigest(),
             "--segments": " ".join(_digest(path) for path in self.segments),
             # No name has a NUL in it, but one may have a comma.
-            "--audio": ""
-            if self.audio is None
-            else "\0".join(map(os.path.realpath, audio_places(self.audio))),
-            "--paths": ""
-            if self.paths is None
-            else f"{os.path.realpath(self.paths)} {_digest(self.paths)}",
-            "--class_indices": "" if self.class_indices is None else _digest(self.class_indices),
-            "--splits": "" if self.splits is None else _digest(self.splits),
+            "--audio": "\0".join(map(os.path.realpath, places)),
+            # The folder of the list matters too: its paths may be relative to it.
+            "--paths": f"{list_path} {_digest(self.paths)}".strip(),
+            "--class_indices": _digest(self.class_indices),
+            "--splits": _digest(self.splits),
             **format_inputs(self.waveform_format),
             "--clips_per_shard": str(self.clips_per_shard),
             "--split_seed": str(self.split_seed),
@@ -197,7 +198,10 @@ def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | Non
     return clip_splits
 
 
-def _digest(path: _Path) -> str:
+def _digest(path: _Path | None) -> str:
+    """A digest of a file's contents; "" if there is no file."""
+    if path is None:
+        return ""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,9 +21,15 @@ from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.errors import Rejected
 
 FORMS = [
-    *(("m4a", "ipod", "aac"), ("m4a", "ipod", "alac"), ("mp4", "mp4", "aac")),
-    *(("webm", "webm", "libopus"), ("mka", "matroska", "libopus"), ("mkv", "matroska", "ac3")),
-    *(("mkv", "matroska", "pcm_s24le"), ("aac", "adts", "aac"), ("wma", "asf", "wmav2")),
+    ("m4a", "ipod", "aac"),
+    ("m4a", "ipod", "alac"),
+    ("mp4", "mp4", "aac"),
+    ("webm", "webm", "libopus"),
+    ("mka", "matroska", "libopus"),
+    ("mkv", "matroska", "ac3"),
+    ("mkv", "matroska", "pcm_s24le"),
+    ("aac", "adts", "aac"),
+    ("wma", "asf", "wmav2"),
 ]
 
 

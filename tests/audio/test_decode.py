@@ -101,8 +101,13 @@ def test_1024_channels_take_no_more_memory_than_one(tmp_path):
 @pytest.mark.parametrize(
     ("extension", "subtype"),
     [
-        *(("wav", "PCM_16"), ("wav", "IMA_ADPCM"), ("flac", "PCM_24"), ("caf", "ALAC_16")),
-        *(("ogg", "VORBIS"), ("ogg", "OPUS"), ("mp3", "MPEG_LAYER_III")),
+        ("wav", "PCM_16"),
+        ("wav", "IMA_ADPCM"),
+        ("flac", "PCM_24"),
+        ("caf", "ALAC_16"),
+        ("ogg", "VORBIS"),
+        ("ogg", "OPUS"),
+        ("mp3", "MPEG_LAYER_III"),
     ],
 )
 def test_blocks_change_nothing(tmp_path, extension, subtype):

@@ -18,8 +18,10 @@ from data_prep.working_folder import working_folder
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 CHILDREN = {
-    **{"/m/root": ["/m/animal", "/m/home"], "/m/animal": ["/m/dog", "/m/cat"]},
-    **{"/m/home": ["/m/cat", "/m/door"], "/m/dog": ["/m/bark"]},
+    "/m/root": ["/m/animal", "/m/home"],
+    "/m/animal": ["/m/dog", "/m/cat"],
+    "/m/home": ["/m/cat", "/m/door"],
+    "/m/dog": ["/m/bark"],
 }
 MIDS = ["/m/root", "/m/animal", "/m/home", "/m/dog", "/m/cat", "/m/door", "/m/bark", "/m/music"]
 
@@ -54,7 +56,9 @@ def command(arguments: dict, output_dir: pathlib.Path, **more) -> list[str]:
     if "segments" in flags:
         flags["segments"] = ",".join(map(str, flags["segments"]))
     return [
-        *(sys.executable, "-m", "data_prep.build"),
+        sys.executable,
+        "-m",
+        "data_prep.build",
         *(f"--{name}={value}" for name, value in flags.items()),
     ]
 

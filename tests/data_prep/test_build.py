@@ -66,7 +66,10 @@ def test_tfds_opens_it_without_tensorflow(arguments, data_dir):
                 assert record[name].dtype == bool
                 np.testing.assert_array_equal(record[name], expected[row])
             assert next(index) == {
-                **{"clip_id": clip_id, "split": split, "start_s": row, "end_s": row + 10},
+                "clip_id": clip_id,
+                "split": split,
+                "start_s": row,
+                "end_s": row + 10,
                 "ol": segments.labels[row].as_py(),
             }
     assert not row_of
@@ -78,7 +81,10 @@ def test_tfds_opens_it_without_tensorflow(arguments, data_dir):
 def imported_by(statement: str) -> set[str]:
     run = subprocess.run(
         [sys.executable, "-c", f"{statement}, sys; print(*sys.modules)"],
-        **{"cwd": REPOSITORY, "capture_output": True, "text": True, "check": True},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return set(run.stdout.split())
 

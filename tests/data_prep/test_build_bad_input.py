@@ -44,8 +44,12 @@ def test_bad_recordings_are_listed_and_the_build_goes_on(tmp_path, capfd):
     (folder / "-clip008.wav").write_text("no audio in a folder whose name is not UTF-8")
     assert main(command(arguments, tmp_path / "set")[3:]) == 0
     expected = {
-        **{"-clip000": "no_file", "_clip001": "empty", "aclip002": "unreadable"},
-        **{"Yclip003": "not_finite", "-clip004": "unreadable", "-clip008": "unreadable"},
+        "-clip000": "no_file",
+        "_clip001": "empty",
+        "aclip002": "unreadable",
+        "Yclip003": "not_finite",
+        "-clip004": "unreadable",
+        "-clip008": "unreadable",
     }
     assert rejects(tmp_path / "set") == expected
     assert list(rejects(tmp_path / "set")) == list(expected)  # in the order of the segments
@@ -157,7 +161,10 @@ def test_a_disk_without_room(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))"
     run = subprocess.run(
         [*flags[:1], "-c", f"{limit}\nfrom data_prep.build import main\nexit(main())", *flags[3:]],
-        **{"cwd": REPOSITORY, "capture_output": True, "text": True, "check": False},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 1
     assert "Traceback" not in run.stderr

@@ -130,14 +130,13 @@ def test_recordings_that_are_damaged_inside(tmp_path, kind):
     inputs = PackedInputs(tmp_path, 12)
     good = inputs.flac
     bad = {
-        **{inputs.ids[1]: b"", inputs.ids[2]: b"no audio" * 99},
-        **{inputs.ids[3]: good(inputs.ids[3])[:3_000]},
+        inputs.ids[1]: b"",
+        inputs.ids[2]: b"no audio" * 99,
+        inputs.ids[3]: good(inputs.ids[3])[:3_000],
     }
     inputs.flac = lambda clip_id: bad.get(clip_id, good(clip_id))
     path = inputs.write(kind)
-    expected = {
-        **{inputs.ids[1]: "empty", inputs.ids[2]: "unreadable", inputs.ids[3]: "unreadable"}
-    }
+    expected = {inputs.ids[1]: "empty", inputs.ids[2]: "unreadable", inputs.ids[3]: "unreadable"}
     if kind == "h5":
         with h5py.File(path, "r+") as file:
             waveforms = file["waveform"][:].astype(np.float32)

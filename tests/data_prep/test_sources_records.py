@@ -110,7 +110,10 @@ def test_several_places(inputs, tmp_path):
         (other.audio / f"{clip_id}.flac").unlink()
     places = f"{other.audio},{other.folder}/*.tar,{other.folder}/clips.p*,{other.folder}/clips.h5"
     assert [os.path.basename(place) for place in audio_places(places)] == [
-        *("audio", "clips.tar", "clips.parquet", "clips.h5")
+        "audio",
+        "clips.tar",
+        "clips.parquet",
+        "clips.h5",
     ]
     plan = plan_only(other.arguments(places, with_segments=True), tmp_path / "set")
     found = {
@@ -128,7 +131,9 @@ def test_several_places(inputs, tmp_path):
     paths = {p.decode() for s in plan.shards for p in plan.clips(s)["path"].to_pylist()}
     assert {os.path.basename(path) for path in paths} == {
         *(f"{clip_id}.flac" for clip_id in other.ids[:2]),
-        *("a.tar", "clips.parquet", "clips.h5"),
+        "a.tar",
+        "clips.parquet",
+        "clips.h5",
     }
 
 
