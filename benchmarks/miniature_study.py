@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from data_prep import build, miniature
+from data_prep import build, miniature, raters
 from relabel_jax.data.data_set import INDEX_NAME
 from relabel_jax.experiments.grid import grid_config, run_grid
 from relabel_jax.labels.labelings import LABELINGS
@@ -59,10 +59,10 @@ def main() -> None:
         )
     num_clips_path.write_text(str(flags.num_clips))
     # The rates change neither the recordings nor the truth.
-    clips = miniature.write_audio(miniature.Plan(flags.num_clips), folder / "audio", 2)
+    clips = miniature.write_audio(miniature.MiniatureSpec(flags.num_clips), folder / "audio", 2)
     (folder / "ontology.json").write_text(miniature.ontology().text)
-    truth = [miniature.true_labels(clip.events) for clip in clips]
-    miniature.write_segments(folder / "truth.csv", "the truth", clips, truth)
+    truth = [raters.true_labels(clip.events) for clip in clips]
+    miniature.write_labels(folder / "truth.csv", "the truth", clips, truth)
     # 40% of the clips test: what is asked is small, and the training is short in any case.
     splits = ["clip_id,split"]
     for clip in clips:
@@ -75,14 +75,15 @@ def main() -> None:
     for left_out, general in SETTINGS[: flags.settings]:
         at = folder / f"left_out_{left_out}_general_{general}"
         at.mkdir(exist_ok=True)
-        plan = miniature.Plan(flags.num_clips, parent_left_out=left_out, general_only=general)
-        rates = miniature.left_out_rates(plan)
+        spec = miniature.MiniatureSpec(
+            flags.num_clips, parent_left_out=left_out, general_only=general
+        )
+        rates = raters.left_out_rates(spec)
         labels = [
-            miniature.rate_clip(plan, number, clip.events, rates)
-            for number, clip in enumerate(clips)
+            raters.rate_clip(spec, number, clip.events, rates) for number, clip in enumerate(clips)
         ]
         if not (at / "data" / INDEX_NAME).exists():
-            miniature.write_segments(at / "segments.csv", "the raters", clips, labels)
+            miniature.write_labels(at / "segments.csv", "the raters", clips, labels)
             build.build(
                 ontology=folder / "ontology.json",
                 segments=[at / "segments.csv"],
@@ -103,7 +104,7 @@ def main() -> None:
         problems = run_grid(config, at / "runs")["problems"]
         if problems:
             sys.exit("error: " + "; ".join(problems))
-        share = miniature.parents_chosen(labels)
+        share = raters.parents_chosen(labels)
         row = {
             "parent_left_out": left_out,
             "general_only": general,

@@ -222,7 +222,7 @@ def write_segments(
     texts = [_joined_mids(sets, mids) for sets in label_columns.values()]
     start_texts, end_texts = _seconds_texts(start_s), _seconds_texts(end_s)
     numbers = pa.array(set_numbers)
-    with tqdm.tqdm(total=len(clip_ids), unit="clip", unit_scale=True) as bar:
+    with tqdm.tqdm(total=len(clip_ids), unit="clip", unit_scale=True, delay=1) as bar:
         for first in range(0, len(clip_ids), _ROWS_PER_WRITE):
             rows = slice(first, first + _ROWS_PER_WRITE)
             parts = [clip_ids[rows], ", ", start_texts[rows], ", ", end_texts[rows]]

@@ -18,7 +18,7 @@ from relabel_jax.report.__main__ import main
 def grid_folder(tmp_path_factory):
     """Two roots, two seeds, all cells but one, of 500 clips labelled by chance; and the truth."""
     folder = tmp_path_factory.mktemp("grid")
-    miniature.build(miniature.Plan(num_clips=1), folder / "mini", num_workers=1)
+    miniature.build(miniature.MiniatureSpec(num_clips=1), folder / "mini", num_workers=1)
     shutil.copy(folder / "mini" / "ontology.json", folder / "ontology.json")
     ontology = Ontology.from_json(folder / "ontology.json")
     generator = np.random.default_rng(0)
