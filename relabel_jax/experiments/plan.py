@@ -16,7 +16,7 @@ from relabel_jax.runs.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class RunPlan:
     """What is to be done for the runs of an experiment.
 
     Attributes:
@@ -43,7 +43,7 @@ class Plan:
         return [next(new) if result is None else result for result in self.results]
 
 
-def make_plan(experiment: Experiment, stack: contextlib.ExitStack) -> Plan:
+def make_plan(experiment: Experiment, stack: contextlib.ExitStack) -> RunPlan:
     """Looks at run folders and base in process 0 and tells all processes what it found.
 
     Nothing in the folders is changed.
@@ -83,12 +83,12 @@ def make_plan(experiment: Experiment, stack: contextlib.ExitStack) -> Plan:
     decided = processes.from_primary(decide)
     results = [result and RunResult(**result) for result in decided["results"]]
     if experiment.config.method not in TUNED or None not in results:
-        return Plan(results, None)
+        return RunPlan(results, None)
     network = base_network(experiment.config, experiment.ontology, experiment.root)
     variables = processes.arrays_from_primary(
         lambda: bases[0].variables, network_variables.zeros(network)
     )
-    return Plan(results, Base(network, variables, decided["base_labeling"]))
+    return RunPlan(results, Base(network, variables, decided["base_labeling"]))
 
 
 def _look(

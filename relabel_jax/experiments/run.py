@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from relabel_jax.experiments.base import Base
 from relabel_jax.experiments.experiment import Experiment
-from relabel_jax.experiments.plan import Plan, make_plan
+from relabel_jax.experiments.plan import RunPlan, make_plan
 from relabel_jax.labels.views import SPLITS, classes_digest
 from relabel_jax.models import variables as network_variables
 from relabel_jax.models.backbone import Network
@@ -81,7 +81,7 @@ def run_population(
     return plan.with_results(results)
 
 
-def _training(experiment: Experiment, plan: Plan, on_epoch: Callable[[], None]) -> Training:
+def _training(experiment: Experiment, plan: RunPlan, on_epoch: Callable[[], None]) -> Training:
     """The training of the unfinished runs."""
     config = experiment.config
     seeds = [experiment.configs[m].seed for m in plan.unfinished]
@@ -165,7 +165,7 @@ def _classifier_start(
 
 
 def _test(
-    experiment: Experiment, plan: Plan, training: Training, trained: Sequence[Trained]
+    experiment: Experiment, plan: RunPlan, training: Training, trained: Sequence[Trained]
 ) -> list[RunResult]:
     """Scores the test clips with each member's best epoch, and writes scores and results."""
     config = experiment.config
@@ -190,7 +190,7 @@ def _test(
 
 
 def _write_result(
-    experiment: Experiment, plan: Plan, m: int, best_epoch: int, all_scores: np.ndarray
+    experiment: Experiment, plan: RunPlan, m: int, best_epoch: int, all_scores: np.ndarray
 ) -> RunResult:
     """Writes the scores and the result of run `m`.
 
