@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--ontology", metavar="JSON", help="an ontology.json (default: AudioSet's)")
+    add("--ontology", metavar="JSON", help="(default: AudioSet's, which comes with this package)")
     add(
         "--segments",
         metavar="CSV[,CSV.gz]",

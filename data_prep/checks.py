@@ -72,7 +72,8 @@ def read_metadata(
     try:
         info = tfds.builder_from_directory(data_dir).info
         lengths = {name: list(split.shard_lengths) for name, split in info.splits.items()}
-        features = info.features.get_serialized_info()
+        # The first says the shapes, the second the encoding.
+        features = info.features.get_tensor_info(), info.features.get_serialized_info()
     except Exception as error:  # TFDS raises what it likes
         what = f"TFDS cannot read it, or {FEATURES_NAME}: {_line(error)}"
         problems.append(Problem(INFO_NAME, what))
@@ -81,7 +82,7 @@ def read_metadata(
         problems.append(Problem(INFO_NAME, f"splits {sorted(lengths)}"))
     if ontology and waveform_format:
         expected = record_features(len(ontology), waveform_format.num_samples)
-        if features != expected.get_serialized_info():
+        if features != (expected.get_tensor_info(), expected.get_serialized_info()):
             what = (
                 f"is not the schema of records over the {len(ontology)} classes of "
                 f"{ONTOLOGY_NAME}, with waveforms of {waveform_format}"

@@ -25,9 +25,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from data_prep.outputs import refuse_existing
+from data_prep import segment_flags
 from data_prep.relabel import Relabelled
-from data_prep.segments import GroupedSegments, read_segments, write_segments
+from data_prep.segments import GroupedSegments, read_segments
+from data_prep.segments_csv import write_segments
+from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labels.ontology import Ontology
@@ -65,7 +67,7 @@ def excerpt(
         raise InputError(f"--seed={seed}: expected a number of at least 0")
     output = pathlib.Path(output)
     if not overwrite:
-        refuse_existing(output)
+        segment_flags.refuse_existing(output)
     the_ontology = Ontology.read(ontology)
     table = read_segments(segments, the_ontology)
     exists = np.ones(len(table), bool) if have is None else _existing(table, have)
@@ -184,9 +186,9 @@ def _summarise(
 
 
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.excerpt",
-        description="Takes small segment files whole and tops up rare labels from a large one: "
+    parser = cli.parser(
+        "data_prep.excerpt",
+        "Takes small segment files whole and tops up rare labels from a large one: "
         "rarest label first, until each has --min_per_label clips or has run out.",
         epilog="""\
 example (the paper's excerpt, about 100,000 clips where 87% of the clips can still be had):
@@ -195,18 +197,13 @@ example (the paper's excerpt, about 100,000 clips where 87% of the clips can sti
 META/unbalanced_train_segments.csv --output=excerpt.csv
 
 The result is a segment file of AudioSet's own form, in the order of the input.""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--ontology", metavar="JSON", help="(default: AudioSet's, which comes with this package)")
-    add(
-        "--segments",
-        required=True,
-        metavar="CSV[,CSV.gz]",
-        help="segment files; the one with the most segments is drawn from, the others are taken "
+    segment_flags.add_inputs(
+        parser,
+        "segment files; clips are drawn from the one with the most segments, the others are taken "
         "whole",
     )
+    add = parser.add_argument
     add("--output", required=True, metavar="CSV", help="the segment file to write")
     add(
         "--min_per_label",
@@ -217,20 +214,14 @@ The result is a segment file of AudioSet's own form, in the order of the input."
     )
     add("--have", metavar="TXT", help="the clip ids that exist, one a line (default: all)")
     add("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
-    add("--overwrite", action="store_true", help="replace an output that exists")
+    segment_flags.add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
     flags = vars(_parse_flags(arguments))
-    flags["segments"] = flags["segments"].split(",")
-    try:
-        excerpt(**flags)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return cli.run(lambda: excerpt(**flags))
 
 
 if __name__ == "__main__":

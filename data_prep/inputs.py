@@ -33,7 +33,7 @@ class Inputs:
     """What decides the bytes of a data set. The fields are flags of `data_prep.build`.
 
     Attributes:
-      ontology: AudioSet's ontology.json; None for the one of this package.
+      ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       segments: segment files; if there are none, the sources in `audio` have the labels.
       audio: where the recordings are: a folder, or a file with many (`data_prep.sources`); several
         with commas, wildcards too. Needed unless `paths` is given.
@@ -65,9 +65,7 @@ class Inputs:
     @functools.cached_property
     def loaded_ontology(self) -> Ontology:
         """The ontology. Raises InputError if it cannot be read."""
-        if self.ontology is None:
-            return Ontology.audioset()
-        return Ontology.from_json(self.ontology)
+        return Ontology.read(self.ontology)
 
     def check(self) -> None:
         """Raises InputError if the flags do not fit together or a number is out of range."""
@@ -91,23 +89,24 @@ class Inputs:
             )
 
     def identity(self) -> dict[str, str]:
-        """By flag, a text that differs if the input does; paths of files alone do not count.
+        """By flag, a text that differs if the input does.
+
+        Files are compared by their contents, recordings by the names of their folders alone.
 
         Raises:
           InputError: a file cannot be read.
         """
+        places = [] if self.audio is None else audio_places(self.audio)
+        list_path = "" if self.paths is None else os.path.realpath(self.paths)
         return {
             "--ontology": hashlib.sha256(self.loaded_ontology.text.encode()).hexdigest(),
             "--segments": " ".join(_digest(path) for path in self.segments),
             # No name has a NUL in it, but one may have a comma.
-            "--audio": ""
-            if self.audio is None
-            else "\0".join(map(os.path.realpath, audio_places(self.audio))),
-            "--paths": ""
-            if self.paths is None
-            else f"{os.path.realpath(self.paths)} {_digest(self.paths)}",
-            "--class_indices": "" if self.class_indices is None else _digest(self.class_indices),
-            "--splits": "" if self.splits is None else _digest(self.splits),
+            "--audio": "\0".join(map(os.path.realpath, places)),
+            # The folder of the list matters too: its paths may be relative to it.
+            "--paths": f"{list_path} {_digest(self.paths)}".strip(),
+            "--class_indices": _digest(self.class_indices),
+            "--splits": _digest(self.splits),
             **format_inputs(self.waveform_format),
             "--clips_per_shard": str(self.clips_per_shard),
             "--split_seed": str(self.split_seed),
@@ -199,7 +198,10 @@ def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | Non
     return clip_splits
 
 
-def _digest(path: _Path) -> str:
+def _digest(path: _Path | None) -> str:
+    """A digest of a file's contents; "" if there is no file."""
+    if path is None:
+        return ""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,7 +32,11 @@ _Path = str | pathlib.Path
 
 
 def find_by_name(segments: Segments, audio: _Path) -> list[Recording | Rejected]:
-    """The recording of each clip among those in `audio`.
+    """Finds the recording of each clip among those in `audio`, by their names.
+
+    Args:
+      segments: the clips.
+      audio: as of `listing.audio_places`.
 
     Returns:
       For each clip its recording, or why there is none: `no_file`, or `ambiguous` (the name of a
@@ -45,8 +49,8 @@ def find_by_name(segments: Segments, audio: _Path) -> list[Recording | Rejected]
     names = set(clip_ids)
     files, damaged = _list_recordings(audio)
     stems: list[str | None] = []
-    claimed: dict[str, str] = {}  # by a file's name, the clip that it fits
-    ambiguous: dict[str, str] = {}  # the same, a second clip
+    claimed: dict[str, str] = {}  # by name of a recording, the clip that it fits
+    ambiguous: dict[str, str] = {}  # by name of a recording, a second clip that it fits
     for clip_id, start_s, end_s in zip(
         clip_ids, segments.start_s.tolist(), segments.end_s.tolist(), strict=True
     ):
@@ -63,7 +67,7 @@ def find_by_name(segments: Segments, audio: _Path) -> list[Recording | Rejected]
             ambiguous[stem] = clip_id
 
     no_file = f"no recording of that name in {audio}"
-    if damaged:  # of many the first: this stands beside every clip that is missing
+    if damaged:  # only the first one is named, as each missing clip gets this text
         number = f"{len(damaged)} damaged files, the first: " if len(damaged) > 1 else ""
         no_file += f"; {number}{damaged[0]}"
 
@@ -81,10 +85,15 @@ def find_by_name(segments: Segments, audio: _Path) -> list[Recording | Rejected]
 def find_by_list(
     segments: Segments, list_path: _Path, audio_dir: _Path | None
 ) -> list[Recording | Rejected]:
-    """The recording of each clip by a CSV with the columns `clip_id` and `path`.
+    """Finds the recording of each clip by a CSV with the columns `clip_id` and `path`.
 
-    Paths are relative to `audio_dir` or, where that has no such file, to the CSV's own folder.
-    Clips of the CSV that are not in the segments are passed over.
+    Paths are relative to `audio_dir` or, if it has no such file, to the CSV's own folder. Clips of
+    the CSV that are not in the segments are passed over.
+
+    Args:
+      segments: the clips.
+      list_path: the CSV.
+      audio_dir: a folder, or None.
 
     Returns:
       For each clip its file, or why there is none: `no_file`, or `outside` (the path leaves these
@@ -122,7 +131,12 @@ def find_by_list(
 
 
 def _list_recordings(audio: _Path) -> tuple[dict[str, Recording], list[str]]:
-    """Name without extension -> the preferred recording of that name; and what is damaged."""
+    """Lists the recordings.
+
+    Returns:
+      By name without extension the preferred recording of that name; and a line for each damaged
+      file.
+    """
     files, packed = audio_files(audio)
     best: dict[str, tuple[tuple[int, int, str], Recording]] = {}
     for place, path in files:
@@ -149,7 +163,7 @@ def _list_recordings(audio: _Path) -> tuple[dict[str, Recording], list[str]]:
 
 
 def _possible_stems(clip_id: str, start_s: float, end_s: float) -> Iterator[str]:
-    """The names, without extension, that the clip's recording may have; the preferred first."""
+    """Yields the names, without extension, that a clip's recording may have, best first."""
     yield clip_id
     yield f"Y{clip_id}"
     starts, ends = _spellings(start_s), _spellings(end_s)
@@ -160,7 +174,7 @@ def _possible_stems(clip_id: str, start_s: float, end_s: float) -> Iterator[str]
 
 
 def _spellings(time_s: float) -> Sequence[str]:
-    """7.5 -> 7.5, 7.50, 7.500, 7500."""
+    """How file names may spell a time: 7.5, 7.50, 7.500 or 7500 for 7.5 s."""
     milliseconds = round(time_s * 1000)
     exact = [f"{milliseconds / 1000:.{digits}f}" for digits in range(4)]
     return [text for text in exact if round(float(text) * 1000) == milliseconds] + [

@@ -30,7 +30,7 @@ VERBS = {
     "embed": ("relabel_jax.embed", "embed a folder of recordings"),
     "export": ("relabel_jax.export", "write a trained network for other frameworks"),
     "demo": ("relabel_jax.demo", "show on a local page what a network hears"),
-    "benchmark": ("relabel_jax.benchmark", "measure the train step on this machine"),
+    "benchmark": ("relabel_jax.benchmark.__main__", "measure the train step on this machine"),
 }
 """By verb, the module whose `main(arguments)` it runs, and what it does."""
 
@@ -81,7 +81,10 @@ def parser(module: str, description: str | None, **options: Any) -> argparse.Arg
       description: what the command does.
       **options: further arguments of `argparse.ArgumentParser`.
     """
-    defaults = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    defaults: dict[str, Any] = {
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
     return argparse.ArgumentParser(
         prog=program(module), description=description, **(defaults | options)
     )

@@ -78,7 +78,7 @@ def miniature_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     whoever changes it changes a copy.
     """
     folder = tmp_path_factory.mktemp("miniature_data")
-    miniature.build(miniature.Plan(num_clips=96), folder / "mini", num_workers=2)
+    miniature.build(miniature.MiniatureSpec(num_clips=96), folder / "mini", num_workers=2)
     build.build(
         ontology=folder / "mini" / "ontology.json",
         segments=[folder / "mini" / "segments.csv"],

@@ -1,4 +1,4 @@
-"""`relabel-jax VERB`: every verb, its help, exit codes, one-line errors, and what starting costs."""
+"""`relabel-jax VERB`: every verb, its help, exit codes, one-line errors, the cost of a start."""
 
 import os
 import pathlib

@@ -22,7 +22,15 @@ from relabel_jax.errors import InputError, Rejected
 
 # Of several recordings with one name, the one whose extension comes first is preferred.
 EXTENSIONS = (
-    *(".wav", ".flac", ".aiff", ".aif", ".caf", ".ogg", ".oga", ".opus", ".mp3"),
+    ".wav",
+    ".flac",
+    ".aiff",
+    ".aif",
+    ".caf",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
     *containers.EXTENSIONS,
 )
 

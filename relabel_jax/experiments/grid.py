@@ -23,7 +23,7 @@ from relabel_jax.experiments.progress import Progress
 from relabel_jax.experiments.run import run_population
 from relabel_jax.files import complete_file
 from relabel_jax.labels.views import SPLITS
-from relabel_jax.report.results import check_truth, read_truth
+from relabel_jax.report.truth import check_truth, read_truth
 from relabel_jax.report.web_page import require_plotly
 from relabel_jax.report.write import write_report
 from relabel_jax.runs import processes

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from relabel_jax.errors import InputError
@@ -15,7 +16,7 @@ from relabel_jax.runs.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class RunPlan:
     """What is to be done for the runs of an experiment.
 
     Attributes:
@@ -31,8 +32,18 @@ class Plan:
         """The numbers of the runs with work left."""
         return [m for m, result in enumerate(self.results) if result is None]
 
+    @property
+    def finished(self) -> list[RunResult]:
+        """The results of the finished runs."""
+        return [result for result in self.results if result is not None]
 
-def make_plan(experiment: Experiment, stack: contextlib.ExitStack) -> Plan:
+    def with_results(self, results: Sequence[RunResult]) -> list[RunResult]:
+        """The results of all runs, with those of the `unfinished` ones that are given."""
+        new = iter(results)
+        return [next(new) if result is None else result for result in self.results]
+
+
+def make_plan(experiment: Experiment, stack: contextlib.ExitStack) -> RunPlan:
     """Looks at run folders and base in process 0 and tells all processes what it found.
 
     Nothing in the folders is changed.
@@ -72,12 +83,12 @@ def make_plan(experiment: Experiment, stack: contextlib.ExitStack) -> Plan:
     decided = processes.from_primary(decide)
     results = [result and RunResult(**result) for result in decided["results"]]
     if experiment.config.method not in TUNED or None not in results:
-        return Plan(results, None)
+        return RunPlan(results, None)
     network = base_network(experiment.config, experiment.ontology, experiment.root)
     variables = processes.arrays_from_primary(
         lambda: bases[0].variables, network_variables.zeros(network)
     )
-    return Plan(results, Base(network, variables, decided["base_labeling"]))
+    return RunPlan(results, Base(network, variables, decided["base_labeling"]))
 
 
 def _look(

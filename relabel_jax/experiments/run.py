@@ -11,14 +11,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from relabel_jax.experiments.base import Base
 from relabel_jax.experiments.experiment import Experiment
-from relabel_jax.experiments.plan import Plan, make_plan
+from relabel_jax.experiments.plan import RunPlan, make_plan
 from relabel_jax.labels.views import SPLITS, classes_digest
 from relabel_jax.models import variables as network_variables
+from relabel_jax.models.backbone import Network
 from relabel_jax.models.heads import EmbeddingClassifier
 from relabel_jax.models.variables import Variables
 from relabel_jax.runs import processes
@@ -74,15 +74,14 @@ def run_population(
             if result is not None:
                 _LOG.info("%s: finished already", workdir)
         if not plan.unfinished:
-            return plan.results
+            return plan.finished
         training = _training(experiment, plan, on_epoch)
         trained = train(training)
         results = _test(experiment, plan, training, trained)
-    done = dict(zip(plan.unfinished, results, strict=True))
-    return [done.get(m, result) for m, result in enumerate(plan.results)]
+    return plan.with_results(results)
 
 
-def _training(experiment: Experiment, plan: Plan, on_epoch: Callable[[], None]) -> Training:
+def _training(experiment: Experiment, plan: RunPlan, on_epoch: Callable[[], None]) -> Training:
     """The training of the unfinished runs."""
     config = experiment.config
     seeds = [experiment.configs[m].seed for m in plan.unfinished]
@@ -117,7 +116,7 @@ def _training(experiment: Experiment, plan: Plan, on_epoch: Callable[[], None]) 
 
 def _start(
     experiment: Experiment, base: Base | None, seeds: Sequence[int]
-) -> tuple[nn.Module, list[Variables], Inputs]:
+) -> tuple[Network, list[Variables], Inputs]:
     """What the config's method trains: the network, its variables by seed, and what it is fed."""
     view = experiment.view(0)
 
@@ -140,7 +139,7 @@ def _start(
 
 def _classifier_start(
     experiment: Experiment, base: Base, read_waveforms: Inputs, seeds: Sequence[int]
-) -> tuple[nn.Module, list[Variables], Inputs]:
+) -> tuple[Network, list[Variables], Inputs]:
     """The method `features`: a classifier on the base's embeddings of all clips."""
     config, view = experiment.config, experiment.view(0)
     embeddings = {
@@ -166,7 +165,7 @@ def _classifier_start(
 
 
 def _test(
-    experiment: Experiment, plan: Plan, training: Training, trained: Sequence[Trained]
+    experiment: Experiment, plan: RunPlan, training: Training, trained: Sequence[Trained]
 ) -> list[RunResult]:
     """Scores the test clips with each member's best epoch, and writes scores and results."""
     config = experiment.config
@@ -191,7 +190,7 @@ def _test(
 
 
 def _write_result(
-    experiment: Experiment, plan: Plan, m: int, best_epoch: int, all_scores: np.ndarray
+    experiment: Experiment, plan: RunPlan, m: int, best_epoch: int, all_scores: np.ndarray
 ) -> RunResult:
     """Writes the scores and the result of run `m`.
 

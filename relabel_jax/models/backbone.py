@@ -59,6 +59,12 @@ class Backbone(Protocol):
 
     num_classes: int
 
+    # Every `flax.linen.Module` has these:
+    def init(self, *args: Any, **kwargs: Any) -> Any: ...
+    def apply(self, *args: Any, **kwargs: Any) -> Any: ...
+    def clone(self, **kwargs: Any) -> Any: ...
+    def __hash__(self) -> int: ...
+
     @property
     def waveform_format(self) -> WaveformFormat:
         """The sample rate and length of the waveforms that the network takes."""
@@ -80,12 +86,16 @@ class Backbone(Protocol):
         """The outputs for embeddings, float32[..., embedding_size]."""
 
 
-def random_streams(network: nn.Module) -> tuple[str, ...]:
+Network = Backbone | nn.Module
+"""A backbone, or a classifier on embeddings (`heads.py`)."""
+
+
+def random_streams(network: Network) -> tuple[str, ...]:
     """The Flax streams that a network needs in training."""
     return getattr(network, "random_streams", ())
 
 
-def buffers(network: nn.Module, inputs: Any) -> dict[str, Any]:
+def buffers(network: Network, inputs: Any) -> dict[str, Any]:
     """The collection `buffers` for training on a batch like `inputs`, {} if the network has none.
 
     Args:
@@ -94,21 +104,21 @@ def buffers(network: nn.Module, inputs: Any) -> dict[str, Any]:
     return network.buffers(inputs) if hasattr(network, "buffers") else {}
 
 
-def sums_over_devices(network: nn.Module) -> bool:
+def sums_over_devices(network: Network) -> bool:
     """Whether a network can normalize by the statistics of a batch that devices share."""
     return hasattr(network, "axis_name")
 
 
-def divided(network: nn.Module, axis_name: str) -> nn.Module:
+def divided(network: Network, axis_name: str) -> Any:
     """The network for devices that share a batch along a mesh axis."""
     return network.clone(axis_name=axis_name) if sums_over_devices(network) else network
 
 
-def exportable(network: nn.Module) -> nn.Module:
+def exportable(network: Network) -> Any:
     """The network in the form that other frameworks can run best."""
     return network.for_export() if hasattr(network, "for_export") else network
 
 
-def export_facts(network: nn.Module) -> dict[str, Any]:
+def export_facts(network: Network) -> dict[str, Any]:
     """What the `config.json` of an export says of the network beside its options."""
     return network.export_facts() if hasattr(network, "export_facts") else {}

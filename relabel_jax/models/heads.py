@@ -4,13 +4,14 @@ import jax
 from flax import linen as nn
 
 from relabel_jax.models.backbone import Outputs
-from relabel_jax.models.waveform_cnn import Dense
-from relabel_jax.ops.normalization import ActivationAndNorm, Activations
+from relabel_jax.ops.layers import Hidden, KernelAndBias, dense, dense_elu_norm
+from relabel_jax.ops.normalization import Normalization
 
 
 class EmbeddingClassifier(nn.Module):
-    """The paper's classifier on frozen embeddings: a dense layer with ELU and batch normalization,
-    and a dense output layer. All of it is computed in float32.
+    """The paper's classifier on frozen embeddings: one hidden layer, and one sigmoid per class.
+
+    All of it is computed in float32.
 
     Attributes:
       num_classes: outputs, one sigmoid each.
@@ -26,8 +27,10 @@ class EmbeddingClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, embeddings: jax.Array, train: bool) -> Outputs:
-        """The outputs for float32[batch, embedding_size]."""
-        layer = Dense(self.hidden_units)(Activations(embeddings))
-        norm = ActivationAndNorm(self.norm_order, axis_name=self.axis_name)
-        hidden = norm(layer, train)
-        return Outputs.of_logits(Dense(self.num_classes, name="output")(hidden).sums())
+        """The outputs for float32[batch, embedding_size], float32[batch, num_classes]."""
+        # Checkpoints have the variables under these names.
+        norm = Normalization(self.norm_order, axis_name=self.axis_name, name="ActivationAndNorm_0")
+        weights = KernelAndBias(self.hidden_units, name="Dense_0")(embeddings.shape[-1])
+        hidden = dense_elu_norm(Hidden(embeddings), weights, norm, train=train)
+        weights = KernelAndBias(self.num_classes, name="output")(hidden.channels)
+        return Outputs.of_logits(dense(hidden, weights))

@@ -88,7 +88,7 @@ def build(model: Mapping[str, Any], num_classes: int) -> Backbone:
     Raises:
       InputError: there is no such network, it does not have such an option, or refuses its value.
     """
-    options = {
+    options: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in model.items()
     }
     name = options.pop("name")
@@ -99,7 +99,7 @@ def build(model: Mapping[str, Any], num_classes: int) -> Backbone:
             raise InputError(
                 f"config.model.{option}: {name} has no such option, it has {', '.join(known)}"
             )
-    create = getattr(found, "from_config", found)
+    create: Any = getattr(found, "from_config", found)
     try:
         return create(num_classes=num_classes, **options)
     except (TypeError, ValueError) as error:

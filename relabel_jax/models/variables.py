@@ -7,9 +7,8 @@ from typing import Any
 import flax
 import jax
 import numpy as np
-from flax import linen as nn
 
-from relabel_jax.models.backbone import Backbone
+from relabel_jax.models.backbone import Backbone, Network
 
 Variables = dict[str, Any]
 COLLECTIONS = ("params", "batch_stats")
@@ -17,11 +16,11 @@ COLLECTIONS = ("params", "batch_stats")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _random(network: nn.Module, inputs: jax.ShapeDtypeStruct, key: jax.Array) -> Variables:
+def _random(network: Any, inputs: jax.ShapeDtypeStruct, key: jax.Array) -> Variables:
     return network.lazy_init(key, inputs, train=False)
 
 
-def random_variables(network: nn.Module, inputs: jax.ShapeDtypeStruct, seed: int) -> Variables:
+def random_variables(network: Network, inputs: jax.ShapeDtypeStruct, seed: int) -> Variables:
     """Random variables, on the host.
 
     Args:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,16 +10,18 @@ from flax import linen as nn
 from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
 from relabel_jax.errors import InputError
 from relabel_jax.models.backbone import Outputs
-from relabel_jax.ops import convolution, space_to_depth
-from relabel_jax.ops.convolution import Buffers, Deferred
+from relabel_jax.ops import space_to_depth
 from relabel_jax.ops.formulation import FORMULATIONS, Formulation
-from relabel_jax.ops.normalization import (
-    EPSILON,
-    NORM_ORDERS,
-    ActivationAndNorm,
-    Activations,
-    Linear,
+from relabel_jax.ops.layers import (
+    Hidden,
+    KernelAndBias,
+    conv_buffers,
+    conv_elu_norm,
+    dense,
+    dense_elu_norm,
+    elu_norm,
 )
+from relabel_jax.ops.normalization import EPSILON, NORM_ORDERS, Normalization, can_fold
 
 KERNEL_SIZES = (17, 16, 15, 14, 13, 12, 9, 9, 9)
 STRIDES = (3, 3, 3, 3, 3, 3, 3, 3, 1)
@@ -50,68 +51,6 @@ def _compute(precision: str) -> tuple[jax.typing.DTypeLike, str]:
 def default_precision() -> str:
     """`f32` on a CPU, where bf16 is faster only with units for it (AMX); `tf32` elsewhere."""
     return "f32" if jax.default_backend() == "cpu" else "tf32"
-
-
-@flax.struct.dataclass
-class Convolved(Linear):
-    """A convolution of `values` that is not computed yet, so that it can be with what follows.
-
-    Attributes:
-      kernel, stride, formulation: as of `convolution`.
-    """
-
-    kernel: jax.Array
-    stride: int = flax.struct.field(pytree_node=False)
-    formulation: Formulation = flax.struct.field(pytree_node=False)
-
-    def outputs(self) -> jax.Array:
-        return convolution.convolution(self.values, self.kernel, self.stride, self.formulation)
-
-    def activations(self) -> jax.Array | Deferred:
-        return convolution.activations(
-            self.values, self.kernel, self.bias, self.stride, self.formulation
-        )
-
-    def elu_and_moments(
-        self, axis_name: str | None, buffers: Buffers | None = None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        arguments = self.values, self.kernel, self.bias, self.stride, self.formulation
-        return convolution.activated_convolution(*arguments, axis_name, buffers)
-
-
-class Convolution(nn.Module):
-    """A VALID 1-D convolution: [batch, time, channels] -> [batch, out, filters]."""
-
-    taps: int
-    filters: int
-    stride: int
-    formulation: Formulation
-
-    @nn.compact
-    def __call__(self, inputs: Activations) -> Convolved:
-        shape = (self.taps, inputs.values.shape[-1], self.filters)
-        kernel, bias = inputs.fold_into(*_weights(self, shape))
-        kernel = kernel.astype(inputs.values.dtype)
-        return Convolved(inputs.values, bias, kernel, self.stride, self.formulation)
-
-
-class Dense(nn.Module):
-    """A dense layer, in float32: [batch, channels] -> [batch, units]."""
-
-    units: int
-
-    @nn.compact
-    def __call__(self, inputs: Activations) -> Linear:
-        shape = (inputs.values.shape[-1], self.units)
-        kernel, bias = inputs.fold_into(*_weights(self, shape))
-        values = inputs.values.astype(kernel.dtype)
-        return Linear(jnp.matmul(values, kernel, precision="highest"), bias)
-
-
-def _weights(layer: nn.Module, shape: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """Kernel and bias of a layer. Glorot uniform, Keras's default; Flax's own is LeCun normal."""
-    kernel = layer.param("kernel", nn.initializers.glorot_uniform(), shape)
-    return kernel, layer.param("bias", nn.initializers.zeros_init(), shape[-1:])
 
 
 class ConvolutionSize(NamedTuple):
@@ -248,40 +187,32 @@ class WaveformCNN(nn.Module):
 
     def setup(self):
         self.convolutions = [
-            Convolution(kernel_size, features, stride, self.formulation)
-            for kernel_size, features, stride in zip(
-                KERNEL_SIZES, self.features, STRIDES, strict=True
-            )
+            KernelAndBias(features, kernel_size)
+            for features, kernel_size in zip(self.features, KERNEL_SIZES, strict=True)
         ]
-        self.dense = [Dense(units) for units in self.dense_units]
+        self.dense = [KernelAndBias(units) for units in self.dense_units]
         self.norms = [
-            ActivationAndNorm(self.norm_order, self.fold_norm, self.axis_name)
-            for _ in range(len(KERNEL_SIZES) + len(self.dense_units))
+            Normalization(self.norm_order, self.fold_norm, self.axis_name)
+            for _ in (*self.features, *self.dense_units)
         ]
-        self.output = Dense(self.num_classes)
+        self.output = KernelAndBias(self.num_classes)
 
     def buffers(self, waveforms: Any) -> dict[str, Any]:
         """The collection `buffers` for training on such a batch (`ops/buffers.py`), zero-filled.
 
         Args:
-          waveforms: the batch, or its shape and dtype.
+          waveforms: int16[batch, samples], or their shape and dtype.
         """
+        if not (self.fold_norm and can_fold(self.norm_order)):
+            return {}
         dtype, _ = _compute(self.precision)
-        found: dict[str, Any] = {}
-        if self.norm_order != "elu_bn" or not self.fold_norm:
-            return found
+        found = []
         shape = (*waveforms.shape, 1)
-        sizes = convolution_sizes(waveforms.shape[1], self.features)
-        for i, (kernel_size, stride, features, time_out) in enumerate(sizes):
-            inputs, kernel = (
-                jax.ShapeDtypeStruct(of, dtype)
-                for of in (shape, (kernel_size, shape[-1], features))
-            )
-            of_layer = convolution.buffers(inputs, kernel, stride, self.formulation)
-            if of_layer is not None:
-                found[f"norms_{i}"] = {"of_layer": of_layer}
-            shape = (shape[0], time_out, features)
-        return found
+        for size in convolution_sizes(waveforms.shape[1], self.features):
+            kernel_shape = size.kernel_size, shape[-1], size.features
+            found.append(conv_buffers(shape, kernel_shape, dtype, size.stride, self.formulation))
+            shape = shape[0], size.time_out, size.features
+        return {"convolutions": tuple(found)} if any(found) else {}
 
     def embed(self, waveforms: jax.Array, train: bool = False) -> jax.Array:
         """The embeddings: the last hidden layer's outputs before ELU and normalization.
@@ -293,31 +224,43 @@ class WaveformCNN(nn.Module):
         Returns:
           float32[batch, embedding_size].
         """
-        with jax.default_matmul_precision(_compute(self.precision)[1]):
-            return self._last_hidden(waveforms, train).sums()
+        hidden = self._hidden(waveforms, train)
+        return dense(hidden, self.dense[-1](hidden.channels))
 
     def __call__(self, waveforms: jax.Array, train: bool) -> Outputs:
         """The outputs for waveforms as `embed` takes them, float32[batch, num_classes]."""
-        with jax.default_matmul_precision(_compute(self.precision)[1]):
-            return self._head(self._last_hidden(waveforms, train), train)
+        hidden = self._hidden(waveforms, train)
+        weights = self.dense[-1](hidden.channels)
+        return self._outputs(dense_elu_norm(hidden, weights, self.norms[-1], train=train))
 
     def head(self, embeddings: jax.Array, train: bool = False) -> Outputs:
         """The outputs for embeddings, float32[..., embedding_size] -> [..., num_classes]."""
-        with jax.default_matmul_precision(_compute(self.precision)[1]):
-            return self._head(Linear(embeddings, jnp.zeros(embeddings.shape[-1])), train)
+        no_bias = jnp.zeros(embeddings.shape[-1])
+        return self._outputs(elu_norm(embeddings, no_bias, self.norms[-1], train=train))
 
-    def _head(self, last_hidden: Linear, train: bool) -> Outputs:
-        return Outputs.of_logits(self.output(self.norms[-1](last_hidden, train)).sums())
+    def _outputs(self, hidden: Hidden) -> Outputs:
+        return Outputs.of_logits(dense(hidden, self.output(hidden.channels)))
 
-    def _last_hidden(self, waveforms: jax.Array, train: bool) -> Linear:
-        # Scaled on the device: only int16 is copied to it.
-        dtype, _ = _compute(self.precision)
-        hidden = Activations((waveforms.astype(jnp.float32)[:, :, None] / 32768).astype(dtype))
-        for layer, norm in zip(self.convolutions, self.norms, strict=False):
-            hidden = norm(layer(hidden), train)
-        hidden = hidden._replace(
-            values=convolution.whole(hidden.values).reshape(waveforms.shape[0], -1)
-        )
-        for layer, norm in zip(self.dense[:-1], self.norms[len(KERNEL_SIZES) :], strict=False):
-            hidden = norm(layer(hidden), train)
-        return self.dense[-1](hidden)
+    def _hidden(self, waveforms: jax.Array, train: bool) -> Hidden:
+        """What the last hidden layer takes: [batch, channels]."""
+        dtype, matmul_precision = _compute(self.precision)
+        buffers = self.get_variable("buffers", "convolutions", (None,) * len(STRIDES))
+        # Scaled here, on the device, so that only int16 is copied to it.
+        hidden = Hidden((waveforms.astype(jnp.float32)[:, :, None] / 32768).astype(dtype))
+        with jax.default_matmul_precision(matmul_precision):
+            for weights, norm, stride, buffer in zip(
+                self.convolutions, self.norms, STRIDES, buffers, strict=False
+            ):
+                hidden = conv_elu_norm(
+                    hidden,
+                    weights(hidden.channels),
+                    norm,
+                    stride=stride,
+                    formulation=self.formulation,
+                    train=train,
+                    buffers=buffer,
+                )
+            hidden = hidden.flatten()
+        for weights, norm in zip(self.dense[:-1], self.norms[len(STRIDES) :], strict=False):
+            hidden = dense_elu_norm(hidden, weights(hidden.channels), norm, train=train)
+        return hidden

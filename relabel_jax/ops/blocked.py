@@ -1,12 +1,9 @@
-"""The convolution block by block, so that what a block takes stays in cache.
+"""The convolution block by block, so that the arrays of a block stay in cache.
 
-How a block is multiplied is a `Form`'s affair (`tiles.py`, `shifted.py`). Here is what all of them
-share: the split into blocks, what is done elementwise before and after (`elementwise.py`), and the
-few rows at the ends that fill no block. These are done by `direct.py`, which saves padding, that is
-copying, the large arrays.
-
-Where cores share a block they do two a turn: part of what a block takes runs on one core, and the
-other block then has work for the rest.
+A `Form` multiplies one block (`toom_cook.py`, `im2col.py`). This module has what all forms share:
+the split into blocks, the elementwise work before and after (`elementwise.py`), and the few rows at
+the ends that fill no block. The direct form computes these (`direct.py`), because padding them to a
+block would copy the large arrays.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,32 +13,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from relabel_jax.ops import cpu_devices, direct, space_to_depth
-from relabel_jax.ops.elementwise import After, Before, add_sums, no_sums, unwritten
-
-
-def _unroll() -> int:
-    """Blocks a turn."""
-    return 2 if cpu_devices.cores_share() else 1
-
-
-def _block_bytes() -> int:
-    """What a block may take in its largest arrays.
-
-    What cores share must be worth dividing; a core by itself is faster on what its cache holds.
-    Measured on 2 cores with 2 MiB of L2 cache each: as one device, blocks of 1 and 2 MiB are 13 and
-    5% slower than of 4; as two, 1 MiB is 7% faster in bfloat16, and float32 the same.
-    """
-    return (4 if cpu_devices.cores_share() else 1) << 20
+from relabel_jax.ops import direct, space_to_depth
+from relabel_jax.ops.elementwise import (
+    Epilogue,
+    Prologue,
+    Summands,
+    add_channel_sums,
+    scratch,
+    zero_sums,
+)
+from relabel_jax.ops.formulation import Formulation
 
 
 class Form(Protocol):
-    """A way to multiply a block of rows of the grid by a kernel.
+    """Multiplies blocks of rows of the grid (`space_to_depth.py`) by one kernel.
 
     Attributes:
-      tile: rows of the result come in multiples of it.
-      tile_bytes: what these take in a block's largest arrays.
-      halo: rows beyond its own that a row of the result sees.
+      tile: the number of output rows is a multiple of it.
+      tile_bytes: the size of a tile's part of a block's largest arrays.
+      halo: input rows after its own that an output row depends on.
     """
 
     @property
@@ -52,96 +42,125 @@ class Form(Protocol):
     def halo(self) -> int: ...
 
     def outputs(self) -> Callable[[jax.Array], jax.Array]:
-        """x [clips, rows + halo, width] -> y [clips, rows, channels_out]."""
+        """Returns the function that maps a block of the inputs x [clips, rows + halo, width] to
+        its outputs y [clips, rows, channels_out]."""
 
     def gradients(self) -> tuple[Any, Callable[[jax.Array, jax.Array], tuple[jax.Array, Any]]]:
-        """Zeros, and a function of a block of dy and one of x.
+        """Returns zeros, and the function that computes a block's gradients.
 
-        (dy [clips, rows + halo, channels_out], x [clips, rows, width]) -> dx of x's shape, and x's
-        part of the gradient by the kernel, to be added to the zeros. Row 0 of x is row `halo` of
-        dy.
+        The function maps dy [clips, rows + halo, channels_out] and x [clips, rows, width] to dx of
+        x's shape and to the block's part of the gradient by the kernel, to be added to the zeros.
+        Row 0 of x is row `halo` of dy.
         """
 
-    def by_kernel(self, totals: Any) -> jax.Array:
-        """The gradient [taps, channels_in, channels_out] from the sum of all parts."""
+    def kernel_gradient(self, totals: Any) -> jax.Array:
+        """The gradient [kernel_size, channels_in, channels_out] from the sum of all parts."""
 
 
 class Blocks(NamedTuple):
-    """A split of [batch, rows] outputs on the grid into equal blocks of whole tiles.
+    """A split of the outputs [batch, rows] on the grid into equal blocks of whole tiles.
 
-    A block is `clips` x `tiles` tiles: part of one clip where clips are long, several clips where
-    they are short. `chunks` blocks cover `rows` outputs of a clip.
+    A block is a part of one clip where clips are long, and several whole clips where they are
+    short.
+
+    Attributes:
+      clips: clips in a block.
+      tiles: tiles of each clip in a block.
+      tile: output rows in a tile.
+      per_clip: blocks that cover a clip.
+      number: blocks that cover the batch.
     """
 
     clips: int
     tiles: int
-    chunks: int
+    tile: int
+    per_clip: int
     number: int
-    rows: int
 
     @classmethod
-    def of(cls, form: Form, batch: int, outputs: int) -> "Blocks":
-        """For `outputs` a clip."""
-        tiles = outputs // form.tile
-        most = max(1, _block_bytes() // form.tile_bytes)
-        chunks = -(-tiles // most)
+    def of(cls, form: Form, batch: int, rows: int, block_bytes: int) -> "Blocks":
+        """The split for `rows` output rows a clip, into blocks of at most so many bytes.
+
+        A block has at least one tile.
+        """
+        tiles = rows // form.tile
+        most = max(1, block_bytes // form.tile_bytes)
+        per_clip = -(-tiles // most)
         clips = max(
             c for c in range(1, batch + 1) if batch % c == 0 and c * tiles <= max(most, tiles)
         )
-        tiles //= chunks
-        return cls(clips, tiles, chunks, batch // clips * chunks, chunks * tiles * form.tile)
+        return cls(clips, tiles // per_clip, form.tile, per_clip, batch // clips * per_clip)
+
+    @property
+    def rows(self) -> int:
+        """Output rows of each clip in a block."""
+        return self.tiles * self.tile
+
+    @property
+    def rows_per_clip(self) -> int:
+        """Output rows of each clip in all blocks together."""
+        return self.per_clip * self.rows
 
     def start(self, index):
-        """(first clip, first tile) of a block."""
-        return index // self.chunks * self.clips, index % self.chunks * self.tiles
+        """(first clip, first output row) of a block."""
+        clip = index // self.per_clip * self.clips
+        first_tile = index % self.per_clip * self.tiles
+        return clip, first_tile * self.tile
 
 
-def _block(x, clip, row, clips, rows, stride):
+def _grid_rows(x, clip, row, clips, rows, stride):
     """Rows of the grid of some clips: [clips, rows, stride channels]."""
-    return space_to_depth.to_grid(
-        space_to_depth.stored(x)(clip, row * stride, clips, rows * stride), stride
-    )
+    read = space_to_depth.row_reader(x)
+    return space_to_depth.to_grid(read(clip, row * stride, clips, rows * stride), stride)
 
 
 def forward(
     form: Form,
-    shape: Sequence[int],
-    inputs: space_to_depth.Rows,
+    input_shape: Sequence[int],
+    read: space_to_depth.RowReader,
     kernel: jax.Array,
     stride: int,
-    after: After,
+    epilogue: Epilogue,
+    formulation: Formulation,
     out: jax.Array | None = None,
-):
-    """`after` of the convolution: (values [batch, time_out, channels_out], sums).
+) -> tuple[jax.Array, Summands]:
+    """The convolution and its epilogue.
 
     Args:
-      shape: of all inputs.
-      out: an array for the values to be written to; its own are not read.
+      form: for the kernel and the stride.
+      input_shape: (batch, time, channels_in).
+      read: reads rows of the inputs.
+      kernel, stride: see `convolution.convolution`.
+      out: an array to write the values to. Its own values are not read.
+
+    Returns:
+      The epilogue's values [batch, time_out, channels_out] and its sums by channel.
     """
-    batch, time, _ = shape
-    taps, _, channels_out = kernel.shape
-    blocks = Blocks.of(form, batch, time // stride - form.halo)
-    own = blocks.tiles * form.tile
+    batch, time, _ = input_shape
+    kernel_size, _, channels_out = kernel.shape
+    blocks = Blocks.of(form, batch, time // stride - form.halo, formulation.block_bytes)
     outputs = form.outputs()
 
     def body(index, carry):
         out, sums = carry
-        clip, first = blocks.start(index)
-        row = first * form.tile
-        x = inputs(clip, row * stride, blocks.clips, (own + form.halo) * stride)
-        values = after.values(outputs(space_to_depth.to_grid(x, stride))).astype(kernel.dtype)
-        out, values = space_to_depth.store(out, values, clip, row)
-        return out, add_sums(sums, after.addends(values))
+        clip, row = blocks.start(index)
+        x = read(clip, row * stride, blocks.clips, (blocks.rows + form.halo) * stride)
+        y = outputs(space_to_depth.to_grid(x, stride))
+        values = epilogue.values(y).astype(kernel.dtype)
+        out, values = space_to_depth.write_rows(out, values, clip, row, formulation.cores_share)
+        return out, add_channel_sums(sums, epilogue.summands(values))
 
     if out is None:
-        out = unwritten((batch, space_to_depth.time_out(time, taps, stride), channels_out), kernel)
-    sums = no_sums(after.addends, out)
-    out, sums = lax.fori_loop(0, blocks.number, body, (out, sums), unroll=_unroll())
-    at_end = blocks.rows * stride
-    x = inputs(0, at_end, batch, time - at_end)
-    rest = after.values(direct.convolve(x, kernel, stride))
-    out = lax.dynamic_update_slice(out, rest, (0, blocks.rows, 0))
-    return out, add_sums(sums, after.addends(rest))
+        length = space_to_depth.time_out(time, kernel_size, stride)
+        out = scratch((batch, length, channels_out), kernel)
+    carry = out, zero_sums(epilogue.summands, out)
+    out, sums = lax.fori_loop(0, blocks.number, body, carry, unroll=formulation.unroll)
+
+    done = blocks.rows_per_clip
+    x = read(0, done * stride, batch, time - done * stride)
+    rest = epilogue.values(direct.convolve(x, kernel, stride))
+    out = lax.dynamic_update_slice(out, rest, (0, done, 0))
+    return out, add_channel_sums(sums, epilogue.summands(rest))
 
 
 def backward(
@@ -150,28 +169,36 @@ def backward(
     kernel: jax.Array,
     stride: int,
     arrays: tuple[jax.Array, ...],
-    before: Before,
+    prologue: Prologue,
+    formulation: Formulation,
     dx: jax.Array | None = None,
-):
-    """The gradients for the cotangent `before(*arrays)`: (by inputs, by kernel, sums).
+) -> tuple[jax.Array, jax.Array, Summands]:
+    """The gradients for the outputs' cotangent `prologue(*arrays)`.
 
     Args:
-      dx: an array for the one by inputs to be written to; its own values are not read.
+      form: for the kernel and the stride.
+      inputs, kernel, stride: see `convolution.convolution`.
+      arrays: [batch, time_out, channels_out] each.
+      dx: an array to write the gradient by the inputs to. Its own values are not read.
+
+    Returns:
+      The gradient by the inputs, the gradient by the kernel, and the prologue's sums by channel.
     """
     batch, time, _ = inputs.shape
     halo = form.halo
-    blocks = Blocks.of(form, batch, arrays[0].shape[1] - halo)
-    own = blocks.tiles * form.tile
+    blocks = Blocks.of(form, batch, arrays[0].shape[1] - halo, formulation.block_bytes)
+    rows = blocks.rows
     zeros, gradients = form.gradients()
 
     def body(index, carry):
         dx, totals, sums = carry
-        clip, first = blocks.start(index)
-        row = first * form.tile
-        dy, addends = before(*(_block(x, clip, row, blocks.clips, own + halo, 1) for x in arrays))
+        clip, row = blocks.start(index)
+        dy, summands = prologue(
+            *(_grid_rows(array, clip, row, blocks.clips, rows + halo, 1) for array in arrays)
+        )
         dy = lax.optimization_barrier(dy)
-        sums = add_sums(sums, [addend[:, :own] for addend in addends])
-        x = _block(inputs, clip, halo + row, blocks.clips, own, stride)
+        sums = add_channel_sums(sums, [summand[:, :rows] for summand in summands])
+        x = _grid_rows(inputs, clip, halo + row, blocks.clips, rows, stride)
         dx_block, part = gradients(dy, x)
         at = (clip, (halo + row) * stride, 0)
         dx_block = space_to_depth.from_grid(dx_block.astype(dx.dtype), stride)
@@ -179,22 +206,24 @@ def backward(
         return dx, jax.tree.map(jnp.add, totals, part), sums
 
     if dx is None:
-        dx = unwritten(inputs.shape, kernel)
-    sums = no_sums(lambda *arrays: before(*arrays)[1], *arrays)
-    carry = dx, zeros, sums
-    dx, totals, sums = lax.fori_loop(0, blocks.number, body, carry, unroll=_unroll())
-    gradient = form.by_kernel(totals)
+        dx = scratch(inputs.shape, kernel)
+    sums = zero_sums(lambda *arrays: prologue(*arrays)[1], *arrays)
+    dx, totals, sums = lax.fori_loop(
+        0, blocks.number, body, (dx, zeros, sums), unroll=formulation.unroll
+    )
+    gradient = form.kernel_gradient(totals)
 
-    # The rows of the grid that no block has: those before `halo` see the first cotangents alone,
-    # those from halo + blocks.rows on the last.
-    first, _ = before(*(array[:, :halo] for array in arrays))
-    last, addends = before(*(array[:, blocks.rows :] for array in arrays))
-    at_end = halo + blocks.rows
-    start = direct.by_input(first, kernel, stride, halo * stride)
-    dx = lax.dynamic_update_slice(dx, start, (0, 0, 0))
-    end = direct.by_input(last, kernel, stride, time - blocks.rows * stride)[:, halo * stride :]
-    dx = lax.dynamic_update_slice(dx, end, (0, at_end * stride, 0))
-    gradient += direct.by_kernel(inputs[:, : halo * stride], first, stride, len(kernel))
-    rest = space_to_depth.pad_time(inputs[:, at_end * stride :], halo * stride, 0)
-    gradient += direct.by_kernel(rest, last, stride, len(kernel))
-    return dx, gradient, add_sums(sums, addends)
+    # Two parts of the inputs are in no block. The rows of the grid before `halo` affect the first
+    # outputs alone, and the rows from `end` on affect the last outputs alone.
+    done = blocks.rows_per_clip
+    first, _ = prologue(*(array[:, :halo] for array in arrays))
+    last, summands = prologue(*(array[:, done:] for array in arrays))
+    end = halo + done
+    dx_first = direct.input_gradient(first, kernel, stride, halo * stride)
+    dx = lax.dynamic_update_slice(dx, dx_first, (0, 0, 0))
+    dx_last = direct.input_gradient(last, kernel, stride, time - done * stride)
+    dx = lax.dynamic_update_slice(dx, dx_last[:, halo * stride :], (0, end * stride, 0))
+    gradient += direct.kernel_gradient(inputs[:, : halo * stride], first, stride, len(kernel))
+    rest = space_to_depth.pad_time(inputs[:, end * stride :], halo * stride, 0)
+    gradient += direct.kernel_gradient(rest, last, stride, len(kernel))
+    return dx, gradient, add_channel_sums(sums, summands)

@@ -1,20 +1,36 @@
 """Arrays that one training step leaves for the next one to write to.
 
-XLA's CPU compiler has no array without values: a loop that writes its result block by block first
+XLA's CPU compiler has no uninitialized arrays: a loop that writes its result block by block first
 fills it, which for the large arrays takes 6% of a training step. So a step hands its arrays on to
-the next step, which overwrites them. An operation that writes to such an array (`convolution.py`)
-returns the array it has become as the "gradient" by the array it was given. `value_and_grad` is the
-only place that needs to know this.
+the next step, which overwrites them.
+
+An operation that writes to such an array (`convolution_elu.py`) returns, as the "gradient" by the
+array that it was given, the array that this has become. Only that operation and `value_and_grad`
+need to know this.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 
+class Buffers(NamedTuple):
+    """Arrays for the large results of one convolution in a training step. Their values are not
+    read.
+
+    Attributes:
+      activations: has the shape and dtype of the activations.
+      input_gradient: has the shape and dtype of the inputs, for the gradient by them. It is None
+        for waveforms, whose gradient is never used and so not computed.
+    """
+
+    activations: jax.Array
+    input_gradient: jax.Array | None
+
+
 def value_and_grad(loss: Callable[[Any, Any], tuple[jax.Array, Any]]) -> Callable:
-    """`jax.value_and_grad` by the parameters, of a loss whose operations write to buffers.
+    """Like `jax.value_and_grad` by the parameters, for a loss whose operations write to buffers.
 
     Args:
       loss: `(params, buffers) -> (loss, auxiliary)`.

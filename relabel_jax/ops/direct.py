@@ -1,13 +1,14 @@
-"""The convolution's direct sums, in forms that XLA's CPU compiler is fast at.
+"""The direct sums of the convolution, in forms that XLA's CPU compiler is fast at.
 
-The forward is `lax.conv_general_dilated`. The gradients are plain NWC/WIO/NWC convolutions and
-matrix products on the space-to-depth grid (`space_to_depth.py`). JAX's own weight gradient swaps
-batch and channels, which inside `lax.scan` falls back to a scalar loop, 10 times slower and more
-(https://github.com/jax-ml/jax/issues/12868).
+The forward pass is `lax.conv_general_dilated`. The gradients are plain NWC/WIO/NWC convolutions and
+matrix products on the space-to-depth grid (`space_to_depth.py`). JAX's own gradient by the kernel
+swaps batch and channels, which inside `lax.scan` falls back to a scalar loop, 10 times slower and
+more (https://github.com/jax-ml/jax/issues/12868).
 
-Long clips of few channels, as waveforms are, go in parts that stay in cache, with what is done
-elementwise (`elementwise.py`): backward, and forward where each core is a device. Backward, other
-long clips go in pairs. Else XLA's fusion over whole arrays is the faster one.
+Long clips of few channels, such as waveforms, are computed in parts that stay in cache, together
+with the elementwise work (`elementwise.py`): in the backward pass always, in the forward pass where
+each core is a device. In the backward pass other long clips are computed in pairs. For the rest,
+XLA's fusion over whole arrays is faster.
 """
 
 import functools
@@ -17,14 +18,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from relabel_jax.ops import cpu_devices, space_to_depth
-from relabel_jax.ops.elementwise import After, Before, add_sums, no_sums, row_sums, unwritten
+from relabel_jax.ops import space_to_depth
+from relabel_jax.ops.elementwise import (
+    Epilogue,
+    Prologue,
+    Summands,
+    add_channel_sums,
+    channel_sums,
+    scratch,
+    zero_sums,
+)
+from relabel_jax.ops.formulation import Formulation
 
-# The length from which clips go in pairs.
-_LONG = 300
-# Rows of a part. Measured on 2 cores with 2 MiB of L2 cache each; 512 to 2048 are equal.
-_PART = 2048
-_FEW_PRODUCTS = 32  # a value
+_FEW_PRODUCTS = 32
 
 
 def convolve(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -34,131 +40,165 @@ def convolve(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
-def in_parts(input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int) -> bool:
-    """Whether `forward` goes part by part if it is given an array to write to."""
+def in_parts(
+    input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int, formulation: Formulation
+) -> bool:
+    """Whether `forward` should get an array to write to, so that it goes part by part."""
     rows = space_to_depth.time_out(input_shape[1], kernel_shape[0], stride)
-    return few_products(kernel_shape) and rows > _LONG and not cpu_devices.cores_share()
+    return (
+        memory_bound(kernel_shape)
+        and rows > formulation.tuning.long
+        and not formulation.cores_share
+    )
+
+
+def memory_bound(kernel_shape: Sequence[int]) -> bool:
+    """Whether an output value takes so few products that memory limits the layer's speed.
+
+    Of Table II's layers this is the first.
+    """
+    kernel_size, channels_in, _ = kernel_shape
+    return kernel_size * channels_in < _FEW_PRODUCTS
 
 
 def forward(
-    inputs: jax.Array, kernel: jax.Array, stride: int, after: After, out: jax.Array | None = None
-):
-    """`after` of the convolution: (values [batch, time_out, channels_out], sums).
+    inputs: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    epilogue: Epilogue,
+    formulation: Formulation,
+    out: jax.Array | None = None,
+) -> tuple[jax.Array, Summands]:
+    """The convolution and its epilogue.
 
     Args:
-      out: an array for the values to be written to, part by part; its own are not read.
+      inputs, kernel, stride: see `convolution.convolution`.
+      out: an array to write the values to, part by part. Its own values are not read.
+
+    Returns:
+      The epilogue's values [batch, time_out, channels_out] and its sums by channel.
     """
     if out is None:
-        values = after.values(convolve(inputs, kernel, stride))
-        return values, row_sums(after.addends(values))
-    batch, rows, _ = out.shape
-    chunks, own = _parts(rows)
+        values = epilogue.values(convolve(inputs, kernel, stride))
+        return values, channel_sums(epilogue.summands(values))
+    batch, num_rows, _ = out.shape
+    parts, part_rows = _parts(num_rows, formulation.tuning.part)
 
-    def of_rows(clip, row, clips, rows, out, sums):
+    def one_part(clip, row, clips, rows, out, sums):
         length = (rows - 1) * stride + len(kernel)
-        x = space_to_depth.stored(inputs)(clip, row * stride, clips, length)
-        out, values = space_to_depth.store(
-            out, after.values(convolve(x, kernel, stride)), clip, row
-        )
-        return out, add_sums(sums, after.addends(values))
+        x = space_to_depth.row_reader(inputs)(clip, row * stride, clips, length)
+        values = epilogue.values(convolve(x, kernel, stride))
+        out, values = space_to_depth.write_rows(out, values, clip, row, formulation.cores_share)
+        return out, add_channel_sums(sums, epilogue.summands(values))
 
     def body(index, carry):
-        return of_rows(index // chunks, index % chunks * own, 1, own, *carry)
+        return one_part(index // parts, index % parts * part_rows, 1, part_rows, *carry)
 
-    carry = out, no_sums(after.addends, out)
-    carry = lax.fori_loop(0, batch * chunks, body, carry)
-    at = chunks * own
-    return of_rows(0, at, batch, rows - at, *carry) if at < rows else carry
+    carry = out, zero_sums(epilogue.summands, out)
+    carry = lax.fori_loop(0, batch * parts, body, carry)
+    done = parts * part_rows
+    return one_part(0, done, batch, num_rows - done, *carry) if done < num_rows else carry
 
 
 def backward(
-    inputs: jax.Array, kernel: jax.Array, stride: int, arrays: tuple[jax.Array, ...], before: Before
-):
-    """The gradients for the cotangent `before(*arrays)`: (by inputs, by kernel, sums)."""
+    inputs: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    arrays: tuple[jax.Array, ...],
+    prologue: Prologue,
+    formulation: Formulation,
+) -> tuple[jax.Array, jax.Array, Summands]:
+    """The gradients for the outputs' cotangent `prologue(*arrays)`.
+
+    Returns:
+      The gradient by the inputs, the gradient by the kernel, and the prologue's sums by channel.
+    """
     batch, rows, _ = arrays[0].shape
-    taps = kernel.shape[0]
+    time, kernel_size = inputs.shape[1], kernel.shape[0]
 
-    if rows <= _LONG:
-        dy, addends = before(*arrays)
-        dx = by_input(dy, kernel, stride, inputs.shape[1])
-        return dx, by_kernel(inputs, dy, stride, taps), row_sums(addends)
+    if rows <= formulation.tuning.long:
+        dy, summands = prologue(*arrays)
+        dx = input_gradient(dy, kernel, stride, time)
+        return dx, kernel_gradient(inputs, dy, stride, kernel_size), channel_sums(summands)
 
-    if few_products(kernel.shape):
-        dw, sums = _kernel_gradient_in_parts(inputs, stride, taps, arrays, before)
-        # Waveforms need no gradient, and what nobody asks for is not computed.
-        return by_input(before(*arrays)[0], kernel, stride, inputs.shape[1]), dw, sums
+    if memory_bound(kernel.shape):
+        dw, sums = _kernel_gradient_in_parts(
+            inputs, stride, kernel_size, arrays, prologue, formulation.tuning.part
+        )
+        # The gradient by waveforms is not used, and XLA removes what is not used.
+        return input_gradient(prologue(*arrays)[0], kernel, stride, time), dw, sums
 
-    # In pairs, with a product for each clip: a single small one has no parts for threads.
+    # Two clips in a turn, with one matrix product for each: a single small product cannot be
+    # divided among threads.
     clips = 2 - batch % 2
 
     def body(index, carry):
         dx, dw, sums = carry
         at = (index * clips, 0, 0)
-        x, *of_clips = (lax.dynamic_slice(a, at, (clips, *a.shape[1:])) for a in (inputs, *arrays))
-        dy, addends = before(*of_clips)
-        dx_clips = by_input(dy, kernel, stride, x.shape[1])
+        x, *parts = (lax.dynamic_slice(a, at, (clips, *a.shape[1:])) for a in (inputs, *arrays))
+        dy, summands = prologue(*parts)
+        dx_clips = input_gradient(dy, kernel, stride, x.shape[1])
         dx = lax.dynamic_update_slice(dx, dx_clips, at)
-        products = jax.vmap(lambda x, dy: by_kernel(x[None], dy[None], stride, taps))(x, dy)
-        return dx, dw + products.sum(0), add_sums(sums, addends)
+        products = jax.vmap(lambda x, dy: kernel_gradient(x[None], dy[None], stride, kernel_size))(
+            x, dy
+        )
+        return dx, dw + products.sum(0), add_channel_sums(sums, summands)
 
-    dx = unwritten(inputs.shape, kernel)
+    dx = scratch(inputs.shape, kernel)
     dw = jnp.zeros(kernel.shape, jnp.promote_types(inputs.dtype, jnp.float32))
-    sums = no_sums(lambda *arrays: before(*arrays)[1], *arrays)
+    sums = zero_sums(lambda *arrays: prologue(*arrays)[1], *arrays)
     return lax.fori_loop(0, batch // clips, body, (dx, dw, sums))
 
 
-def few_products(kernel_shape: Sequence[int]) -> bool:
-    """Whether a value takes so few that memory is what its layer waits for: layer 1 of Table II."""
-    taps, channels_in, _ = kernel_shape
-    return taps * channels_in < _FEW_PRODUCTS
+def _parts(rows: int, part: int) -> tuple[int, int]:
+    """(parts of a clip, rows of each). Fewer rows than there are parts are left over."""
+    parts = max(1, rows // part)
+    return parts, rows // parts
 
 
-def _parts(rows: int) -> tuple[int, int]:
-    """Of a clip, and the rows of each; fewer than there are parts are left over."""
-    chunks = max(1, rows // _PART)
-    return chunks, rows // chunks
+def _kernel_gradient_in_parts(inputs, stride, kernel_size, arrays, prologue, part):
+    """The gradient by the kernel, and the prologue's sums by channel."""
+    batch, num_rows, _ = arrays[0].shape
+    parts, rows = _parts(num_rows, part)
 
-
-def _kernel_gradient_in_parts(inputs, stride, taps, arrays, before):
-    """The gradient by the kernel, and the sums."""
-    batch, rows, _ = arrays[0].shape
-    chunks, own = _parts(rows)
-
-    def of_rows(x, *arrays):
-        dy, addends = before(*arrays)
-        # In memory once: the product would compute it again.
+    def one_part(x, *arrays):
+        dy, summands = prologue(*arrays)
+        # Without the barrier the matrix product would compute it a second time.
         dy = lax.optimization_barrier(dy)
-        return by_kernel(x, dy, stride, taps), row_sums(addends)
+        return kernel_gradient(x, dy, stride, kernel_size), channel_sums(summands)
 
     def body(index, totals):
-        clip, row = index // chunks, index % chunks * own
-        x = space_to_depth.stored(inputs)(clip, row * stride, 1, (own - 1) * stride + taps)
-        part = of_rows(x, *(space_to_depth.stored(array)(clip, row, 1, own) for array in arrays))
-        return jax.tree.map(jnp.add, totals, part)
+        clip, row = index // parts, index % parts * rows
+        length = (rows - 1) * stride + kernel_size
+        x = space_to_depth.row_reader(inputs)(clip, row * stride, 1, length)
+        added = one_part(
+            x, *(space_to_depth.row_reader(array)(clip, row, 1, rows) for array in arrays)
+        )
+        return jax.tree.map(jnp.add, totals, added)
 
-    at = chunks * own
-    rest = of_rows(inputs[:, at * stride :], *(array[:, at:] for array in arrays))
-    return lax.fori_loop(0, batch * chunks, body, rest)
+    done = parts * rows
+    rest = one_part(inputs[:, done * stride :], *(array[:, done:] for array in arrays))
+    return lax.fori_loop(0, batch * parts, body, rest)
 
 
-def by_input(cotangent: jax.Array, kernel: jax.Array, stride: int, time: int) -> jax.Array:
-    """The gradient with respect to the inputs, float[batch, time, channels_in].
+def input_gradient(cotangent: jax.Array, kernel: jax.Array, stride: int, time: int) -> jax.Array:
+    """The gradient by the inputs, float[batch, time, channels_in].
 
-    One convolution of the padded cotangent. Where padding would be most of it, each cotangent is
-    multiplied by all taps and the products are added up, shifted.
+    It is one convolution of the padded cotangent. Where padding would be most of it, each cotangent
+    is multiplied by all taps, and the shifted products are added up.
     """
-    of_grid = space_to_depth.grid_kernel(kernel, stride)
-    r = len(of_grid)
+    taps = space_to_depth.grid_kernel(kernel, stride)
+    r = len(taps)
     if cotangent.shape[1] > 2 * r:
         on_grid = lax.conv_general_dilated(
             cotangent,
-            space_to_depth.flipped(of_grid),
+            space_to_depth.flipped(taps),
             (1,),
             [(r - 1, r - 1)],
             dimension_numbers=space_to_depth.LAYOUT,
         )
     else:
-        products = [cotangent @ taps.T for taps in of_grid]
+        products = [cotangent @ tap.T for tap in taps]
         shifted = [
             space_to_depth.pad_time(product, j, r - 1 - j) for j, product in enumerate(products)
         ]
@@ -167,14 +207,16 @@ def by_input(cotangent: jax.Array, kernel: jax.Array, stride: int, time: int) ->
     return space_to_depth.pad_time(gradient, 0, time - gradient.shape[1])
 
 
-def by_kernel(inputs: jax.Array, cotangent: jax.Array, stride: int, taps: int) -> jax.Array:
-    """The gradient with respect to the kernel, at least float32[taps, channels_in, channels_out].
+def kernel_gradient(
+    inputs: jax.Array, cotangent: jax.Array, stride: int, kernel_size: int
+) -> jax.Array:
+    """The gradient by the kernel, at least float32[kernel_size, channels_in, channels_out].
 
-    One matrix product [s channels_in, time] x [time, r channels_out], or, where this copies less,
-    [r s channels_in, time_out] x [time_out, channels_out].
+    It is one matrix product, [s channels_in, time] x [time, r channels_out], or, where this copies
+    less, [r s channels_in, time_out] x [time_out, channels_out].
     """
     time_out, channels_out = cotangent.shape[1:]
-    r = -(-taps // stride)
+    r = -(-kernel_size // stride)
     n = time_out + r - 1
     x = space_to_depth.to_grid(
         space_to_depth.pad_time(inputs, 0, n * stride - inputs.shape[1]), stride
@@ -182,8 +224,8 @@ def by_kernel(inputs: jax.Array, cotangent: jax.Array, stride: int, taps: int) -
     width = x.shape[2]
     dtype = jnp.promote_types(inputs.dtype, jnp.float32)
 
-    # Time goes last in the copied side: a matrix product over the first axes of both sides runs at
-    # about half the speed of the usual one.
+    # Time is the last axis of the side that is copied anyway: a product over the first axes of both
+    # sides runs at about half the speed of the usual one.
     def product(left, right):
         return lax.dot_general(
             left, right, (((0, 2), (0, 1)), ((), ())), preferred_element_type=dtype
@@ -197,4 +239,4 @@ def by_kernel(inputs: jax.Array, cotangent: jax.Array, stride: int, taps: int) -
         dy = space_to_depth.pad_time(cotangent, r - 1, r - 1).swapaxes(1, 2)
         shifted = jnp.concatenate([dy[:, :, r - 1 - j : r - 1 - j + n] for j in range(r)], 1)
         gradient = product(shifted, x).reshape(r, channels_out, width).swapaxes(1, 2)
-    return space_to_depth.from_grid_kernel(gradient, taps, stride)
+    return space_to_depth.from_grid_kernel(gradient, kernel_size, stride)

@@ -1,7 +1,8 @@
-"""What is done elementwise after a convolution and before its gradients, and summed by channel.
+"""Elementwise work before and after a convolution, and sums by channel.
 
-On a CPU memory is slow: a pass over the activations of a long layer costs a tenth of its
-convolution. So the convolution's loops take these along, block by block, while a block is in cache.
+On a CPU memory is slow: one pass over the activations of a long layer costs a tenth of its
+convolution. So the loops of the convolution do this work too, block by block, while a block is in
+cache.
 """
 
 import math
@@ -13,43 +14,53 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from relabel_jax.ops import cpu_devices
+Elu = Callable[[jax.Array], jax.Array]
+Summands = tuple[jax.Array, ...]
 
-Addends = tuple[jax.Array, ...]
 
-
-class After(NamedTuple):
-    """What follows a convolution.
+class Epilogue(NamedTuple):
+    """Elementwise work on the outputs of a convolution.
 
     Attributes:
-      values: outputs [clips, rows, channels] -> what to store, of that shape.
-      addends: what is stored -> arrays of its shape to sum.
+      values: maps outputs [clips, rows, channels] to the values to store, of the same shape.
+      summands: maps stored values to arrays of the same shape, which are summed by channel.
     """
 
     values: Callable[[jax.Array], jax.Array]
-    addends: Callable[[jax.Array], Addends]
+    summands: Callable[[jax.Array], Summands]
 
 
-Before = Callable[..., tuple[jax.Array, Addends]]
-"""Arrays [clips, rows, channels] -> the cotangent of the outputs, and arrays to sum."""
+Prologue = Callable[..., tuple[jax.Array, Summands]]
+"""Elementwise work before the gradients of a convolution.
+
+It maps arrays [clips, rows, channels] to the cotangent of the convolution's outputs and to arrays
+that are summed by channel.
+"""
 
 
-# For ELU(x): x is halved so often, and terms of the series at so small an argument are enough.
+# `elu` halves its argument so often. For the small result, so many terms of the series are enough.
 _HALVINGS = 4
 _TERMS = 10
-_MINUS_ONE = -17.5  # where expm1 is -1 in float32
+_MINUS_ONE = -17.5  # below this expm1 is -1 in float32
 
 
-def elu(x: jax.Array) -> jax.Array:
-    """ELU for a loop's blocks, in float32 within 4 units in the last place; without a gradient.
+def elu(x: jax.Array, cores_share: bool) -> jax.Array:
+    """ELU for the blocks of a loop. It is not differentiable where it has an implementation here.
 
-    Where each core is a device, XLA's expm1 would be a twentieth of a training step. This takes 0.6
-    of its time: the series at z = x / 16, and four times expm1(2 z) = expm1(z) (expm1(z) + 2).
-    (With x = n ln 2 + r and 2^n it is no faster, and one value in ten million was wrong: LLVM
-    computed n twice, once with a fused multiply-add.) Where cores share, XLA's is faster, as XLA
-    divides among them what it takes for long.
+    XLA's expm1 takes a twentieth of a training step where each core is a device. This
+    implementation takes 0.6 of that time, with an error of at most 4 units in the last place: the
+    series at z = x / 16, then expm1(2 z) = expm1(z) (expm1(z) + 2) four times. (A reduction by
+    x = n ln 2 + r is no faster, and LLVM computed one value in ten million wrong: it computed n
+    twice, once with a fused multiply-add.)
+
+    Where cores share a device, XLA's own is faster, because XLA divides costly operations among
+    the cores.
+
+    Args:
+      x: float[...]. Dtypes other than float32 get XLA's implementation.
+      cores_share: see `Formulation`.
     """
-    if x.dtype != jnp.float32 or cpu_devices.cores_share():
+    if x.dtype != jnp.float32 or cores_share:
         return nn.elu(x)
     z = jnp.clip(x, _MINUS_ONE, 0) * 0.5**_HALVINGS
     series: Any = 1 / math.factorial(_TERMS)
@@ -61,28 +72,31 @@ def elu(x: jax.Array) -> jax.Array:
     return jnp.where(x > 0, x, expm1)
 
 
-def row_sums(addends: Sequence[jax.Array]) -> Addends:
-    """Sums over all axes but the last."""
-    return tuple(addend.sum(range(addend.ndim - 1)) for addend in addends)
+def channel_sums(summands: Sequence[jax.Array]) -> Summands:
+    """Each array's sum over all axes but the last."""
+    return tuple(summand.sum(range(summand.ndim - 1)) for summand in summands)
 
 
-def add_sums(sums: Sequence[jax.Array], addends: Sequence[jax.Array]) -> Addends:
-    """`sums` and `row_sums(addends)`."""
-    return tuple(map(jnp.add, sums, row_sums(addends)))
+def add_channel_sums(sums: Sequence[jax.Array], summands: Sequence[jax.Array]) -> Summands:
+    """`sums + channel_sums(summands)`."""
+    return tuple(map(jnp.add, sums, channel_sums(summands)))
 
 
-def no_sums(addends: Callable[..., Addends], *arrays: jax.Array) -> Addends:
-    """Zeros for the sums of `addends(*arrays)`."""
-    return tuple(jnp.zeros(a.shape[-1], a.dtype) for a in jax.eval_shape(addends, *arrays))
+def zero_sums(summands: Callable[..., Summands], *arrays: jax.Array) -> Summands:
+    """Zeros of the shapes of `channel_sums(summands(*arrays))`."""
+    return tuple(jnp.zeros(a.shape[-1], a.dtype) for a in jax.eval_shape(summands, *arrays))
 
 
-def unwritten(shape: Sequence[int], like: jax.Array) -> jax.Array:
-    """An array to be written, of the dtype of `like`, which must not be a constant.
+def scratch(shape: Sequence[int], like: jax.Array) -> jax.Array:
+    """An array with arbitrary values, to be overwritten.
 
-    XLA's CPU compiler has no array without values: this one is filled first, which for the large
-    arrays takes 6% of a training step. Where many steps run, one step's are the next one's
-    (`convolution.Buffers`).
+    XLA's CPU compiler fills it first, which for the large arrays takes 6% of a training step. A
+    program of many steps avoids this with `buffers.Buffers`.
 
-    Not zeros: XLA would make these once for all steps of a program, and copy them in each.
+    It is not filled with zeros: XLA would compute these once for all steps of a program, and copy
+    them in each step.
+
+    Args:
+      like: a non-constant array, which gives the dtype.
     """
     return jnp.broadcast_to(lax.slice_in_dim(like.ravel(), 0, 1), shape)

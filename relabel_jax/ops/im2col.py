@@ -1,21 +1,21 @@
-"""Blocks of the convolution as a matrix product with all taps side by side, for bfloat16.
+"""Blocks of the convolution as one matrix product with all taps side by side, for bfloat16.
 
-Where a CPU has units for products of bfloat16 (AMX), multiplications are cheap, and XLA uses these
-units in matrix products but not in convolutions. On the grid (`space_to_depth.py`), with the r taps
+Where a CPU has units for bfloat16 products (AMX), multiplications are cheap. XLA uses these units
+for matrix products, but not for convolutions. On the grid (`space_to_depth.py`), with the r taps
 side by side,
 
-    Z = X [W[0] ... W[r - 1]],    y[t] = sum_j Z[t + j][j]:
+    Z = X [W[0] ... W[r - 1]],    y[t] = sum_j Z[t + j][j],
 
-one product and r shifted addends, which fuse with what comes after. The gradients take the
-cotangent shifted, D[n] = [dy[n] ... dy[n - r + 1]]:
+which is one product and a sum of r shifted parts, and XLA fuses the sum with the work that follows.
+The gradients use the shifted cotangent, D[n] = [dy[n] ... dy[n - r + 1]]:
 
     dX = D [W[0] ... W[r - 1]]^T,    dW = D^T X.
 
-Where inputs are narrow, as the waveform's, that product is too thin. So rows of the grid are taken
-together, `tile` of them, by writing the kernel of their outputs side by side; and as X is now the
-smaller side, it is X that is shifted, y[t] = [X[t] ... X[t + r - 1]] W.
+For narrow inputs such as a waveform this product is too thin. Then `tile` rows of the grid are
+taken together, and the kernels of their outputs are written side by side. X is now the smaller
+side, so X is shifted instead: y[t] = [X[t] ... X[t + r - 1]] W.
 
-Products are of bfloat16 and sums of float32.
+Products are of bfloat16, sums are of float32.
 """
 
 import functools
@@ -26,45 +26,48 @@ import jax
 import jax.numpy as jnp
 
 from relabel_jax.ops import space_to_depth
-
-_LONG = 100
-_WIDE = 48
+from relabel_jax.ops.formulation import Tuning
 
 
-def pay(input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int) -> bool:
-    """Whether taps overlap and clips are long enough for blocks: layers 1 to 6 of Table II."""
-    taps, channels_in, _ = kernel_shape
-    least = taps // stride + 2 * _tile(channels_in, stride)
-    return taps > stride and space_to_depth.time_out(input_shape[1], taps, stride) >= max(
-        _LONG, least
-    )
+def pays(
+    input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int, tuning: Tuning
+) -> bool:
+    """Whether taps overlap and clips are long enough for blocks.
+
+    Of Table II's layers these are 1 to 6.
+    """
+    kernel_size, channels_in, _ = kernel_shape
+    one_block = kernel_size // stride + 2 * _tile(channels_in, stride, tuning)
+    length = space_to_depth.time_out(input_shape[1], kernel_size, stride)
+    return kernel_size > stride and length >= max(tuning.im2col_length, one_block)
 
 
-def _tile(channels_in: int, stride: int) -> int:
-    """Rows of the grid to take together."""
-    return -(-_WIDE // (stride * channels_in))
+def _tile(channels_in: int, stride: int, tuning: Tuning) -> int:
+    """Rows of the grid that are taken together."""
+    return -(-tuning.im2col_width // (stride * channels_in))
 
 
-class Shifted(NamedTuple):
-    """The `loops.Form` of a kernel.
+class Im2Col(NamedTuple):
+    """The `blocked.Form` for a kernel.
 
     Attributes:
-      taps: float[r, width, features], on a grid of stride `tile` times the kernel's.
-      shape: of the kernel, (taps, channels_in, channels_out).
-      stride: of the kernel.
-      tile: outputs side by side in a row; features = tile channels_out.
+      taps: float[r, width, features], the kernel on a grid of stride `tile` times its own. Its
+        features are the channels of `tile` outputs side by side.
+      kernel_shape: (kernel_size, channels_in, channels_out).
+      stride: the kernel's.
+      tile: outputs side by side in a row.
     """
 
     taps: jax.Array
-    shape: tuple[int, ...]
+    kernel_shape: tuple[int, ...]
     stride: int
     tile: int
 
     @classmethod
-    def of(cls, kernel: jax.Array, stride: int) -> "Shifted":
-        """For a kernel [taps, channels_in, channels_out]."""
+    def of(cls, kernel: jax.Array, stride: int, tuning: Tuning) -> "Im2Col":
+        """The form for a kernel [kernel_size, channels_in, channels_out]."""
         _, channels_in, channels_out = kernel.shape
-        tile = _tile(channels_in, stride)
+        tile = _tile(channels_in, stride, tuning)
         starts = [stride * i for i in range(tile)]
         padded = [jnp.pad(kernel, ((i, starts[-1] - i), (0, 0), (0, 0))) for i in starts]
         wide = jnp.stack(padded, 2).reshape(-1, channels_in, tile * channels_out)
@@ -81,7 +84,7 @@ class Shifted(NamedTuple):
 
     @property
     def narrow(self) -> bool:
-        """Whether inputs are the smaller side."""
+        """Whether the inputs are the smaller side of the product."""
         _, width, features = self.taps.shape
         return width < features
 
@@ -110,12 +113,12 @@ class Shifted(NamedTuple):
         zeros = jnp.zeros(shape, jnp.promote_types(weights.dtype, jnp.float32))
 
         def gradients(dy, x):
-            rows_of_x = x.shape
+            x_shape = x.shape
             x, dy = x.reshape(len(x), -1, width), dy.reshape(len(x), -1, features)
             rows = x.shape[1]
             shifts = [slice(r - 1 - j, r - 1 - j + rows) for j in range(r)]
             shifted = [dy[:, shift] for shift in shifts]
-            dx = _product(jnp.concatenate(shifted, 2), weights).reshape(rows_of_x)
+            dx = _product(jnp.concatenate(shifted, 2), weights).reshape(x_shape)
             if self.narrow:
                 x = space_to_depth.time_last(x)
                 return dx, jnp.stack([_product(x, dy).sum(0) for dy in shifted])
@@ -124,17 +127,17 @@ class Shifted(NamedTuple):
 
         return zeros, gradients
 
-    def by_kernel(self, totals):
+    def kernel_gradient(self, totals):
         r, width, features = self.taps.shape
-        taps, channels_in, channels_out = self.shape
+        kernel_size, channels_in, channels_out = self.kernel_shape
         if not self.narrow:
             totals = totals.reshape(r, features, width).swapaxes(1, 2)
         wide = totals.reshape(-1, channels_in, self.tile, channels_out)
-        of_outputs = [wide[i * self.stride :][:taps, :, i] for i in range(self.tile)]
+        of_outputs = [wide[i * self.stride :][:kernel_size, :, i] for i in range(self.tile)]
         return functools.reduce(jnp.add, of_outputs)
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Of [clips, rows, n] and [n, columns] or [clips, n, columns], at least float32."""
+    """[clips, rows, n] times [n, columns] or [clips, n, columns], in at least float32."""
     dtype = jnp.promote_types(left.dtype, jnp.float32)
     return jnp.matmul(left, right, preferred_element_type=dtype)

@@ -1,13 +1,15 @@
 """The space-to-depth grid: a convolution of stride s as a correlation of stride 1.
 
-With r = ceil(taps / s) and the taps zero-padded to r s, let X[n] be the s rows x[n s : n s + s]
-side by side, s channels_in values: a view, no copy. Then
+Let r = ceil(kernel_size / s), and let the kernel be zero-padded to r s taps. A row of the grid is s
+rows of the inputs side by side, X[n] = x[n s : n s + s], with s channels_in values. It is a view,
+not a copy. Then
 
-    y[t] = sum_{j < r} X[t + j] W[j],    W[j] of shape [s channels_in, channels_out]:
+    y[t] = sum_{j < r} X[t + j] W[j],    W[j] of shape [s channels_in, channels_out],
 
-a correlation of stride 1 with r taps. Its gradients, for the cotangent dy (zero outside its range):
+which is a correlation of stride 1 with r taps. With the cotangent dy (zero outside its range), its
+gradients are
 
-    dX[n] = sum_j dy[n - j] W[j]^T    a correlation of the padded dy with the taps flipped,
+    dX[n] = sum_j dy[n - j] W[j]^T    a correlation of the padded dy with the flipped taps,
     dW[j] = sum_t X[t + j]^T dy[t]    a matrix product over time.
 """
 
@@ -19,50 +21,62 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from relabel_jax.ops import cpu_devices
-
 LAYOUT = ("NWC", "WIO", "NWC")
 
-Rows = Callable[[Any, Any, int, int], jax.Array]
-"""(first clip, first row, clips, rows) -> that part of an array [batch, time, channels]."""
+RowReader = Callable[[Any, Any, int, int], jax.Array]
+"""Maps (first clip, first row, number of clips, number of rows) to that part of an array
+[batch, time, channels]."""
 
 
-def stored(x: jax.Array) -> Rows:
-    """The rows of an array."""
+def row_reader(x: jax.Array) -> RowReader:
+    """Reads rows of an array that is in memory."""
 
-    def rows_of(clip, row, clips, rows):
+    def read(clip, row, clips, rows):
         channels = x.shape[2]
-        # Of the clips as they lie in memory: a view of what is sliced, not of a slice, is free.
-        # Made here, within the loop: a view that is handed into it is copied.
+        # The array is flattened before it is sliced, because a view of the whole array is free, and
+        # a view of a slice is not. It is flattened here, inside the loop, because a view that is
+        # handed into a loop is copied.
         flat = x.reshape(len(x), -1)
         part = lax.dynamic_slice(flat, (clip, row * channels), (clips, rows * channels))
         return part.reshape(clips, rows, channels)
 
-    return rows_of
+    return read
 
 
-def store(x: jax.Array, rows: jax.Array, clip: Any, row: Any) -> tuple[jax.Array, jax.Array]:
-    """Writes rows of some clips to an array: the array, and the rows for whatever else takes them.
+def write_rows(
+    x: jax.Array, rows: jax.Array, clip: Any, row: Any, cores_share: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Writes rows of some clips to an array.
 
-    Where each core is a device these are read back: the rows are then computed as they are written,
-    while memory is waited for, and what is read is in cache. Where cores share this is no faster,
-    and of two blocks a turn XLA would copy the array for the second.
+    Where each core is a device, the rows are read back from the array: they are then computed while
+    they are written, which uses the time that memory takes, and they are still in cache. Where
+    cores share, this is no faster; and with two blocks in a turn XLA would copy the array.
+
+    Args:
+      x: [batch, time, channels].
+      rows: [clips, rows, channels].
+      clip, row: where the first of them goes.
+      cores_share: see `Formulation`.
+
+    Returns:
+      The array with these rows, and the rows for further computations.
     """
     x = lax.dynamic_update_slice(x, rows, (clip, row, 0))
-    if cpu_devices.cores_share():
+    if cores_share:
         return x, rows
-    # Or XLA knew what is there. A barrier for the array itself copies it, on jax 0.10.
+    # Without the barrier XLA would replace what is read by what was written. A barrier for the
+    # array itself would copy it (jax 0.10).
     clip, row = lax.optimization_barrier((jnp.int32(clip), jnp.int32(row)))
     return x, lax.dynamic_slice(x, (clip, row, 0), rows.shape)
 
 
-def time_out(time: int, taps: int, stride: int) -> int:
-    """The length of a VALID convolution's result."""
-    return max(0, (time - taps) // stride + 1)
+def time_out(time: int, kernel_size: int, stride: int) -> int:
+    """The length of a VALID convolution's outputs."""
+    return max(0, (time - kernel_size) // stride + 1)
 
 
 def pad_time(x: jax.Array, before: int, after: int) -> jax.Array:
-    """Pads (or, where negative, cuts) the time axis with zeros."""
+    """Pads the time axis with zeros. Negative numbers cut it."""
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (before, after, 0), (0, 0, 0)))
 
 
@@ -77,27 +91,28 @@ def from_grid(x: jax.Array, stride: int) -> jax.Array:
 
 
 def grid_kernel(kernel: jax.Array, stride: int) -> jax.Array:
-    """[taps, channels_in, channels_out] -> [r, stride channels_in, channels_out]."""
-    taps, _, channels_out = kernel.shape
-    r = -(-taps // stride)
-    return jnp.pad(kernel, ((0, r * stride - taps), (0, 0), (0, 0))).reshape(r, -1, channels_out)
+    """[kernel_size, channels_in, channels_out] -> [r, stride channels_in, channels_out]."""
+    kernel_size, _, channels_out = kernel.shape
+    r = -(-kernel_size // stride)
+    padding = ((0, r * stride - kernel_size), (0, 0), (0, 0))
+    return jnp.pad(kernel, padding).reshape(r, -1, channels_out)
 
 
-def from_grid_kernel(kernel: jax.Array, taps: int, stride: int) -> jax.Array:
+def from_grid_kernel(kernel: jax.Array, kernel_size: int, stride: int) -> jax.Array:
     """The reverse of `grid_kernel`."""
     r, _, channels_out = kernel.shape
-    return kernel.reshape(r * stride, -1, channels_out)[:taps]
+    return kernel.reshape(r * stride, -1, channels_out)[:kernel_size]
 
 
 def time_last(x: jax.Array) -> jax.Array:
     """[batch, time, channels] -> [batch, channels, time], in memory too.
 
-    For the left side of a product over time: one over the first axes of both sides runs at about
-    half the speed of the usual one.
+    This is for the left side of a matrix product over time. A product over the first axes of both
+    sides runs at about half the speed of the usual one.
     """
     return with_layout_constraint(x.swapaxes(1, 2), Layout((0, 1, 2)))
 
 
 def flipped(kernel: jax.Array) -> jax.Array:
-    """The taps of a grid kernel in reverse, each transposed: those of the gradient by inputs."""
+    """The grid kernel of the gradient by the inputs: the taps in reverse, each transposed."""
     return jnp.flip(kernel, 0).swapaxes(1, 2)

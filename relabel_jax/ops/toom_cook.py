@@ -1,15 +1,17 @@
-"""Blocks of the convolution by Toom-Cook (`toom_cook.py` has the algebra), tile by tile.
+"""Blocks of the convolution by Toom-Cook, tile by tile (`toom_cook_matrices.py` has the algebra).
 
-8 matrix products per m = 9 - r values of y where the direct sums take r m: for taps = 15, stride 3,
-eight instead of 20. The gradient by inputs is a correlation too, dX of dy with the taps flipped.
-The gradient by the kernel comes from it: <X, dX> = <y, dy> is linear in the taps, and its
-derivative by the flipped ones adds up (A X)^T (B^T dy) over all tiles, point by point, and applies
-G^T once at the end. So both gradients share B^T dy, and X needs but its own rows. The eight
-products of a block are one batched product: its threads then meet once.
+A tile of m = 9 - r outputs takes 8 matrix products, where the direct sums take r m: with a kernel
+size of 15 and a stride of 3, 8 instead of 20.
 
-Taps that fill no whole row of the grid are zero-padded to one, or, where this costs less, left to a
-product of their own: taps = 16 as r = 5 and one tap takes 8 / 4 + 1 / 3 products a row instead of
-the 8 / 3 of r = 6.
+The gradient by the inputs is a correlation too, of the cotangent dy with the flipped taps. The
+gradient by the kernel follows from it. <X, dX> = <y, dy> is linear in the taps, and its derivative
+by the flipped taps is the sum of (A X)^T (B^T dy) over all tiles, point by point, with G^T applied
+once at the end. So both gradients share B^T dy, and X is read without rows of other tiles. The
+eight products of a block are one batched product, so that threads synchronize once for all of them.
+
+A kernel that does not fill whole rows of the grid is zero-padded to a whole row. Where this costs
+less, its last taps are a matrix product of their own instead: a kernel size of 16, as r = 5 and one
+tap, takes 8 / 4 + 1 / 3 products a row, and as r = 6 it takes 8 / 3.
 """
 
 import functools
@@ -22,24 +24,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from relabel_jax.ops import space_to_depth, toom_cook_matrices
+from relabel_jax.ops.formulation import Tuning
 
 _POINTS = len(toom_cook_matrices.POINTS) + 1
-# Measured with benchmarks/convolution.py.
-_LONG = 100
-_WIDE = 32
 
 
-def pay(input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int) -> bool:
-    """Whether Toom-Cook beats the direct form: layers 2 to 6 of Table II.
+def pays(
+    input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int, tuning: Tuning
+) -> bool:
+    """Whether Toom-Cook is faster than the direct form. Of Table II's layers these are 2 to 6.
 
-    Clips must be long enough to fill tiles, channels many enough for the matrix products to
-    outweigh the transforms, and r such that a tile saves multiplications (1 < r < 8).
+    Clips must be long enough to fill tiles. There must be enough channels for the matrix products
+    to outweigh the transforms. And a tile must save multiplications, which it does for 1 < r < 8.
     """
-    taps, channels_in, channels_out = kernel_shape
+    kernel_size, channels_in, channels_out = kernel_shape
     return (
-        1 < -(-taps // stride) < _POINTS
-        and min(stride * channels_in, channels_out) >= _WIDE
-        and space_to_depth.time_out(input_shape[1], taps, stride) >= _LONG
+        1 < -(-kernel_size // stride) < _POINTS
+        and min(stride * channels_in, channels_out) >= tuning.toom_cook_channels
+        and space_to_depth.time_out(input_shape[1], kernel_size, stride) >= tuning.toom_cook_length
     )
 
 
@@ -59,9 +61,9 @@ def _transform(matrix: toom_cook_matrices.Matrix, arrays: Sequence[jax.Array]) -
 
 
 def _tile_rows(x, first, tile, tiles, n):
-    """Row i of every tile, for x [clips, rows, channels] whose tiles begin with row `first`.
+    """The first n rows of every tile of x [clips, rows, channels], whose tiles begin at `first`.
 
-    n arrays [clips tiles, channels].
+    Returns n arrays [clips tiles, channels]: row 0 of every tile, row 1 of every tile, and so on.
     """
     span = tile * (tiles - 1) + 1
     rows = [lax.slice_in_dim(x, i, i + span, tile, 1) for i in range(first, first + n)]
@@ -76,33 +78,33 @@ def _results(products, tile, clips):
 
 
 def _weights(taps):
-    """The transform of taps on the grid: float[points, width, channels_out]."""
+    """The transformed taps of a grid kernel, float[points, width, channels_out]."""
     _, g, _ = toom_cook_matrices.matrices(_POINTS + 1 - len(taps), len(taps))
     return lax.optimization_barrier(_transform(g, list(taps)))
 
 
 class ToomCook(NamedTuple):
-    """The `loops.Form` of a kernel.
+    """The `blocked.Form` for a kernel.
 
     Attributes:
-      fast: float[r, width, channels_out], the taps for Toom-Cook.
-      tail: float[tail channels_in, channels_out], the rest, at the head of the grid's next row;
-        empty where zero-padding them to a whole row costs less.
-      shape: of the kernel, (taps, channels_in, channels_out).
-      halo: rows beyond its own that a row of the result sees.
+      fast: float[r, width, channels_out], the taps that Toom-Cook multiplies.
+      tail: float[tail channels_in, channels_out], the taps after them, which are at the start of
+        the grid's next row. It is empty where zero-padding the kernel costs less.
+      kernel_shape: (kernel_size, channels_in, channels_out).
+      halo: input rows after its own that an output row depends on.
     """
 
     fast: jax.Array
     tail: jax.Array
-    shape: tuple[int, ...]
+    kernel_shape: tuple[int, ...]
     halo: int
 
     @classmethod
     def of(cls, kernel: jax.Array, stride: int) -> "ToomCook":
-        """For a kernel [taps, channels_in, channels_out]."""
-        taps, _, channels_out = kernel.shape
-        whole, rest = divmod(taps, stride)
-        halo = -(-taps // stride) - 1
+        """The form for a kernel [kernel_size, channels_in, channels_out]."""
+        kernel_size, _, channels_out = kernel.shape
+        whole, rest = divmod(kernel_size, stride)
+        halo = -(-kernel_size // stride) - 1
 
         def products(r):
             return stride * _POINTS / (_POINTS + 1 - r)
@@ -110,7 +112,8 @@ class ToomCook(NamedTuple):
         if not (rest and whole > 1 and 1.1 * (products(whole) + rest) < products(whole + 1)):
             whole, rest = halo + 1, 0
         fast = space_to_depth.grid_kernel(kernel[: whole * stride], stride)
-        return cls(fast, kernel[taps - rest :].reshape(-1, channels_out), kernel.shape, halo)
+        tail = kernel[kernel_size - rest :].reshape(-1, channels_out)
+        return cls(fast, tail, kernel.shape, halo)
 
     @property
     def tile(self) -> int:
@@ -127,11 +130,11 @@ class ToomCook(NamedTuple):
         weights = _weights(self.fast)
 
         def outputs(x):
-            clips, rows, _ = x.shape
-            own = rows - self.halo
-            points = _transform(bt, _tile_rows(x, 0, tile, own // tile, _POINTS))
+            clips = len(x)
+            rows = x.shape[1] - self.halo
+            points = _transform(bt, _tile_rows(x, 0, tile, rows // tile, _POINTS))
             y = _results(points @ weights, tile, clips)
-            return y + x[:, r : r + own, :num_tail] @ self.tail if num_tail else y
+            return y + x[:, r : r + rows, :num_tail] @ self.tail if num_tail else y
 
         return outputs
 
@@ -146,30 +149,31 @@ class ToomCook(NamedTuple):
         )
 
         def gradients(dy, x):
-            clips, own, _ = x.shape
-            tiles = own // tile
+            clips, rows, _ = x.shape
+            tiles = rows // tile
             dy_points = _transform(bt, _tile_rows(dy, self.halo + 1 - r, tile, tiles, _POINTS))
             dx = _results(dy_points @ weights, tile, clips)
             if num_tail:
-                dx_tail = dy[:, :own] @ self.tail.T
+                dx_tail = dy[:, :rows] @ self.tail.T
                 dx += jnp.pad(dx_tail, ((0, 0), (0, 0), (0, width - num_tail)))
 
             x_points = _transform(a, _tile_rows(x, 0, tile, tiles, tile))
-            # The tail in as many parts as a tile has rows, which divides: one small product has no
-            # parts for threads.
-            seen = x[:, :, :num_tail].reshape(tile, clips * tiles, num_tail)
-            seen_by = dy[:, :own].reshape(tile, -1, channels_out)
-            by_tail = jnp.einsum("ptf,ptc->pfc", seen_by, seen)
-            # Of the two sides dy is the smaller one to copy.
-            return dx, (space_to_depth.time_last(dy_points) @ x_points, by_tail)
+            # One small product cannot be divided among threads. So the tail's product is computed
+            # in parts, as many as a tile has rows, because this number divides the rows.
+            x_tail = x[:, :, :num_tail].reshape(tile, clips * tiles, num_tail)
+            dy_tail = dy[:, :rows].reshape(tile, -1, channels_out)
+            tail_gradient = jnp.einsum("ptf,ptc->pfc", dy_tail, x_tail)
+            # Of the two sides of the product, dy is the smaller one to copy.
+            return dx, (space_to_depth.time_last(dy_points) @ x_points, tail_gradient)
 
         return zeros, gradients
 
-    def by_kernel(self, totals):
-        of_points, of_tail = totals
+    def kernel_gradient(self, totals):
+        point_gradients, tail_gradient = totals
         r, _, channels_out = self.fast.shape
         _, g, _ = toom_cook_matrices.matrices(self.tile, r)
-        fast = space_to_depth.flipped(_transform(tuple(zip(*g, strict=True)), list(of_points)))
-        rows = jnp.concatenate([fast.reshape(-1, channels_out), of_tail.sum(0).T])
-        # Where taps are zero-padded, the padding is last.
-        return rows.reshape(-1, *self.shape[1:])[: self.shape[0]]
+        fast = _transform(tuple(zip(*g, strict=True)), list(point_gradients))
+        fast = space_to_depth.flipped(fast)
+        rows = jnp.concatenate([fast.reshape(-1, channels_out), tail_gradient.sum(0).T])
+        # The taps' zero-padding, if there is any, comes last.
+        return rows.reshape(-1, *self.kernel_shape[1:])[: self.kernel_shape[0]]

@@ -1,32 +1,33 @@
-"""Toom-Cook correlation (Winograd's one-dimensional family): its matrices, in exact arithmetic.
+"""The matrices of Toom-Cook correlation (Winograd's one-dimensional algorithms), exactly.
 
 A tile is `outputs` = m neighbouring values of a stride-1 correlation with `taps` = r weights g over
 n = m + r - 1 inputs d:
 
     y[i] = sum_j d[i + j] g[j],    i = 0 .. m - 1.
 
-The direct sum takes m r multiplications, this one n:
+The direct sum takes m r multiplications. Toom-Cook takes n:
 
     y = A^T [ (G g) * (B^T d) ],    * elementwise.
 
-Where it comes from. A polynomial product u(x) g(x), with m and r coefficients, has n coefficients.
-It is fixed by its values at n points (the "point" infinity gives the leading coefficient):
+Derivation: the product of two polynomials u(x) g(x), with m and r coefficients, has n coefficients.
+Its values at n points determine it (the value at the "point" infinity is the leading coefficient):
 
-    coefficients of u g = C [ (A u) * (G g) ],
+    coefficients of u g = C [ (A u) * (G g) ].
 
-A and G evaluate, C interpolates. As a map of u, for a fixed g, this is an n x m matrix; its
-transpose is the correlation above: y = A^T [ (G g) * (C^T d) ], and B^T = C^T. Interpolation at a
-finite point p has the denominator N_p = product over the other finite points q of (p - q). It is
-taken out of B and put into G, so that B is free of fractions but those of the points themselves
+A and G evaluate, C interpolates. For a fixed g this maps u by an n x m matrix. The transpose of
+this matrix is the correlation above: y = A^T [ (G g) * (C^T d) ], with B^T = C^T. Interpolation at
+a finite point p has the denominator N_p, the product of (p - q) over the other finite points q. It
+is moved from B to G, so that the entries of B are integers and fractions of the points alone
 (Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016; Winograd,
 "Arithmetic complexity of computations", 1980).
 
-The same matrices give the gradient with respect to g, as y is linear in g: for a cotangent e of y,
+The same matrices give the gradient by g, because y is linear in g. For a cotangent e of y,
 
     dg = G^T [ (A e) * (B^T d) ].
 
-Matrix entries instead of numbers change nothing: g[j] becomes a matrix [channels_in, channels_out],
-d[i] a row of channels, and each of the n multiplications a matrix product.
+All of this holds for matrices in place of numbers: g[j] becomes a matrix
+[channels_in, channels_out], d[i] a row of channels, and each of the n multiplications a matrix
+product.
 """
 
 import functools
@@ -42,25 +43,25 @@ POINTS = (
     Fraction(1, 2),
     Fraction(-1, 2),
 )
-"""The finite points; with infinity n = 8. Larger sets multiply less and round worse."""
+"""The finite points. With infinity, n = 8. More points multiply less, but round worse."""
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 
 @functools.cache
 def matrices(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
-    """The transforms of F(outputs, taps), exactly.
+    """The matrices for tiles of `outputs` values and a filter of `taps` weights.
 
     Args:
-      outputs: m, results of one tile.
-      taps: r, weights of the filter; m + r - 1 must be `len(POINTS) + 1` = 8 at most.
+      outputs: m, values of a tile.
+      taps: r, weights of the filter. m + r - 1 must be at most `len(POINTS) + 1` = 8.
 
     Returns:
       `(A, G, BT)`: Fraction[n, m], Fraction[n, r], Fraction[n, n] with
-      `y = A^T [(G g) * (BT d)]`; row i belongs to point i, the last row to infinity.
+      `y = A^T [(G g) * (BT d)]`. Row i belongs to point i, the last row to infinity.
 
     Raises:
-      ValueError: a size below 1, or too few points.
+      ValueError: a size is below 1, or there are too few points.
     """
     n = outputs + taps - 1
     if outputs < 1 or taps < 1 or n > len(POINTS) + 1:

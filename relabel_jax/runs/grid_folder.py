@@ -47,7 +47,7 @@ class GridFolder:
         """
         if not self.is_grid:
             return {}
-        description = read_versioned(self.grid_path)
+        description = read_versioned(self.grid_path, "run the grid again")
         try:
             return description | {"config": upgraded(description["config"])}
         except (KeyError, TypeError, AttributeError) as error:

@@ -42,7 +42,7 @@ class Identity:
         Raises:
           InputError: the file is damaged, or was written by a newer version.
         """
-        content = read_versioned(path)
+        content = read_versioned(path, "give another --workdir")
         try:
             config = upgraded(content["config"])
             int(config["num_epochs"])
@@ -125,7 +125,7 @@ class RunResult:
         Raises:
           InputError: the file is damaged, or was written by a newer version.
         """
-        content = read_versioned(path)
+        content = read_versioned(path, "delete it and run the same command again, which tests anew")
         for field, kind in _TYPES.items():
             if not isinstance(content.get(field), kind):
                 raise InputError(
@@ -133,7 +133,9 @@ class RunResult:
                     "older version or is damaged; delete it and run the same command again, which "
                     "tests anew"
                 )
-        facts = {name: content.get(name, default) for name, default in _OPTIONAL.items()}
+        facts: dict[str, Any] = {
+            name: content.get(name, default) for name, default in _OPTIONAL.items()
+        }
         facts |= {name: content[name] for name in _TYPES}
         try:
             facts["config"] = upgraded(facts["config"])
@@ -172,8 +174,8 @@ class RunResult:
 
 
 _OPTIONAL = {"precision": None, "backend": None}
-_TYPES = {
-    field.name: typing.get_origin(field.type) or field.type
+_TYPES: dict[str, type] = {
+    field.name: typing.get_origin(field.type) or typing.cast(type, field.type)
     for field in dataclasses.fields(RunResult)
     if field.name not in _OPTIONAL
 }
@@ -200,15 +202,19 @@ class Scores(NamedTuple):
         return evaluate(self.scores, self.labels, self.masked)
 
 
-def read_versioned(path: pathlib.Path) -> dict[str, Any]:
+def read_versioned(path: pathlib.Path, remedy: str) -> dict[str, Any]:
     """The object in a JSON file that carries a `format_version`.
+
+    Args:
+      path: the file.
+      remedy: what to do if the file is damaged.
 
     Raises:
       InputError: the file is damaged, or was written by a newer version.
     """
     content = read_json(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is damaged: expected an object; give another --workdir")
+        raise InputError(f"{path}: is damaged: expected an object; {remedy}")
     version = content.get("format_version", 1)
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(

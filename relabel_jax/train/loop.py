@@ -49,7 +49,7 @@ def rounds(
       steps_per_epoch: steps of an epoch.
       num_epochs: epochs in all.
     """
-    done = [tuple(of_member) for of_member in progress]
+    done = [(epochs, steps) for epochs, steps in progress]
     while (least := min(done))[0] < num_epochs:
         ahead = [
             epochs + (steps > epochs * steps_per_epoch)
@@ -57,8 +57,8 @@ def rounds(
             if (epochs, steps) != least
         ]
         behind = tuple(m for m, of_member in enumerate(done) if of_member == least)
-        until = min(ahead, default=num_epochs)
-        yield Round(behind, *least, until)
+        until = min([*ahead, num_epochs])
+        yield Round(behind, least[0], least[1], until)
         for m in behind:
             done[m] = (until, until * steps_per_epoch)
 
@@ -92,16 +92,14 @@ def train(training: Training) -> list[Trained]:
             # One epoch, which is what a kill can leave, is computed as with all members; more
             # epochs by all devices.
             is_one_epoch = part.until - part.epochs_done == 1
+
+            def restore(folder: TrainingFolder, start: TrainState, part=part) -> TrainState:
+                return folder.restore(part.epochs_done, part.steps_done, start)
+
             train_epochs(
                 group,
                 of_group,
-                _restored(
-                    group,
-                    of_group,
-                    lambda folder, start, part=part: folder.restore(
-                        part.epochs_done, part.steps_done, start
-                    ),
-                ),
+                _restored(group, of_group, restore),
                 epochs_done=part.epochs_done,
                 steps_done=part.steps_done,
                 population=len(training.members) if is_one_epoch else len(part.members),

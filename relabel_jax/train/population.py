@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relabel_jax.errors import InputError
 from relabel_jax.models import backbone
+from relabel_jax.models.backbone import Network
 from relabel_jax.ops.batch_axis import on_each_device
 from relabel_jax.train.step import Recipe, TrainState, predict_chunk, train_chunk
 
@@ -146,7 +146,7 @@ class Layout:
         """The name of the devices that share a batch; None where none do."""
         return "data" if self.mesh.shape["data"] > 1 else None
 
-    def divided(self, network: nn.Module) -> nn.Module:
+    def divided(self, network: Network) -> Network:
         """The network for devices that share a batch; the same where none do."""
         return network if self.axis_name is None else backbone.divided(network, self.axis_name)
 
@@ -169,7 +169,7 @@ def _divides(along_members: int, num_devices: int) -> bool:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def train_population(
-    network: nn.Module,
+    network: Network,
     recipe: Recipe,
     layout: Layout,
     states: TrainState,
@@ -233,7 +233,7 @@ def train_population(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def predict_population(
-    network: nn.Module,
+    network: Network,
     layout: Layout,
     method: str,
     variables: dict[str, Any],

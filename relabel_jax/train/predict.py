@@ -5,15 +5,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from relabel_jax.data.pipeline import ReadInputs
+from relabel_jax.models.backbone import Network
 from relabel_jax.train.population import Layout, predict_population, stack_members
 from relabel_jax.train.resident import Blocks, input_chunks
 
 
 def predict(
-    network: nn.Module,
+    network: Network,
     members: Sequence[dict[str, Any]],
     read_inputs: ReadInputs,
     num_clips: int,
@@ -51,7 +51,7 @@ def predict(
 
 
 def begin_predict(
-    network: nn.Module,
+    network: Network,
     variables: dict[str, Any],
     read_inputs: ReadInputs,
     num_clips: int,

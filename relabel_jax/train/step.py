@@ -12,9 +12,9 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from relabel_jax.models import backbone
+from relabel_jax.models.backbone import Network
 from relabel_jax.ops import batch_axis
 from relabel_jax.ops.buffers import value_and_grad
 from relabel_jax.train.losses import LOSSES
@@ -87,7 +87,7 @@ def init_state(variables: dict[str, Any], recipe: Recipe) -> TrainState:
 
 
 def train_step(
-    network: nn.Module,
+    network: Network,
     recipe: Recipe,
     state: TrainState,
     inputs: jax.Array,
@@ -143,7 +143,7 @@ def train_step(
 
 
 def _random_streams(
-    network: nn.Module, step: jax.Array, seed: jax.Array | int, axis_name: str | None
+    network: Network, step: jax.Array, seed: jax.Array | int, axis_name: str | None
 ) -> dict[str, jax.Array]:
     """A key for each random stream of the network; {} for a network that has none."""
     names = backbone.random_streams(network)
@@ -173,7 +173,7 @@ def gather(resident: tuple[jax.Array, ...], inputs: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="axis_name", donate_argnums=2)
 def train_chunk(
-    network: nn.Module,
+    network: Network,
     recipe: Recipe,
     state: TrainState,
     resident: tuple[jax.Array, ...],
@@ -224,7 +224,7 @@ def train_chunk(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def predict_chunk(
-    network: nn.Module,
+    network: Network,
     method: str,
     variables: dict[str, Any],
     resident: tuple[jax.Array, ...],

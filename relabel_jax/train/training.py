@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from flax import linen as nn
 
 from relabel_jax.data.pipeline import ReadInputs
 from relabel_jax.errors import InputError
 from relabel_jax.labels.views import View
+from relabel_jax.models.backbone import Network
 from relabel_jax.runs.workdir import Workdir
 from relabel_jax.train.step import Recipe
 
@@ -61,7 +61,7 @@ class Training:
     """
 
     members: Sequence[Member]
-    network: nn.Module
+    network: Network
     inputs: Inputs
     batch_size: int
     num_epochs: int

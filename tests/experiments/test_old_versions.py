@@ -64,9 +64,9 @@ def test_a_finished_run_is_read_prolonged_and_tuned(old):
     prolonged = run(config_of("base", num_epochs=2), old / "base")
     assert prolonged.config["num_epochs"] == 2
     assert len(Workdir(old / "base").read_curve()) == 2
+    other = config_of("base", num_epochs=2)
+    other.model.norm_order = "bn_elu"
     with pytest.raises(InputError, match=r"was begun with config.model.norm_order 'elu_bn', not"):
-        other = config_of("base", num_epochs=2)
-        other.model.norm_order = "bn_elu"
         run(other, old / "base")
 
 

@@ -1,0 +1,180 @@
+"""Bias, ELU, and the moments that batch normalization needs, with a gradient in one pass.
+
+A layer's outputs are y, its activations are e = ELU(y + b). The function `elu_and_moments` returns
+
+    v = e - c,    c = ELU(b),
+
+and by channel the mean of v and the mean of v^2 over batch and time. Batch normalization of v is
+that of e, because a constant that is added to e is added to its mean too. v is stored instead of e
+because c is what e is where y is 0, and on a quiet clip e is hardly more than c. Rounding e to
+bfloat16 or TF32 would leave nothing but c, once b is not 0.
+
+The gradient. Let d, d1 and d2 be the cotangents of v, of its mean and of its mean square, over n
+values a channel. Then
+
+    dy = (d + d1 / n + 2 v d2 / n) ELU'(y + b),    ELU'(z) = min(v + c, 0) + 1,
+
+which depends on v alone and takes one pass. The two reductions of batch normalization's own
+backward pass are part of the next layer's gradient (`normalization.py`).
+
+The sum over batch and time of the term in brackets is zero, because a constant that is added to v
+changes nothing. So for any constant k of a channel
+
+    db = sum of (d + d1 / n + 2 v d2 / n) (min(e, 0) - k).
+
+With rounding the brackets do not add up to exactly zero, because d1 and d are computed separately.
+With k = -1, where db is the sum of dy, all of this rest would be an error of db; and where ELU is
+nearly linear, db itself is hardly larger. With the mean of min(e, 0) as k, estimated from a sample
+of the rows, nearly none of it is left.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from relabel_jax.ops import batch_axis
+from relabel_jax.ops.elementwise import Elu, Epilogue, Prologue, Summands, channel_sums
+
+# Rows of each clip from which the mean of min(e, 0) is estimated.
+_SAMPLED_ROWS = 256
+
+
+def add_bias(outputs: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds a bias by channel, in at least float32.
+
+    Folding a normalization can make the bias and the outputs large numbers that nearly cancel.
+    """
+    dtype = jnp.promote_types(outputs.dtype, jnp.float32)
+    return outputs.astype(dtype) + bias.reshape((1,) * (outputs.ndim - 1) + (-1,))
+
+
+def elu_of_bias(bias: jax.Array) -> jax.Array:
+    """c = ELU(bias), float32[channels], as a constant.
+
+    It has no gradient: what c adds to the gradient in one place it takes away in another.
+    """
+    # The barrier keeps a fusion from computing it once for each value.
+    return lax.optimization_barrier(lax.stop_gradient(nn.elu(bias)))
+
+
+def activation_epilogue(bias: jax.Array, elu: Elu = nn.elu) -> Epilogue:
+    """Maps a layer's outputs to v, and v to the summands of its moments.
+
+    Args:
+      bias: float32[channels].
+      elu: an implementation of ELU.
+    """
+    center = elu_of_bias(bias)
+
+    def summands(values):
+        exact = values.astype(bias.dtype)
+        return exact, exact * exact
+
+    def values(outputs):
+        return add_bias(elu(add_bias(outputs, bias)), -center).astype(outputs.dtype)
+
+    return Epilogue(values, summands)
+
+
+def activate(outputs: jax.Array, bias: jax.Array, elu: Elu = nn.elu) -> jax.Array:
+    """v = ELU(outputs + bias) - ELU(bias), of the dtype of `outputs`."""
+    return activation_epilogue(bias, elu).values(outputs)
+
+
+def moments(
+    sums: Summands, values: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """The means of v and v^2 over the whole batch.
+
+    Args:
+      sums: the sums by channel of the summands of `activation_epilogue`, on this device.
+      values: v, of this device's part of the batch.
+      axis_name: see `batch_axis.py`.
+    """
+    total, total_square = batch_axis.total(sums, axis_name)
+    count = batch_axis.num_rows(values, axis_name)
+    return total / count, total_square / count
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def elu_and_moments(
+    outputs: jax.Array, bias: jax.Array, axis_name: str | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """v = ELU(outputs + bias) - ELU(bias), and the means of v and v^2 by channel.
+
+    Its gradient is right only if the results are used to normalize v by these moments, and for
+    nothing else. See the module's docstring.
+
+    Args:
+      outputs: float[..., channels].
+      bias: float32[channels].
+      axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
+
+    Returns:
+      v, of the shape and dtype of `outputs`, and twice float32[channels].
+    """
+    epilogue = activation_epilogue(bias)
+    values = epilogue.values(outputs)
+    return values, *moments(channel_sums(epilogue.summands(values)), values, axis_name)
+
+
+def activation_prologue(
+    values: jax.Array,
+    bias: jax.Array,
+    mean_cotangent: jax.Array,
+    mean_square_cotangent: jax.Array,
+    axis_name: str | None,
+) -> Prologue:
+    """The gradient of `elu_and_moments`.
+
+    Args:
+      values: v, float[batch, ..., channels].
+      bias: float32[channels].
+      mean_cotangent, mean_square_cotangent: float32[channels], from this device's clips.
+      axis_name: see `elu_and_moments`.
+
+    Returns:
+      A function that maps the cotangent of v and v itself, or the same part of both, to the
+      cotangent of the outputs and to the float32 summands of the bias's cotangent.
+    """
+    center = elu_of_bias(bias)
+    sample = values[:, :: max(1, values.shape[1] // _SAMPLED_ROWS)] if values.ndim > 2 else values
+    sample = jnp.minimum(add_bias(sample, center), 0)
+    k = sample.sum(range(values.ndim - 1)) / batch_axis.num_rows(sample, axis_name)
+    totals = batch_axis.total((mean_cotangent, mean_square_cotangent, k), axis_name)
+    d1, d2, k, c = (
+        by_channel.reshape((1,) * (values.ndim - 1) + (-1,)) for by_channel in (*totals, center)
+    )
+    count = batch_axis.num_rows(values, axis_name)
+    constant, slope = d1 / count, d2 * (2 / count)
+
+    def prologue(cotangent, values):
+        v = values.astype(d1.dtype)
+        e = v + c
+        total = cotangent.astype(d1.dtype) + constant + v * slope
+        # The last operation is not a product: XLA would move a product into the sum that follows,
+        # which would then read both factors from memory.
+        summands = jnp.where(e < 0, total * (e - k), total * -k)
+        return (total * (jnp.minimum(e, 0) + 1)).astype(values.dtype), (summands,)
+
+    return prologue
+
+
+def _forward(outputs, bias, axis_name):
+    values, mean, mean_square = elu_and_moments(outputs, bias, axis_name)
+    return (values, mean, mean_square), (values, bias)
+
+
+def _backward(axis_name, residuals, cotangents):
+    values, bias = residuals
+    values_cotangent, *moment_cotangents = cotangents
+    prologue = activation_prologue(values, bias, *moment_cotangents, axis_name)
+    outputs_cotangent, summands = prologue(values_cotangent, values)
+    (bias_cotangent,) = channel_sums(summands)
+    return outputs_cotangent, bias_cotangent
+
+
+elu_and_moments.defvjp(_forward, _backward)
