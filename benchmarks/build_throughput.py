@@ -1,24 +1,24 @@
-"""The build's workers against a bare loop of decode + soxr + int16, and the memory of each worker.
+"""Measures the build's workers against a bare loop of decode + soxr + int16, and their memory.
 
     python benchmarks/build_throughput.py ../shared/realaudio ../shared/audioset/ontology.json
 
-Two sets of recordings: those of the folder, and generated 10 s of 48 kHz stereo as FLAC. For each,
-interleaved, and the ratios are of medians:
+There are two sets of recordings: those of the folder, and generated FLACs of 10 s of 48 kHz stereo.
+For each set these are measured in turn; ratios are ratios of medians:
 
-- bare: one thread reads, averages the channels, resamples and rounds every recording, and keeps
+- bare: one thread reads every recording, averages the channels, resamples and rounds, and keeps
   nothing;
-- N bare: N processes do that at the same time, which is all that N cores can give (on a machine
-  that has others at work, or cores that share caches, less than N times the first);
+- N bare: N processes do that at the same time. This is the most that N cores can give: less than N
+  times bare if other programs run or cores share caches;
 - build: N workers write the shards. Their start (imports, about a second each, once) is not
   counted, fsync of each shard is.
 
-The processor's time for a clip is given too, that of the workers and of the process that feeds
-them: where others are at work on the machine, its ratio says more.
+CPU times for a clip are printed too, of the workers and of the process that feeds them. If other
+programs run on the machine, their ratio says more.
 
-At last the peak resident memory of the workers, for as many clips and for ten times as many.
+At last it prints the peak resident memory of the workers, for 200 clips and for ten times as many.
 
-Prints figures only; with `--check` the exit status tells whether the bar of the project is met on
-both sets: build at least 0.85 x N x bare.
+Prints figures only; with `--check` the exit status tells whether the project's bar is met on both
+sets: build is at least 0.85 x N x bare.
 """
 
 import argparse
@@ -39,9 +39,9 @@ import soxr
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+from data_prep.plan import Plan, write_plan
 from data_prep.recordings import find_by_list
 from data_prep.segments import read_segments
-from data_prep.shards import Plan, write_plan
 from data_prep.workers import Workers
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import hashed_splits
@@ -52,7 +52,7 @@ CLIPS_PER_SHARD = 128  # the command's 256 would leave too few shards to share o
 
 
 def generate(folder: pathlib.Path) -> list[str]:
-    """Noise with the spectrum of most recordings (1/f), and tones: FLAC halves it, as music."""
+    """Writes 1/f noise, the spectrum of most recordings, with tones; FLAC halves it like music."""
     rng = np.random.default_rng(0)
     time_s = np.arange(480_000) / 48_000
     slope = 1 / np.sqrt(1 + np.arange(240_001))
@@ -65,7 +65,7 @@ def generate(folder: pathlib.Path) -> list[str]:
 
 
 def bare(paths: list[str]) -> tuple[float, float]:
-    """Clips/s, and the processor's seconds for a clip, of the least that must be done."""
+    """Does the least that a build must do; returns clips/s and CPU seconds for a clip."""
     began, cpu_began = time.perf_counter(), time.process_time()
     for path in paths:
         with soundfile.SoundFile(path) as file:
@@ -86,7 +86,7 @@ def _bare_process(paths, barrier, results) -> None:
 
 
 def bare_together(paths: list[str], num_workers: int) -> float:
-    """Clips/s of so many processes at once."""
+    """Clips/s of `num_workers` processes together."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(num_workers), context.Queue()
     processes = [
@@ -104,7 +104,7 @@ def bare_together(paths: list[str], num_workers: int) -> float:
 def make_plan(
     paths: list[str], copies: int, ontology_path: pathlib.Path, data_dir: pathlib.Path
 ) -> Plan:
-    """Each recording is the recording of so many clips."""
+    """Plans a data set in which each recording belongs to `copies` clips."""
     (data_dir / ".build").mkdir(parents=True)
     ontology = Ontology.from_json(ontology_path)
     names = [f"clip{copy}_{number}" for copy in range(copies) for number in range(len(paths))]
@@ -132,8 +132,12 @@ def make_plan(
 def build(
     paths: list[str], copies: int, ontology_path: pathlib.Path, num_workers: int
 ) -> tuple[float, float, int]:
-    """Clips/s once all workers are at work, the processor's seconds for a clip, and the peak memory
-    in bytes of the largest worker."""
+    """Builds a data set.
+
+    Returns:
+      Clips/s once all workers are at work, CPU seconds for a clip, and the peak memory in bytes of
+      the largest worker.
+    """
     with tempfile.TemporaryDirectory() as folder:
         plan = make_plan(paths, copies, ontology_path, pathlib.Path(folder) / "set")
         peaks: dict[int, int] = {}
@@ -152,7 +156,7 @@ def build(
         looker = threading.Thread(target=look)
         looker.start()
         with Workers(plan, num_workers=num_workers) as workers:
-            # All of them are there, and warm, when they have done a shard each.
+            # When they have done a shard each, all workers have started and are warm.
             first, rest = plan.shards[:num_workers], plan.shards[num_workers:]
             workers.write_shards(first, lambda _: None)
             began, cpu_began = time.perf_counter(), cpu_s()
@@ -167,7 +171,7 @@ def build(
 
 
 def cpu_s() -> float:
-    """The processor's seconds of this process and the workers that it has."""
+    """CPU seconds of this process and its workers."""
     ticks = 0
     for process in multiprocessing.active_children():
         fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from relabel_jax.audio.decode import decode
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.inference.adapters import hear
 
 _MELS = 64
@@ -40,7 +41,7 @@ def main():
     model = hear.load_model(flags.checkpoint)
     embeddings, log_mels = [], []
     for row in rows:
-        mono, rate_hz = decode(str(flags.realaudio / row["path"]))
+        mono, rate_hz = decode(str(flags.realaudio / row["path"]), PAPER_FORMAT.read_s)
         if rate_hz != model.sample_rate:
             mono = soxr.resample(mono, rate_hz, model.sample_rate, "VHQ")
         audio = torch.from_numpy(mono.astype(np.float32))[None]

@@ -25,13 +25,14 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from data_prep import build, miniature
+from data_prep import build, miniature, raters
 from relabel_jax.data.data_set import INDEX_NAME
 from relabel_jax.experiments.grid import grid_config, run_grid
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.metrics import evaluate
-from relabel_jax.report.results import find_cells, read_truth, true_labels
+from relabel_jax.report.results import find_runs
 from relabel_jax.report.statistics import bootstrap_map, compare
+from relabel_jax.report.truth import read_truth, true_labels
 
 ROOT = "Human sounds"
 # (parent_left_out, general_only): none, each alone, both as the miniature has them, both severe.
@@ -58,10 +59,10 @@ def main() -> None:
         )
     num_clips_path.write_text(str(flags.num_clips))
     # The rates change neither the recordings nor the truth.
-    clips = miniature.write_audio(miniature.Plan(flags.num_clips), folder / "audio", 2)
+    clips = miniature.write_audio(miniature.MiniatureSpec(flags.num_clips), folder / "audio", 2)
     (folder / "ontology.json").write_text(miniature.ontology().text)
-    truth = [miniature.true_labels(clip.events) for clip in clips]
-    miniature.write_segments(folder / "truth.csv", "the truth", clips, truth)
+    truth = [raters.true_labels(clip.events) for clip in clips]
+    miniature.write_labels(folder / "truth.csv", "the truth", clips, truth)
     # 40% of the clips test: what is asked is small, and the training is short in any case.
     splits = ["clip_id,split"]
     for clip in clips:
@@ -74,14 +75,15 @@ def main() -> None:
     for left_out, general in SETTINGS[: flags.settings]:
         at = folder / f"left_out_{left_out}_general_{general}"
         at.mkdir(exist_ok=True)
-        plan = miniature.Plan(flags.num_clips, parent_left_out=left_out, general_only=general)
-        rates = miniature.left_out_rates(plan)
+        spec = miniature.MiniatureSpec(
+            flags.num_clips, parent_left_out=left_out, general_only=general
+        )
+        rates = raters.left_out_rates(spec)
         labels = [
-            miniature.rate_clip(plan, number, clip.events, rates)
-            for number, clip in enumerate(clips)
+            raters.rate_clip(spec, number, clip.events, rates) for number, clip in enumerate(clips)
         ]
         if not (at / "data" / INDEX_NAME).exists():
-            miniature.write_segments(at / "segments.csv", "the raters", clips, labels)
+            miniature.write_labels(at / "segments.csv", "the raters", clips, labels)
             build.build(
                 ontology=folder / "ontology.json",
                 segments=[at / "segments.csv"],
@@ -102,7 +104,7 @@ def main() -> None:
         problems = run_grid(config, at / "runs")["problems"]
         if problems:
             sys.exit("error: " + "; ".join(problems))
-        share = miniature.parents_chosen(labels)
+        share = raters.parents_chosen(labels)
         row = {
             "parent_left_out": left_out,
             "general_only": general,
@@ -121,15 +123,15 @@ def _gains(workdir: pathlib.Path, truth_path: pathlib.Path) -> dict:
     """mAP on the truth by labeling of the base, and the differences from OL."""
     truth = read_truth(truth_path)
     means: dict[str, dict[int, list]] = {}
-    for cell in find_cells(workdir)[0]:
-        if cell.facts["method"] != "features":
+    for run in find_runs(workdir)[0]:
+        if run.result.method != "features":
             continue
-        scores = cell.read_scores()
+        scores = run.read_scores()
         labels = true_labels(truth, scores.clip_id.tolist(), scores.mids.tolist())
         nothing = np.zeros_like(labels)
         measured = evaluate(scores.scores, labels, nothing).mean_average_precision
-        by_seed = means.setdefault(cell.facts["base_labeling"], {})
-        by_seed.setdefault(cell.facts["seed"], []).append(
+        by_seed = means.setdefault(run.result.base_labeling, {})
+        by_seed.setdefault(run.result.seed, []).append(
             (measured, bootstrap_map(scores.scores, labels, nothing))
         )
     seeds = sorted(means["ol"])

@@ -1,19 +1,19 @@
-"""Random access to the records of a data set, against the raw bytes of the same records.
+"""Measures random access to the records of a data set against reading their raw bytes.
 
     python benchmarks/reading.py DATA
 
 One thread reads the same records of the train split in the same random order, in three ways,
 interleaved, and the ratios are of medians:
 
-- raw: ArrayRecord's random access, the bytes as they are stored (decompressed, nothing decoded);
-- waveforms: the same and the waveform decoded by its TFDS feature, as the training reads;
+- raw: ArrayRecord's random access; the records are decompressed but not decoded;
+- waveforms: the same, and the waveform is decoded by its TFDS feature, as in training;
 - TFDS: `tfds.builder_from_directory(DATA).as_data_source(split)[row]`, all fields decoded.
 
-The files are in the page cache: what is measured is the work, not the disk. Times are the
-processor's, so records/s are per core.
+The files are in the page cache, so the disk is not measured. Times are CPU times, so records/s are
+per core.
 
-Prints figures only; with `--check` the exit status tells whether the bar of the project is met:
-both at least half as fast as raw.
+Prints figures only; with `--check` the exit status tells whether the project's bar is met: both
+are at least half as fast as raw.
 """
 
 import argparse
@@ -30,7 +30,8 @@ from tensorflow_datasets.core.features import FeaturesDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from relabel_jax.data.schema import WAVEFORM_SAMPLES, waveform_feature
+from relabel_jax.data.data_set import open_data_set
+from relabel_jax.data.schema import waveform_feature
 
 BAR = 0.5
 _BATCH = 24
@@ -46,19 +47,20 @@ def main() -> int:
     shards = sorted(map(str, flags.data_dir.glob("*-train.array_record-*")))
     records = ArrayRecordDataSource(shards)
     with_tfds = tfds.builder_from_directory(flags.data_dir).as_data_source("train")
-    feature = FeaturesDict({"waveform": waveform_feature()})
+    num_samples = open_data_set(flags.data_dir).waveform_format.num_samples
+    feature = FeaturesDict({"waveform": waveform_feature(num_samples)})
 
     def raw(rows: list[int]) -> None:
         assert len(records.__getitems__(rows)) == len(rows)
 
     def waveforms(rows: list[int]) -> None:
-        batch = np.empty((len(rows), WAVEFORM_SAMPLES), np.int16)
+        batch = np.empty((len(rows), num_samples), np.int16)
         for i, record in enumerate(records.__getitems__(rows)):
             batch[i] = feature.deserialize_example_np(record)["waveform"]
 
     def whole_records(rows: list[int]) -> None:
         for row in rows:
-            assert with_tfds[row]["waveform"].shape == (WAVEFORM_SAMPLES,)
+            assert with_tfds[row]["waveform"].shape == (num_samples,)
 
     ways = {"raw": raw, "waveforms": waveforms, "TFDS": whole_records}
     rates: dict[str, list[float]] = {way: [] for way in ways}

@@ -46,7 +46,7 @@ def flax_loop(batch_size: int, steps: int, num_classes: int) -> Callable[[], Non
     import optax
     from flax import linen as nn
 
-    from relabel_jax.benchmark import batches
+    from relabel_jax.benchmark.programs import batches
     from relabel_jax.models.waveform_cnn import DENSE_UNITS, FILTERS, STRIDES, TAPS
 
     class Plain(nn.Module):
@@ -97,7 +97,7 @@ def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Call
     import jax
     import numpy as np
 
-    from relabel_jax.benchmark import batches, compile_variant, initial_state
+    from relabel_jax.benchmark.programs import batches, compile_variant, initial_state
     from relabel_jax.experiments.config import audio_network, paper_config
     from relabel_jax.ops import cpu_devices
     from relabel_jax.train.population import Layout, predict_population, stack_members
@@ -141,7 +141,7 @@ def torch_loop(form: list[str], batch_size: int, steps: int, num_classes: int):
     import torch
     from torch import nn
 
-    from relabel_jax.benchmark import batches
+    from relabel_jax.benchmark.programs import batches
     from relabel_jax.models.waveform_cnn import DENSE_UNITS, FILTERS, STRIDES, TAPS
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))

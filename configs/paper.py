@@ -17,7 +17,7 @@ It shows that everything works; its differences are within chance (about 20 test
 """
 
 from relabel_jax.errors import InputError
-from relabel_jax.experiments.grid import grid_config
+from relabel_jax.experiments.cells import grid_config
 from relabel_jax.labels.labelings import LABELINGS
 
 ROOTS = ("Human sounds", "Sounds of things", "Source-ambiguous sounds", "Natural sounds")
@@ -29,5 +29,5 @@ def get_config(size: str = "paper"):
     config = grid_config(roots=ROOTS, target_labelings=LABELINGS)
     if size == "small":
         config.num_epochs = 5
-        config.filters = (8, 8, 12, 12, 16, 16, 24, 24, 32)
+        config.model.features = (8, 8, 12, 12, 16, 16, 24, 24, 32)
     return config

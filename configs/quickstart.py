@@ -7,11 +7,11 @@ split, one seed); they prove nothing about the labelings.
     python -m relabel_jax.main --config=configs/quickstart.py --workdir=W --config.data_dir=DATA
 """
 
-from relabel_jax.experiments.grid import grid_config
+from relabel_jax.experiments.cells import grid_config
 
 
 def get_config():
     config = grid_config(roots=("Human sounds",), target_labelings=("ol",))
     config.num_epochs = 5
-    config.filters = (16, 16, 24, 24, 32, 32, 48, 48, 64)
+    config.model.features = (16, 16, 24, 24, 32, 32, 48, 48, 64)
     return config

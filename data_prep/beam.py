@@ -1,8 +1,8 @@
 """The tasks of a plan as an Apache Beam pipeline, for a cluster.
 
-A task is no more than the number of a shard, and its results are files: what goes through the
-pipeline is a few numbers. The plan, the recordings and the data set must be on a file system that
-all machines see under the same paths.
+A task is given by the number of its shard, and its results are files, so only a few numbers go
+through the pipeline. The plan, the recordings and the data set must be on a file system that all
+machines see under the same paths.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import tqdm
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
-from data_prep.shards import Plan, Shard
+from data_prep.plan import Plan, Shard
 from data_prep.workers import Workers
 from relabel_jax.errors import InputError
 
@@ -34,12 +34,13 @@ def write_shards(
     Args:
       plan: the plan.
       pending: the tasks to do.
-      runner: a runner's name, as Beam's `--runner` has it.
-      options: of the pipeline, as on a command line.
+      runner: a runner's name, as of Beam's `--runner`.
+      options: the pipeline's options, as on a command line.
       clip_timeout_s: a clip that takes longer is rejected (`timeout`).
 
     Raises:
-      InputError: runner or option do not exist, or the pipeline fails or leaves tasks undone.
+      InputError: the runner or an option does not exist, or the pipeline fails or leaves tasks
+        undone.
     """
     parsed = _parsed([*shlex.split(options), f"--runner={runner}"])
     is_done = threading.Event()
@@ -69,7 +70,7 @@ def write_shards(
 
 
 class _WriteShard(apache_beam.DoFn):
-    """Shard numbers in; shards and their outcomes on disk; nothing out."""
+    """Takes shard numbers, writes shards and outcomes to the disk, and yields nothing."""
 
     def __init__(self, data_dir: str, clip_timeout_s: float):
         self._data_dir = data_dir
@@ -77,8 +78,8 @@ class _WriteShard(apache_beam.DoFn):
 
     def setup(self) -> None:
         self._plan = Plan.open(pathlib.Path(self._data_dir))
-        # A process of its own: a recording that kills or holds up its reader costs one clip, and
-        # the runners that use threads run on all cores.
+        # In a process of its own a recording that kills or holds up its reader costs one clip, and
+        # runners with threads use all cores.
         self._workers = Workers(self._plan, num_workers=1, clip_timeout_s=self._clip_timeout_s)
 
     def process(self, number: int) -> Iterator[None]:
@@ -92,7 +93,7 @@ class _WriteShard(apache_beam.DoFn):
 
 
 def _parsed(flags: Sequence[str]) -> PipelineOptions:
-    """Beam parses late, and ends the process when it does not like what it finds."""
+    """Parses the options now; Beam would do it later, and end the process if they are wrong."""
     options = PipelineOptions(list(flags))
     with contextlib.redirect_stderr(io.StringIO()) as usage:
         try:
@@ -106,7 +107,7 @@ def _parsed(flags: Sequence[str]) -> PipelineOptions:
 def _show_progress(
     plan: Plan, pending: Sequence[Shard], runner: str, is_done: threading.Event
 ) -> None:
-    """Looks for finished shards until `is_done`: all that every runner lets one see."""
+    """Counts finished shards until `is_done`, as not every runner reports its progress."""
     undone = list(pending)
     num_clips = sum(plan.clips(shard).num_rows for shard in undone)
     with tqdm.tqdm(total=num_clips, unit="clip", desc=runner) as bar:
@@ -120,8 +121,8 @@ def _show_progress(
 
 
 def _gist(error: Exception) -> str:
-    """One line of a runner's message, which may be the traceback of another machine."""
+    """The essential line of a runner's message, which may hold another machine's traceback."""
     text = re.sub(r" \[while running .*?\]$", "", str(error).strip(), flags=re.DOTALL)
     lines = [line.strip() for line in text.splitlines()] or [type(error).__name__]
-    ours = [line for line in lines if "InputError: " in line]
-    return ours[-1].partition("InputError: ")[2] if ours else lines[-1]
+    input_errors = [line for line in lines if "InputError: " in line]
+    return input_errors[-1].partition("InputError: ")[2] if input_errors else lines[-1]

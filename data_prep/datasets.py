@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labels.views import SPLITS
@@ -187,9 +188,9 @@ def write_inputs(clips: Sequence[Clip], output_dir: pathlib.Path) -> None:
 
 
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.datasets",
-        description="Makes the inputs of data_prep.build from the published archive of another "
+    parser = cli.parser(
+        "data_prep.datasets",
+        "Makes the inputs of data_prep.build from the published archive of another "
         "data set: segments.csv, splits.csv, paths.csv.",
         epilog="""\
 what --input_dir holds, as unpacked from the archive:
@@ -203,8 +204,6 @@ example:
   python -m data_prep.datasets --dataset=esc50 --input_dir=ESC-50-master --output_dir=META
   python -m data_prep.build --ontology=ontology.json --audio=ESC-50-master --output_dir=DATA \\
       --segments=META/segments.csv --paths=META/paths.csv --splits=META/splits.csv""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--dataset", required=True, choices=("fsd50k", "esc50"), help="which one")
@@ -222,22 +221,34 @@ example:
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit status."""
-    flags = _parse_flags(arguments)
-    try:
-        if flags.dataset == "fsd50k":
-            clips = list(read_fsd50k(flags.input_dir))
-        else:
-            clips = list(read_esc50(flags.input_dir, flags.test_fold))
-        write_inputs(clips, flags.output_dir)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def convert(
+    dataset: str, input_dir: pathlib.Path, output_dir: pathlib.Path, test_fold: int = _ESC50_FOLDS
+) -> None:
+    """Writes the inputs of `data_prep.build` for one data set; reports on stderr.
+
+    Args:
+      dataset: `fsd50k` or `esc50`.
+      input_dir: the unpacked archive.
+      output_dir: the folder for the three files.
+      test_fold: the fold of ESC-50 that is tested.
+
+    Raises:
+      InputError: the archive is not as published, or the files cannot be written.
+    """
+    if dataset == "fsd50k":
+        clips = list(read_fsd50k(input_dir))
+    else:
+        clips = list(read_esc50(input_dir, test_fold))
+    write_inputs(clips, output_dir)
     counts = collections.Counter(clip.split for clip in clips)
     shown = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
-    print(f"{len(clips):,} clips ({shown}) in {flags.output_dir}", file=sys.stderr)
-    return 0
+    print(f"{len(clips):,} clips ({shown}) in {output_dir}", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    flags = vars(_parse_flags(arguments))
+    return cli.run(lambda: convert(**flags))
 
 
 if __name__ == "__main__":

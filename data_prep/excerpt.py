@@ -1,6 +1,6 @@
 """The paper's excerpt: a small set whole, topped up with clips of the rare labels from a large one.
 
-    python -m data_prep.excerpt --ontology=ontology.json --min_per_label=300 --output=excerpt.csv \
+    python -m data_prep.excerpt --min_per_label=300 --output=excerpt.csv \
         --segments=balanced_train_segments.csv,eval_segments.csv,unbalanced_train_segments.csv.gz
 
 The paper says only that it took AudioSet's balanced and evaluation sets and added rare labels from
@@ -25,9 +25,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from data_prep.outputs import refuse_existing
+from data_prep import segment_flags
 from data_prep.relabel import Relabelled
-from data_prep.segments import GroupedSegments, read_segments, write_segments
+from data_prep.segments import GroupedSegments, read_segments
+from data_prep.segments_csv import write_segments
+from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labels.ontology import Ontology
@@ -37,7 +39,7 @@ _Path = str | pathlib.Path
 
 def excerpt(
     *,
-    ontology: _Path,
+    ontology: _Path | None = None,
     segments: Sequence[_Path],
     output: _Path,
     min_per_label: int = 300,
@@ -48,7 +50,7 @@ def excerpt(
     """Writes an excerpt of segment files as a segment file; tells of it on stderr.
 
     Args:
-      ontology: AudioSet's ontology.json.
+      ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       segments: segment files; the one with the most segments is the pool.
       output: the segment file to write.
       min_per_label: clips that each used label shall have.
@@ -65,8 +67,8 @@ def excerpt(
         raise InputError(f"--seed={seed}: expected a number of at least 0")
     output = pathlib.Path(output)
     if not overwrite:
-        refuse_existing(output)
-    the_ontology = Ontology.from_json(ontology)
+        segment_flags.refuse_existing(output)
+    the_ontology = Ontology.read(ontology)
     table = read_segments(segments, the_ontology)
     exists = np.ones(len(table), bool) if have is None else _existing(table, have)
 
@@ -184,29 +186,24 @@ def _summarise(
 
 
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.excerpt",
-        description="Takes small segment files whole and tops up rare labels from a large one: "
+    parser = cli.parser(
+        "data_prep.excerpt",
+        "Takes small segment files whole and tops up rare labels from a large one: "
         "rarest label first, until each has --min_per_label clips or has run out.",
         epilog="""\
 example (the paper's excerpt, about 100,000 clips where 87% of the clips can still be had):
-  python -m data_prep.excerpt --ontology=META/ontology.json --min_per_label=300 --have=ids.txt \\
+  python -m data_prep.excerpt --min_per_label=300 --have=ids.txt \\
       --segments=META/balanced_train_segments.csv,META/eval_segments.csv,\
 META/unbalanced_train_segments.csv --output=excerpt.csv
 
 The result is a segment file of AudioSet's own form, in the order of the input.""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--ontology", required=True, metavar="JSON", help="AudioSet's ontology.json")
-    add(
-        "--segments",
-        required=True,
-        metavar="CSV[,CSV.gz]",
-        help="segment files; the one with the most segments is drawn from, the others are taken "
+    segment_flags.add_inputs(
+        parser,
+        "segment files; clips are drawn from the one with the most segments, the others are taken "
         "whole",
     )
+    add = parser.add_argument
     add("--output", required=True, metavar="CSV", help="the segment file to write")
     add(
         "--min_per_label",
@@ -217,20 +214,14 @@ The result is a segment file of AudioSet's own form, in the order of the input."
     )
     add("--have", metavar="TXT", help="the clip ids that exist, one a line (default: all)")
     add("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
-    add("--overwrite", action="store_true", help="replace an output that exists")
+    segment_flags.add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
     flags = vars(_parse_flags(arguments))
-    flags["segments"] = flags["segments"].split(",")
-    try:
-        excerpt(**flags)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return cli.run(lambda: excerpt(**flags))
 
 
 if __name__ == "__main__":

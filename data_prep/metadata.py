@@ -2,226 +2,201 @@
 
     python -m data_prep.metadata --output_dir=META
 
-A download that breaks off is taken up where it stopped: by itself, with growing pauses, and by the
-same command after it was stopped. A file gets its name when it is complete and has been checked:
-the ontology is well formed and acyclic; a segment file has as many rows, different labels and
-labels in all as its own header says, and all of its mids are in the ontology.
+A download that fails is tried again. A file gets its name when it is complete and has been checked:
+a file from AudioSet's own address has the known SHA-256; the ontology is well formed and acyclic; a
+segment file has as many rows, different labels and labels in all as its own header says, and all of
+its mids are in the ontology.
 """
 
 import argparse
-import contextlib
-import dataclasses
 import gzip
-import http.client
-import os
 import pathlib
 import re
 import shutil
 import sys
-import time
-import urllib.error
+import tempfile
 import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pooch
+import requests
 import tqdm
 
 from data_prep.segments import read_segments
+from relabel_jax import cli
 from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file
 from relabel_jax.labels.ontology import Ontology
+
+
+class Source(NamedTuple):
+    """The address of a file, gzipped if it ends in `.gz`, and the file's hash if it is known."""
+
+    url: str
+    sha256: str | None = None
+
 
 _CSV_FOLDER = "https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
 
 # By file: where AudioSet's download page (research.google.com/audioset/download.html) leads.
-ADDRESSES = {
-    "ontology.json": "https://raw.githubusercontent.com/audioset/ontology/master/ontology.json",
-    "balanced_train_segments.csv": f"{_CSV_FOLDER}/balanced_train_segments.csv",
-    "eval_segments.csv": f"{_CSV_FOLDER}/eval_segments.csv",
-    "unbalanced_train_segments.csv": f"{_CSV_FOLDER}/unbalanced_train_segments.csv",
+SOURCES = {
+    "ontology.json": Source(
+        "https://raw.githubusercontent.com/audioset/ontology/master/ontology.json",
+        "9c685f4403eecc3ca9be37fd7285cf212feaaea6ff7229d3e7ca89e0d1f2d15d",
+    ),
+    "balanced_train_segments.csv": Source(
+        f"{_CSV_FOLDER}/balanced_train_segments.csv",
+        "3b83e5ff9ed72cfda37d4e36ce08250e107c1ea70f109f6ab6668ac200db5e94",
+    ),
+    "eval_segments.csv": Source(
+        f"{_CSV_FOLDER}/eval_segments.csv",
+        "f7055f53935f70e74e39494a5c8c4c78f1700fce275028bd36e31186f33d45db",
+    ),
+    "unbalanced_train_segments.csv": Source(
+        f"{_CSV_FOLDER}/unbalanced_train_segments.csv",
+        "bb2dfd5e4f1ced39db9480633c510f813d7899f4b7472aa83a411b4a43a12698",
+    ),
 }
+RETRIES = 6
+TIMEOUT_S = 30.0
 
 _RETRIED_STATUSES = {408, 425, 429, 500, 502, 503, 504}
-_LONGEST_PAUSE_S = 60
 _CHUNK_BYTES = 1 << 18
+# A gzipped file must arrive as it is.
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "relabel_jax"}
 
 _Path = str | pathlib.Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Patience:
-    """How long a download goes on trying.
-
-    Attributes:
-      retries: attempts in a row that may bring nothing new before it is given up.
-      timeout_s: seconds without a byte after which a connection is given up.
-      first_pause_s: before the first retry; doubled each time, up to a minute.
-    """
-
-    retries: int = 6
-    timeout_s: float = 30
-    first_pause_s: float = 1
 
 
 def metadata(
     *,
     output_dir: _Path,
-    addresses: Mapping[str, str] = ADDRESSES,
+    sources: Mapping[str, Source] = SOURCES,
     from_dir: _Path | None = None,
-    patience: Patience = Patience(),
+    retries: int = RETRIES,
+    timeout_s: float = TIMEOUT_S,
 ) -> None:
-    """Brings AudioSet's metadata into a folder; tells of it on stderr.
+    """Brings AudioSet's metadata into a folder; reports on stderr.
 
     Args:
-      output_dir: the folder; files in it that are complete stay.
-      addresses: by the file's name, the ontology first; one that ends in `.gz` gives such a file.
+      output_dir: the folder. Files that are already in it are checked and kept.
+      sources: by the file's name, the ontology first.
       from_dir: a folder to copy the files from (`.gz` or not), instead of downloading them.
-      patience: with the server.
+      retries: how often a failed download of a file is tried again.
+      timeout_s: seconds without a byte after which a download has failed.
 
     Raises:
       InputError: a file cannot be had, is not what it should be, or cannot be written.
     """
+    if retries < 0:
+        raise InputError(f"--retries={retries}: expected 0 or more")
+    if not timeout_s > 0:
+        raise InputError(f"--timeout_s={timeout_s}: expected more than 0")
     folder = pathlib.Path(output_dir)
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     ontology: Ontology | None = None
-    for name, address in addresses.items():
-        targets = [folder / name, folder / f"{name}.gz"]
-        there = [target for target in targets if target.exists()]
-        if there:
+    for name, source in sources.items():
+        if path := _existing(folder, name):
             try:
-                found = _check(there[0], ontology)
+                content = _checked(path, ontology)
             except InputError as error:
                 raise InputError(f"{error}; remove the file to get it anew") from error
-            print(f"{there[0]}: kept, {found}", file=sys.stderr)
+            print(f"{path}: kept, {content}", file=sys.stderr)
         else:
-            source = str(_in_folder(from_dir, name)) if from_dir is not None else address
-            target = targets[urllib.parse.urlparse(source).path.endswith(".gz")]
-            part = target.with_name(f".part.{target.name}")
+            origin = source.url
             if from_dir is not None:
-                with _writing(target):
-                    shutil.copyfile(source, part)
-                found = _checked(part, ontology, source)
-            else:
-                was_resumed = download(address, part, patience)
+                origin = str(_existing(pathlib.Path(from_dir), name) or "")
+                if not origin:
+                    raise InputError(f"{from_dir}: has neither {name} nor {name}.gz")
+            is_gzip = urllib.parse.urlparse(origin).path.endswith(".gz")
+            path = folder / (f"{name}.gz" if is_gzip else name)
+            with (
+                complete_file(path) as temporary,
+                tempfile.TemporaryDirectory(prefix=".part.", dir=folder) as part_folder,
+            ):
+                part = pathlib.Path(part_folder) / path.name
+                if from_dir is None:
+                    download(source, part, retries, timeout_s)
+                else:
+                    shutil.copyfile(origin, part)
                 try:
-                    found = _checked(part, ontology, source)
-                except InputError:
-                    if not was_resumed:
-                        raise
-                    # The file may have changed between one answer and the next.
-                    download(address, part, patience)
-                    found = _checked(part, ontology, source)
-            with _writing(target):
-                with open(part, "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(part, target)
-            print(f"{target}: {found}", file=sys.stderr)
+                    content = _checked(part, ontology)
+                except InputError as error:
+                    raise InputError(str(error).replace(str(part), origin)) from error
+                part.replace(temporary)
+            print(f"{path}: {content}", file=sys.stderr)
         if ontology is None:
-            ontology = Ontology.from_json((there or [target])[0])
+            ontology = Ontology.from_json(path)
 
 
-def download(address: str, part: pathlib.Path, patience: Patience) -> bool:
-    """Downloads into `part`, or the rest of it if a beginning is there.
+class _Refused(Exception):
+    """The server's answer, which another attempt would not change."""
 
-    Returns:
-      Whether it was put together from several answers.
+
+def download(source: Source, path: pathlib.Path, retries: int, timeout_s: float) -> None:
+    """Downloads a file to `path`, whose folder exists; the numbers are those of `metadata`.
 
     Raises:
-      InputError: the server refuses, keeps failing, or the file cannot be written.
+      InputError: the server refuses or keeps failing, or the file's hash is not the known one.
+      OSError: the file cannot be written.
     """
-    failures, num_answers = 0, int(part.exists() and part.stat().st_size > 0)
-    name = part.name.removeprefix(".part.")
-    with tqdm.tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc=name) as bar:
-        while True:
-            before = part.stat().st_size if part.exists() else 0
-            try:
-                if _one_answer(address, part, bar, patience.timeout_s):
-                    return num_answers > 0
-                problem = "the connection closed early"
-            except urllib.error.HTTPError as error:
-                if error.code == 416:  # there is nothing behind what we hold
-                    if error.headers["Content-Range"] == f"bytes */{before}":
-                        return True
-                    part.unlink(missing_ok=True)
-                elif error.code not in _RETRIED_STATUSES:
-                    raise InputError(
-                        f"{address}: the server answers {error.code} {error.reason}; give another "
-                        "address, or a folder that has the file (--from_dir)"
-                    ) from error
-                problem = f"{error.code} {error.reason}"
-            except (OSError, http.client.HTTPException) as error:
-                problem = str(getattr(error, "reason", error)) or type(error).__name__
-            after = part.stat().st_size if part.exists() else 0
-            num_answers += after > before
-            failures = 0 if after > before else failures + 1
-            if failures > patience.retries:
-                raise InputError(
-                    f"{address}: given up after {failures} attempts without a byte: {problem}; the "
-                    "same command goes on from here, --from_dir takes files from a folder"
-                )
-            pause = min(patience.first_pause_s * 2 ** max(failures - 1, 0), _LONGEST_PAUSE_S)
-            bar.write(f"{name}: {problem}; trying again in {pause:g} s", file=sys.stderr)
-            time.sleep(pause)
+    url = source.url
+    if urllib.parse.urlparse(url).scheme not in ("http", "https"):
+        raise InputError(f"{url}: not a web address; expected https://HOST/FILE")
 
-
-def _one_answer(address: str, part: pathlib.Path, bar: tqdm.tqdm, timeout_s: float) -> bool:
-    """Asks once for what is missing; returns whether the file is complete now."""
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity", "User-Agent": "relabel_jax"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    try:
-        request = urllib.request.Request(address, headers=headers)
-    except ValueError as error:
-        raise InputError(f"{address}: {error}; expected https://HOST/FILE") from error
-    with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-        total: int | None
-        if answer.status == 206:
-            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers["Content-Range"] or "")
-            if not match or int(match[1]) != have:
-                with _writing(part):
-                    part.unlink()
-                return False
-            total = int(match[2])
-        else:  # all of it, whatever was asked for
-            have = 0
-            length = answer.headers["Content-Length"]
-            total = int(length) if length else None
-        bar.total = total
-        bar.n = bar.initial = have
-        bar.refresh()
-        with _writing(part):
-            file = open(part, "ab" if have else "wb")  # noqa: SIM115
-        with file:
-            while chunk := answer.read1(_CHUNK_BYTES):
-                with _writing(part):
+    # pooch.HTTPDownloader leaves the connection open when it fails, and retries a 404 too.
+    def get(url: str, output_file: str, caller: pooch.Pooch) -> None:
+        with requests.get(url, stream=True, timeout=timeout_s, headers=_HEADERS) as answer:
+            if not answer.ok and answer.status_code not in _RETRIED_STATUSES:
+                raise _Refused(f"{answer.status_code} {answer.reason}")
+            answer.raise_for_status()
+            total = int(answer.headers.get("Content-Length", 0)) or None
+            with (
+                tqdm.tqdm(total=total, desc=path.name, unit="B", unit_scale=True) as bar,
+                open(output_file, "wb") as file,
+            ):
+                for chunk in answer.iter_content(_CHUNK_BYTES):
                     file.write(chunk)
-                    file.flush()
-                bar.update(len(chunk))
-    return total is None or part.stat().st_size == total
+                    bar.update(len(chunk))
+
+    server = pooch.Pooch(
+        path=path.parent,
+        base_url="",
+        registry={path.name: source.sha256},
+        urls={path.name: url},
+        retry_if_failed=retries,
+    )
+    try:
+        server.fetch(path.name, downloader=get)
+    except _Refused as error:
+        raise InputError(
+            f"{url}: the server answers {error}; give another address, or a folder that has the "
+            "file (--from_dir)"
+        ) from error
+    except requests.RequestException as error:
+        raise InputError(
+            f"{url}: given up after {retries + 1} attempts: {error}; try the same command later, "
+            "or take the files from a folder (--from_dir)"
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"{url}: its SHA-256 is not {source.sha256}; try the same command later, or take the "
+            "files from a folder (--from_dir), where their headers alone are checked"
+        ) from error
 
 
-def _check(path: pathlib.Path, ontology: Ontology | None) -> str:
-    """What is in the file: the ontology itself where there is none yet, else segments."""
+def _checked(path: pathlib.Path, ontology: Ontology | None) -> str:
+    """Checks and describes the file: the ontology if there is none yet, else segments."""
     if ontology is None:
         return f"{len(Ontology.from_json(path))} classes"
     return f"{_check_segments(path, ontology):,} segments"
 
 
-def _checked(part: pathlib.Path, ontology: Ontology | None, source: str) -> str:
-    """The same; a part that fails the check is removed and its source named."""
-    try:
-        return _check(part, ontology)
-    except InputError as error:
-        part.unlink()
-        raise InputError(str(error).replace(str(part), source)) from error
-
-
 def _check_segments(path: pathlib.Path, ontology: Ontology) -> int:
-    """The number of segments, if the file is what its header says."""
+    """The number of segments; raises InputError if the file is not what its header says."""
     segments = read_segments([path], ontology)
-    has = {
+    counts = {
         "num_segs": len(segments),
         "num_unique_labels": len(np.unique(segments.label_sets.indices)),
         "num_positive_labels": int(np.diff(segments.label_sets.indptr) @ segments.clips_per_set),
@@ -234,7 +209,7 @@ def _check_segments(path: pathlib.Path, ontology: Ontology) -> int:
             f"{path}: its second line does not say num_segs=...; expected AudioSet's header of "
             "three lines"
         )
-    for key, count in has.items():
+    for key, count in counts.items():
         if said.get(key, count) != count:
             raise InputError(
                 f"{path}: its header says {key}={said[key]}, but it has {count}; the file is not "
@@ -243,27 +218,16 @@ def _check_segments(path: pathlib.Path, ontology: Ontology) -> int:
     return len(segments)
 
 
-def _in_folder(folder: _Path, name: str) -> pathlib.Path:
-    for path in (pathlib.Path(folder) / name, pathlib.Path(folder) / f"{name}.gz"):
-        if path.exists():
-            return path
-    raise InputError(f"{folder}: has neither {name} nor {name}.gz")
-
-
-@contextlib.contextmanager
-def _writing(path: pathlib.Path) -> Iterator[None]:
-    """Tells trouble with the disk from trouble with the network: both are OSErrors."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot write: {error.strerror or error}") from error
+def _existing(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+    paths = (folder / name, folder / f"{name}.gz")
+    return next((path for path in paths if path.exists()), None)
 
 
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.metadata",
-        description="Downloads AudioSet's ontology and its three segment files (100 MB) and checks "
-        "them. The same command finishes a download that was stopped; files that are there stay.",
+    parser = cli.parser(
+        "data_prep.metadata",
+        "Downloads AudioSet's ontology and its three segment files (100 MB) and checks them. "
+        "Files that are in the folder already stay.",
         epilog="""\
 examples:
   python -m data_prep.metadata --output_dir=META
@@ -272,50 +236,28 @@ examples:
       --unbalanced_train_segments_url=https://mirror.example/unbalanced_train_segments.csv.gz
 
 The files are Google's: the ontology CC BY-SA 4.0, the segments CC BY 4.0.""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--output_dir", required=True, metavar="META", help="the folder to fill")
     add("--from_dir", metavar="FOLDER", help="copy the files from here (.csv or .csv.gz)")
-    for name, address in ADDRESSES.items():
+    for name, source in SOURCES.items():
         flag = f"--{name.partition('.')[0]}_url"
-        add(flag, default=address, metavar="URL", help="(default: %(default)s)")
-    add(
-        "--retries",
-        type=int,
-        default=Patience.retries,
-        metavar="N",
-        help="attempts in a row that may bring nothing (default: %(default)s)",
-    )
-    add(
-        "--timeout_s",
-        type=float,
-        default=Patience.timeout_s,
-        metavar="S",
-        help="seconds without a byte after which a connection is given up (default: %(default)s)",
-    )
+        add(flag, default=source.url, metavar="URL", help="(default: %(default)s)")
+    retries_help = "how often a failed download of a file is tried again (default: %(default)s)"
+    add("--retries", type=int, default=RETRIES, metavar="N", help=retries_help)
+    timeout_help = "seconds without a byte after which a download has failed (default: %(default)s)"
+    add("--timeout_s", type=float, default=TIMEOUT_S, metavar="S", help=timeout_help)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
-    flags = _parse_flags(arguments)
-    addresses = {name: getattr(flags, f"{name.partition('.')[0]}_url") for name in ADDRESSES}
-    try:
-        metadata(
-            output_dir=flags.output_dir,
-            addresses=addresses,
-            from_dir=flags.from_dir,
-            patience=Patience(retries=flags.retries, timeout_s=flags.timeout_s),
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    flags = vars(_parse_flags(arguments))
+    sources = {}
+    for name, source in SOURCES.items():
+        url = flags.pop(f"{name.partition('.')[0]}_url")
+        sources[name] = source if url == source.url else Source(url)
+    return cli.run(lambda: metadata(sources=sources, **flags), stopped=cli.RESUMES)
 
 
 if __name__ == "__main__":

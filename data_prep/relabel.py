@@ -1,6 +1,6 @@
 """Segment files in; the same segments with the paper's labels out, for anybody's training code.
 
-    python -m data_prep.relabel --ontology=ontology.json \
+    python -m data_prep.relabel \
         --segments=balanced_train_segments.csv,unbalanced_train_segments.csv.gz \
         --output=labels.parquet
 
@@ -13,28 +13,33 @@ import argparse
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy import sparse
 
-from data_prep import parquet
-from data_prep.outputs import refuse_existing
-from data_prep.segments import GroupedSegments, read_segments, write_segments
-from relabel_jax.errors import InputError
+from data_prep import segment_flags
+from data_prep.segments import GroupedSegments, read_segments
+from data_prep.segments_csv import write_segments
+from relabel_jax import cli
 from relabel_jax.files import complete_file
 from relabel_jax.labels.labelings import relabel_sparse
 from relabel_jax.labels.ontology import Ontology
 
 FORMATS = ("parquet", "csv", "npz")
+ROWS_PER_GROUP = 1 << 16
 
 _Path = str | pathlib.Path
+_Writer = Callable[[BinaryIO, "Relabelled"], None]
 
 
 def relabel_files(
     *,
-    ontology: _Path,
+    ontology: _Path | None = None,
     segments: Sequence[_Path],
     output: _Path,
     format: str = "parquet",
@@ -45,7 +50,7 @@ def relabel_files(
     """Re-labels segment files into one table, in the order of the input; tells of it on stderr.
 
     Args:
-      ontology: AudioSet's ontology.json.
+      ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       segments: segment files.
       output: the file to write; for `csv` the name of which `.pel.csv` and `.pe_cml.csv` are made.
       format: one of `FORMATS`.
@@ -60,18 +65,19 @@ def relabel_files(
     began = time.monotonic()
     output = pathlib.Path(output)
     stem = output.with_suffix("") if output.suffix == ".csv" else output
-    outputs = {
-        "parquet": {output: _write_parquet},
+    writers: dict[str, dict[pathlib.Path, _Writer]] = {
+        "parquet": {output: write_parquet},
         "csv": {
             stem.with_name(f"{stem.name}.pel.csv"): _write_pel_csv,
             stem.with_name(f"{stem.name}.pe_cml.csv"): _write_pe_cml_csv,
         },
         "npz": {output: _write_npz},
-    }[format]
+    }
+    outputs = writers[format]
     if not overwrite:
         for path in outputs:
-            refuse_existing(path)
-    the_ontology = Ontology.from_json(ontology)
+            segment_flags.refuse_existing(path)
+    the_ontology = Ontology.read(ontology)
     table = read_segments(segments, the_ontology, unknown=unknown)
     labels = Relabelled(table, the_ontology, classes)
     for path, write in outputs.items():
@@ -113,21 +119,61 @@ def _columns(sets: sparse.csr_array, columns: np.ndarray) -> sparse.csr_array:
     return chosen
 
 
-def _write_parquet(file: BinaryIO, labels: Relabelled) -> None:
+def write_parquet(file: BinaryIO, labels: Relabelled, rows_per_group: int = ROWS_PER_GROUP) -> None:
+    """Writes a row for each clip: clip_id, start_s, end_s, and ol, pel, masked as lists of mids.
+
+    The lists are written from class numbers, so that no string is encoded twice; readers see lists
+    of strings.
+
+    Args:
+      file: opened for writing bytes.
+      labels: the labels.
+      rows_per_group: the rows that a writer or reader holds at once.
+    """
     table = labels.segments
-    lists = {"ol": labels.ol, "pel": labels.pel, "masked": labels.masked}
-    parquet.write(
-        file,
+    lists = {
+        name: _dictionary_lists(sets, labels.mids)
+        for name, sets in (("ol", labels.ol), ("pel", labels.pel), ("masked", labels.masked))
+    }
+    schema = pa.schema(
         [
-            parquet.StringColumn("clip_id", table.clip_ids),
-            parquet.DoubleColumn("start_s", table.start_s),
-            parquet.DoubleColumn("end_s", table.end_s),
-            *(
-                parquet.ListColumn(name, sets, labels.mids, table.set_numbers)
-                for name, sets in lists.items()
-            ),
-        ],
+            pa.field("clip_id", pa.string(), nullable=False),
+            pa.field("start_s", pa.float64(), nullable=False),
+            pa.field("end_s", pa.float64(), nullable=False),
+            *(pa.field(name, column.type, nullable=False) for name, column in lists.items()),
+        ]
     )
+
+    def group(first: int) -> pa.Table:
+        rows = slice(first, first + rows_per_group)
+        numbers = pa.array(table.set_numbers[rows])
+        columns = [table.clip_ids[rows], table.start_s[rows], table.end_s[rows]]
+        columns += [column.take(numbers) for column in lists.values()]
+        return pa.table(columns, schema=schema)
+
+    with (
+        pq.ParquetWriter(
+            file,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=[f"{name}.list.element" for name in lists],
+            write_statistics=False,
+            store_schema=False,  # it would make pyarrow read dictionaries in place of strings
+        ) as writer,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        # The groups are gathered while others are written; all of AudioSet's take 0.3 GB.
+        for rows in pool.map(group, range(0, len(table), rows_per_group)):
+            writer.write_table(rows)
+
+
+def _dictionary_lists(sets: sparse.csr_array, mids: Sequence[str]) -> pa.ListArray:
+    """list<dictionary<string>> [sets]: the mids of each row of bool[sets, classes]."""
+    elements = pa.DictionaryArray.from_arrays(
+        pa.array(sets.indices, pa.int16()), pa.array(mids, pa.string())
+    )
+    return pa.ListArray.from_arrays(pa.array(sets.indptr, pa.int32()), elements)
 
 
 def _write_pel_csv(file: BinaryIO, labels: Relabelled) -> None:
@@ -196,9 +242,9 @@ def _summarise(labels: Relabelled, outputs: Sequence[pathlib.Path], seconds: flo
 
 
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.relabel",
-        description="Re-labels AudioSet's segment files by the ontology: every clip's original "
+    parser = cli.parser(
+        "data_prep.relabel",
+        "Re-labels AudioSet's segment files by the ontology: every clip's original "
         "labels (ol), these and all of their ancestors (pel), and the classes of which nothing is "
         "known (masked), which belong out of the loss and the metric.",
         epilog="""\
@@ -212,14 +258,11 @@ formats:
            numpy.unpackbits(x, axis=1, count=len(mids)) has a column for each class
 
 example:
-  python -m data_prep.relabel --ontology=META/ontology.json --output=labels.parquet \\
+  python -m data_prep.relabel --output=labels.parquet \\
       --segments=META/balanced_train_segments.csv,META/unbalanced_train_segments.csv""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
+    segment_flags.add_inputs(parser)
     add = parser.add_argument
-    add("--ontology", required=True, metavar="JSON", help="AudioSet's ontology.json")
-    add("--segments", required=True, metavar="CSV[,CSV.gz]", help="one or more segment files")
     add("--output", required=True, metavar="FILE", help="the file to write")
     add("--format", choices=FORMATS, default="parquet", help="(default: %(default)s)")
     add(
@@ -230,26 +273,15 @@ example:
         "segments (AudioSet: 527 of 632); ancestors are found over all of them either way "
         "(default: %(default)s)",
     )
-    add(
-        "--unknown",
-        choices=("refuse", "drop"),
-        default="refuse",
-        help="what to do about mids that the ontology has not (default: %(default)s)",
-    )
-    add("--overwrite", action="store_true", help="replace an output that exists")
+    segment_flags.add_unknown(parser)
+    segment_flags.add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
     flags = vars(_parse_flags(arguments))
-    flags["segments"] = flags["segments"].split(",")
-    try:
-        relabel_files(**flags)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return cli.run(lambda: relabel_files(**flags))
 
 
 if __name__ == "__main__":

@@ -1,133 +1,40 @@
 """The sounds of the miniature AudioSet: one synthesiser per sounding class, in NumPy and SciPy.
 
-Every sound is a function of a random generator and a length in seconds and gives float32[time] at
+Every sound is a function of a random generator and a length in seconds. It returns float32[time] at
 16 kHz, at any level. A child is a variant of its parent: the classes below `Guitar` are the same
-plucked string with another body, those below `Siren` the same tone on another course, those below
-`Speech`, `Singing` and `Laughter` the same voice at another pitch and pace. All energy that tells
-classes apart lies below 4 kHz, where a network at 8 kHz can hear it.
+plucked string with another body, those below `Siren` the same tone with another course of pitch,
+those below `Speech`, `Singing` and `Laughter` the same voice with another pitch and pace. All
+energy that tells classes apart lies below 4 kHz, where a network at 8 kHz can hear it.
 """
 
 import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import signal
 
-SAMPLE_RATE_HZ = 16_000
+from data_prep.sound_parts import (
+    SAMPLE_RATE_HZ,
+    Range,
+    band,
+    beats,
+    curve,
+    decay,
+    fade,
+    grains,
+    noise,
+    num_samples,
+    phase_cycles,
+    resonate,
+    saw,
+    sine,
+    sum_at,
+    unit,
+)
 
 # Mean formants of men's vowels in Hz: Peterson and Barney (1952), Control methods used in a study
 # of the vowels, table II.
 _VOWELS_HZ = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410))
 _PENTATONIC_SEMITONES = np.array([0, 3, 5, 7, 10, 12, 15])
-
-Range = tuple[float, float]
-
-
-def _num_samples(seconds: float) -> int:
-    return max(int(seconds * SAMPLE_RATE_HZ), 1)
-
-
-def _noise(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    return rng.standard_normal(_num_samples(seconds), dtype=np.float32)
-
-
-@functools.cache
-def _butterworth(low_hz: float, high_hz: float) -> np.ndarray:
-    """Second-order sections; `low_hz` 0 is a low-pass."""
-    if low_hz:
-        sos = signal.butter(4, (low_hz, high_hz), "bandpass", fs=SAMPLE_RATE_HZ, output="sos")
-    else:
-        sos = signal.butter(4, high_hz, "lowpass", fs=SAMPLE_RATE_HZ, output="sos")
-    return sos.astype(np.float32)
-
-
-def _band(sound: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
-    # Rounded to whole filters that the cache can hold.
-    return signal.sosfilt(_butterworth(round(low_hz, -1), round(high_hz, -1)), sound)
-
-
-def _resonate(sound: np.ndarray, centres_hz: Sequence[float], width_hz: float) -> np.ndarray:
-    """A cascade of two-pole resonators, each with gain 1 at its centre."""
-    radius = np.exp(-np.pi * width_hz / SAMPLE_RATE_HZ)
-    angles = 2 * np.pi * np.asarray(centres_hz) / SAMPLE_RATE_HZ
-    sos = np.zeros((len(angles), 6))
-    sos[:, 3] = 1
-    sos[:, 4] = -2 * radius * np.cos(angles)
-    sos[:, 5] = radius**2
-    turn = np.exp(-1j * angles)
-    sos[:, 0] = np.abs(1 + sos[:, 4] * turn + sos[:, 5] * turn**2)
-    return signal.sosfilt(sos.astype(np.float32), sound)
-
-
-def _unit(sound: np.ndarray) -> np.ndarray:
-    """The same with a root mean square of 1."""
-    return sound / (np.sqrt(np.mean(np.square(sound))) + 1e-9)
-
-
-def _curve(
-    rng: np.random.Generator, seconds: float, points_per_s: float, between: Range
-) -> np.ndarray:
-    """A smooth random course between two values: float32[time]."""
-    num_points = int(np.ceil(seconds * points_per_s)) + 2
-    times = np.arange(_num_samples(seconds)) * (points_per_s / SAMPLE_RATE_HZ)
-    points = rng.uniform(*between, num_points)
-    return np.interp(times, np.arange(num_points), points).astype(np.float32)
-
-
-def _decay(seconds: float, time_constant_s: float) -> np.ndarray:
-    samples = np.arange(_num_samples(seconds), dtype=np.float32)
-    return np.exp(samples * np.float32(-1 / (time_constant_s * SAMPLE_RATE_HZ)))
-
-
-def _fade(sound: np.ndarray, seconds: float) -> np.ndarray:
-    """Fades both ends in place."""
-    length = min(_num_samples(seconds), len(sound) // 2)
-    ramp = np.linspace(0, 1, length, dtype=np.float32)
-    sound[:length] *= ramp
-    sound[len(sound) - length :] *= ramp[::-1]
-    return sound
-
-
-def _cycles(frequency_hz: np.ndarray) -> np.ndarray:
-    """The phase in cycles of a tone of varying frequency."""
-    return np.cumsum(frequency_hz, dtype=np.float64) / SAMPLE_RATE_HZ
-
-
-def _saw(frequency_hz: np.ndarray) -> np.ndarray:
-    return (2 * (_cycles(frequency_hz) % 1) - 1).astype(np.float32)
-
-
-def _sine(frequency_hz: np.ndarray) -> np.ndarray:
-    return np.sin(2 * np.pi * (_cycles(frequency_hz) % 1)).astype(np.float32)
-
-
-def _sum_at(seconds: float, starts_s: Sequence[float], sounds: Sequence[np.ndarray]) -> np.ndarray:
-    """Lays each sound at its start; what reaches past the end is cut."""
-    whole = np.zeros(_num_samples(seconds), np.float32)
-    for start_s, sound in zip(starts_s, sounds, strict=True):
-        start = int(start_s * SAMPLE_RATE_HZ)
-        if start < len(whole):
-            end = min(start + len(sound), len(whole))
-            whole[start:end] += sound[: end - start]
-    return whole
-
-
-def _beats(rng: np.random.Generator, seconds: float, interval_s: float, jitter: float) -> list:
-    """Start times about `interval_s` apart, each interval off by at most `jitter` of itself."""
-    intervals = interval_s * rng.uniform(1 - jitter, 1 + jitter, int(seconds / interval_s) + 2)
-    starts = np.cumsum(intervals) - intervals[0]
-    return starts[starts < seconds].tolist()
-
-
-def _grains(
-    rng: np.random.Generator, seconds: float, per_s: float, grain: np.ndarray
-) -> np.ndarray:
-    """The same grain at Poisson times, at levels spread as a lognormal."""
-    impulses = np.zeros(_num_samples(seconds), np.float32)
-    number = max(rng.poisson(per_s * seconds), 1)
-    levels = rng.lognormal(0, 0.7, number).astype(np.float32)
-    impulses[rng.integers(len(impulses), size=number)] = levels
-    return signal.oaconvolve(impulses, grain)[: len(impulses)]
 
 
 # Voices
@@ -140,15 +47,15 @@ def _voiced(
     breath: float,
 ) -> np.ndarray:
     """One vowel at the given course of pitch: a saw and some breath through three formants."""
-    source = _saw(frequency_hz) + breath * rng.standard_normal(len(frequency_hz), dtype=np.float32)
+    source = saw(frequency_hz) + breath * rng.standard_normal(len(frequency_hz), dtype=np.float32)
     vowel = np.multiply(_VOWELS_HZ[rng.integers(len(_VOWELS_HZ))], formant_scale)
     vowel = np.minimum(vowel, 3700)
     # In parallel, weaker towards the top: a cascade of peaks alone would leave only the first.
     formants = [
-        gain * _resonate(source, [centre_hz], 90 * formant_scale)
+        gain * resonate(source, [centre_hz], 90 * formant_scale)
         for gain, centre_hz in zip((1, 0.6, 0.3), vowel, strict=True)
     ]
-    return _fade(_unit(np.sum(formants, axis=0)), 0.03)
+    return fade(unit(np.sum(formants, axis=0)), 0.03)
 
 
 def _speech(
@@ -156,17 +63,17 @@ def _speech(
 ) -> np.ndarray:
     """Syllables of falling pitch, some after a fricative."""
     pitch = rng.uniform(*pitch_hz)
-    starts = _beats(rng, seconds, rng.uniform(0.2, 0.28), 0.3)
+    starts = beats(rng, seconds, rng.uniform(0.2, 0.28), 0.3)
     syllables = []
     for _ in starts:
         length_s = rng.uniform(0.1, 0.2)
-        course = pitch * rng.uniform(0.9, 1.2) * np.linspace(1.08, 0.92, _num_samples(length_s))
+        course = pitch * rng.uniform(0.9, 1.2) * np.linspace(1.08, 0.92, num_samples(length_s))
         syllable = rng.uniform(0.5, 1) * _voiced(rng, course, formant_scale, 0.05)
         if rng.random() < 0.4:
-            hiss = _fade(_band(_noise(rng, 0.06), 2200, 3800), 0.02)
+            hiss = fade(band(noise(rng, 0.06), 2200, 3800), 0.02)
             syllable = np.concatenate([0.6 * hiss, syllable])
         syllables.append(syllable)
-    return _sum_at(seconds, starts, syllables)
+    return sum_at(seconds, starts, syllables)
 
 
 def _singing(
@@ -174,14 +81,14 @@ def _singing(
 ) -> np.ndarray:
     """Held notes of a scale with vibrato."""
     tonic = rng.uniform(*pitch_hz)
-    starts = _beats(rng, seconds, rng.uniform(0.5, 0.9), 0.2)
+    starts = beats(rng, seconds, rng.uniform(0.5, 0.9), 0.2)
     notes = []
     for start, end in zip(starts, [*starts[1:], seconds], strict=True):
-        times = np.arange(_num_samples(end - start)) / SAMPLE_RATE_HZ
+        times = np.arange(num_samples(end - start)) / SAMPLE_RATE_HZ
         pitch = tonic * 2 ** (rng.choice(_PENTATONIC_SEMITONES[:5]) / 12)
         vibrato = 1 + 0.02 * np.sin(2 * np.pi * rng.uniform(5, 6.5) * times)
         notes.append(_voiced(rng, pitch * vibrato, formant_scale, 0.02))
-    return _sum_at(seconds, starts, notes)
+    return sum_at(seconds, starts, notes)
 
 
 def _choir(rng: np.random.Generator, seconds: float) -> np.ndarray:
@@ -203,35 +110,35 @@ def _laughter(
     """`Ha`s in quick succession whose pitch and level fall."""
     pitch = rng.uniform(*pitch_hz)
     interval = rng.uniform(*interval_s)
-    starts = _beats(rng, seconds, interval, 0.1)
+    starts = beats(rng, seconds, interval, 0.1)
     bursts = []
     for number in range(len(starts)):
         fallen = 1 - 0.5 * (number % 8) / 8
-        course = pitch * (0.7 + 0.3 * fallen) * np.linspace(1.25, 0.85, _num_samples(interval / 2))
+        course = pitch * (0.7 + 0.3 * fallen) * np.linspace(1.25, 0.85, num_samples(interval / 2))
         bursts.append(fallen * _voiced(rng, course, formant_scale, 0.4))
-    return _sum_at(seconds, starts, bursts)
+    return sum_at(seconds, starts, bursts)
 
 
 def _bark(rng: np.random.Generator, seconds: float) -> np.ndarray:
     pitch = rng.uniform(280, 480)
     scale = rng.uniform(1.0, 1.3)
-    starts = _beats(rng, seconds, rng.uniform(0.35, 0.6), 0.3)
+    starts = beats(rng, seconds, rng.uniform(0.35, 0.6), 0.3)
     course = pitch * np.concatenate([np.linspace(0.8, 1.5, 700), np.linspace(1.5, 0.6, 1700)])
-    barks = [_voiced(rng, course, scale, 0.8) * _decay(0.15, 0.08) for _ in starts]
-    return _sum_at(seconds, starts, barks)
+    barks = [_voiced(rng, course, scale, 0.8) * decay(0.15, 0.08) for _ in starts]
+    return sum_at(seconds, starts, barks)
 
 
 def _bird(rng: np.random.Generator, seconds: float) -> np.ndarray:
     """Phrases of short sweeps between 2 and 3.7 kHz."""
     low, high = rng.uniform(2000, 2600), rng.uniform(2900, 3700)
-    starts = _beats(rng, seconds, rng.uniform(0.1, 0.18), 0.1)
+    starts = beats(rng, seconds, rng.uniform(0.1, 0.18), 0.1)
     starts = [start for start in starts if start % 1.2 < 0.8]
     up = rng.random() < 0.5
     sweep = np.geomspace(
-        *((low, high) if up else (high, low)), _num_samples(rng.uniform(0.05, 0.09))
+        *((low, high) if up else (high, low)), num_samples(rng.uniform(0.05, 0.09))
     )
-    chirp = _fade(_sine(sweep), 0.015)
-    return _sum_at(seconds, starts, [rng.uniform(0.6, 1) * chirp for _ in starts])
+    chirp = fade(sine(sweep), 0.015)
+    return sum_at(seconds, starts, [rng.uniform(0.6, 1) * chirp for _ in starts])
 
 
 # Strings, bells and tones
@@ -256,7 +163,7 @@ def _pluck(
     # As a logarithm: a complex power, array by array, takes six times as long.
     log_loop = np.log(loop + 1e-12)
     periods = np.fft.irfft(spectrum * np.exp(powers * log_loop), n=period)
-    return _fade(_unit(periods.ravel()).astype(np.float32), 0.002)
+    return fade(unit(periods.ravel()).astype(np.float32), 0.002)
 
 
 def _plucked_tune(
@@ -268,40 +175,40 @@ def _plucked_tune(
     time_constant_s: float,
 ) -> np.ndarray:
     tonic = rng.uniform(*tonic_hz)
-    starts = _beats(rng, seconds, rng.uniform(*interval_s), 0.05)
+    starts = beats(rng, seconds, rng.uniform(*interval_s), 0.05)
     notes = [
         _pluck(rng, tonic * 2 ** (semitones / 12), 3 * time_constant_s, time_constant_s)
         for semitones in rng.choice(_PENTATONIC_SEMITONES, len(starts))
     ]
-    return _sum_at(seconds, starts, notes)
+    return sum_at(seconds, starts, notes)
 
 
 def _acoustic_guitar(rng: np.random.Generator, seconds: float) -> np.ndarray:
     tune = _plucked_tune(
         rng, seconds, tonic_hz=(110, 200), interval_s=(0.25, 0.5), time_constant_s=0.5
     )
-    return tune + 1.5 * _resonate(tune, [110], 40) + _resonate(tune, [220], 40)  # the body
+    return tune + 1.5 * resonate(tune, [110], 40) + resonate(tune, [220], 40)  # the body
 
 
 def _electric_guitar(rng: np.random.Generator, seconds: float) -> np.ndarray:
     tune = _plucked_tune(
         rng, seconds, tonic_hz=(110, 200), interval_s=(0.25, 0.5), time_constant_s=1.5
     )
-    return _band(np.tanh(5 * _band(tune, 0, 2500)), 80, 3500)
+    return band(np.tanh(5 * band(tune, 0, 2500)), 80, 3500)
 
 
 def _banjo(rng: np.random.Generator, seconds: float) -> np.ndarray:
     tune = _plucked_tune(
         rng, seconds, tonic_hz=(240, 380), interval_s=(0.11, 0.18), time_constant_s=0.15
     )
-    return tune + 2 * _resonate(tune, [900], 300)
+    return tune + 2 * resonate(tune, [900], 300)
 
 
 def _struck(
     frequency_hz: float, ratios: Sequence[float], seconds: float, time_constant_s: float
 ) -> np.ndarray:
     """Partials that decay, the higher the faster: a bell."""
-    times = np.arange(_num_samples(seconds), dtype=np.float32) / SAMPLE_RATE_HZ
+    times = np.arange(num_samples(seconds), dtype=np.float32) / SAMPLE_RATE_HZ
     sound = np.zeros_like(times)
     for ratio in ratios:
         if frequency_hz * ratio < 3800:
@@ -313,88 +220,88 @@ def _struck(
 def _church_bell(rng: np.random.Generator, seconds: float) -> np.ndarray:
     # Hum, prime, tierce, quint, nominal and above of a minor-third bell.
     bell = _struck(rng.uniform(180, 380), (0.5, 1, 1.2, 1.5, 2, 2.5, 3, 4.2, 5.4), 4, 1.2)
-    starts = _beats(rng, seconds, rng.uniform(0.9, 1.6), 0.05)
-    return _sum_at(seconds, starts, [bell] * len(starts))
+    starts = beats(rng, seconds, rng.uniform(0.9, 1.6), 0.05)
+    return sum_at(seconds, starts, [bell] * len(starts))
 
 
 def _bicycle_bell(rng: np.random.Generator, seconds: float) -> np.ndarray:
     bell = _struck(rng.uniform(1700, 2400), (0.5, 1, 1.07, 1.48, 1.55), 0.5, 0.25)
-    starts = _beats(rng, seconds, rng.uniform(0.055, 0.08), 0.1)
+    starts = beats(rng, seconds, rng.uniform(0.055, 0.08), 0.1)
     starts = [start for start in starts if start % 1 < 0.45]  # the thumb: trr-ring, trr-ring
-    return _sum_at(seconds, starts, [bell] * len(starts))
+    return sum_at(seconds, starts, [bell] * len(starts))
 
 
 def _ding(rng: np.random.Generator, seconds: float) -> np.ndarray:
     ding = _struck(rng.uniform(900, 1600), (1, 2.0), 1, 0.3)
-    starts = _beats(rng, seconds, rng.uniform(0.9, 1.5), 0.2)
-    return _sum_at(seconds, starts, [ding] * len(starts))
+    starts = beats(rng, seconds, rng.uniform(0.9, 1.5), 0.2)
+    return sum_at(seconds, starts, [ding] * len(starts))
 
 
 def _beep(rng: np.random.Generator, seconds: float) -> np.ndarray:
     length_s = rng.uniform(0.12, 0.3)
-    beep = _fade(_sine(np.full(_num_samples(length_s), rng.uniform(900, 1600))), 0.005)
-    starts = _beats(rng, seconds, 2 * length_s, 0)
-    return _sum_at(seconds, starts, [beep] * len(starts))
+    beep = fade(sine(np.full(num_samples(length_s), rng.uniform(900, 1600))), 0.005)
+    starts = beats(rng, seconds, 2 * length_s, 0)
+    return sum_at(seconds, starts, [beep] * len(starts))
 
 
 def _siren(rng: np.random.Generator, pitch_hz: np.ndarray) -> np.ndarray:
     """The tone of a siren on a given course of pitch."""
-    tone = _band(_saw(pitch_hz), 300, 3500)
-    return _fade(np.tanh(rng.uniform(1, 2) * tone), 0.2)
+    tone = band(saw(pitch_hz), 300, 3500)
+    return fade(np.tanh(rng.uniform(1, 2) * tone), 0.2)
 
 
 def _police_siren(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    cycle = (np.arange(_num_samples(seconds)) / SAMPLE_RATE_HZ * rng.uniform(1.5, 3.5)) % 1
+    cycle = (np.arange(num_samples(seconds)) / SAMPLE_RATE_HZ * rng.uniform(1.5, 3.5)) % 1
     low = rng.uniform(550, 700)
     return _siren(rng, low * rng.uniform(2, 2.6) ** np.interp(cycle, (0, 0.6, 1), (0, 1, 0)))
 
 
 def _ambulance_siren(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    cycle = (np.arange(_num_samples(seconds)) / SAMPLE_RATE_HZ * rng.uniform(0.7, 1.1)) % 1
+    cycle = (np.arange(num_samples(seconds)) / SAMPLE_RATE_HZ * rng.uniform(0.7, 1.1)) % 1
     low = rng.uniform(420, 650)
     return _siren(rng, np.where(cycle < 0.5, low, low * 4 / 3))
 
 
 def _civil_siren(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    rise = np.interp(np.linspace(0, 1, _num_samples(seconds)), (0, 0.45, 0.7, 1), (0.5, 1, 1, 0.7))
+    rise = np.interp(np.linspace(0, 1, num_samples(seconds)), (0, 0.45, 0.7, 1), (0.5, 1, 1, 0.7))
     return _siren(rng, rng.uniform(380, 520) * rise)
 
 
 def _hum(rng: np.random.Generator, seconds: float) -> np.ndarray:
     base = rng.choice([100.0, 120.0])
     tones = [
-        rng.uniform(0.2, 1) * _sine(np.full(_num_samples(seconds), harmonic * base))
+        rng.uniform(0.2, 1) * sine(np.full(num_samples(seconds), harmonic * base))
         for harmonic in (1, 2, 3, 4)
     ]
-    return _fade(np.sum(tones, axis=0, dtype=np.float32), 0.3)
+    return fade(np.sum(tones, axis=0, dtype=np.float32), 0.3)
 
 
 # Wind, water and fire
 
 
 def _wind(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    gusts = _curve(rng, seconds, 1.5, (0.2, 1)) ** 2
-    return _fade(_unit(_band(_noise(rng, seconds), 60, rng.uniform(400, 600)) * gusts), 0.3)
+    gusts = curve(rng, seconds, 1.5, (0.2, 1)) ** 2
+    return fade(unit(band(noise(rng, seconds), 60, rng.uniform(400, 600)) * gusts), 0.3)
 
 
 def _howling_wind(rng: np.random.Generator, seconds: float) -> np.ndarray:
     """Wind and a narrow band of noise whose centre wanders."""
-    course = _curve(rng, seconds, 1.5, (450, 950))
-    howl = _band(_noise(rng, seconds), 0, 20) * _sine(course)
-    return 0.5 * _wind(rng, seconds) + _fade(_unit(howl), 0.3)
+    course = curve(rng, seconds, 1.5, (450, 950))
+    howl = band(noise(rng, seconds), 0, 20) * sine(course)
+    return 0.5 * _wind(rng, seconds) + fade(unit(howl), 0.3)
 
 
 def _rustling_leaves(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    gusts = _curve(rng, seconds, 5, (0, 1)) ** 2
-    leaves = _band(_noise(rng, seconds), 1400, 3700)
-    flutter = _grains(rng, seconds, 60, _noise(rng, 0.02) * _decay(0.02, 0.006))
-    return 0.5 * _wind(rng, seconds) + _unit((_unit(leaves) + _band(flutter, 1400, 3700)) * gusts)
+    gusts = curve(rng, seconds, 5, (0, 1)) ** 2
+    leaves = band(noise(rng, seconds), 1400, 3700)
+    flutter = grains(rng, seconds, 60, noise(rng, 0.02) * decay(0.02, 0.006))
+    return 0.5 * _wind(rng, seconds) + unit((unit(leaves) + band(flutter, 1400, 3700)) * gusts)
 
 
 def _rain(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    bed = _unit(_band(_noise(rng, seconds), rng.uniform(500, 800), 3700))
-    drops = _unit(_grains(rng, seconds, 150, _band(_noise(rng, 0.01), 1200, 3700)))
-    return _fade(bed * _curve(rng, seconds, 1, (0.8, 1)) + 0.5 * drops, 0.3)
+    bed = unit(band(noise(rng, seconds), rng.uniform(500, 800), 3700))
+    drops = unit(grains(rng, seconds, 150, band(noise(rng, 0.01), 1200, 3700)))
+    return fade(bed * curve(rng, seconds, 1, (0.8, 1)) + 0.5 * drops, 0.3)
 
 
 def _raindrops(rng: np.random.Generator, seconds: float) -> np.ndarray:
@@ -402,28 +309,26 @@ def _raindrops(rng: np.random.Generator, seconds: float) -> np.ndarray:
     starts = np.sort(rng.uniform(0, seconds, max(int(seconds * rng.uniform(5, 10)), 2))).tolist()
     drops = [
         rng.uniform(0.4, 1)
-        * _fade(
-            _sine(rng.uniform(900, 2200) * np.linspace(1, 1.4, 800)) * _decay(0.05, 0.015), 0.001
-        )
+        * fade(sine(rng.uniform(900, 2200) * np.linspace(1, 1.4, 800)) * decay(0.05, 0.015), 0.001)
         for _ in starts
     ]
-    return _sum_at(seconds, starts, drops) + 0.05 * _rain(rng, seconds)
+    return sum_at(seconds, starts, drops) + 0.05 * _rain(rng, seconds)
 
 
 def _rain_on_surface(rng: np.random.Generator, seconds: float) -> np.ndarray:
     """Rain and its drumming on a panel."""
-    panel = _resonate(_noise(rng, 0.08) * _decay(0.08, 0.02), [rng.uniform(220, 450)], 50)
-    return 0.5 * _rain(rng, seconds) + _fade(_unit(_grains(rng, seconds, 50, panel)), 0.3)
+    panel = resonate(noise(rng, 0.08) * decay(0.08, 0.02), [rng.uniform(220, 450)], 50)
+    return 0.5 * _rain(rng, seconds) + fade(unit(grains(rng, seconds, 50, panel)), 0.3)
 
 
 def _hiss(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    return _fade(_band(_noise(rng, seconds), rng.uniform(2300, 2800), 3800), 0.1)
+    return fade(band(noise(rng, seconds), rng.uniform(2300, 2800), 3800), 0.1)
 
 
 def _crackle(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    snap = _band(_noise(rng, 0.01) * _decay(0.01, 0.002), 700, 3700)
-    roar = _unit(_band(_noise(rng, seconds), 60, 350))
-    return _grains(rng, seconds, rng.uniform(12, 30), snap / np.abs(snap).max()) + 0.05 * roar
+    snap = band(noise(rng, 0.01) * decay(0.01, 0.002), 700, 3700)
+    roar = unit(band(noise(rng, seconds), 60, 350))
+    return grains(rng, seconds, rng.uniform(12, 30), snap / np.abs(snap).max()) + 0.05 * roar
 
 
 # Engines
@@ -438,76 +343,76 @@ def _engine(
     knocking: bool = False,
 ) -> np.ndarray:
     """Explosions at a nearly steady rate, each of another strength, and some noise."""
-    rate = rng.uniform(*firing_hz) * _curve(rng, seconds, 2, (0.95, 1.05))
-    cycles = _cycles(rate)
+    rate = rng.uniform(*firing_hz) * curve(rng, seconds, 2, (0.95, 1.05))
+    cycles = phase_cycles(rate)
     number = cycles.astype(np.int64)
     strength = rng.uniform(0.6, 1, number[-1] + 1).astype(np.float32)[number]
     source = strength * np.exp(-6 * (cycles - number)).astype(np.float32)
     source += 0.1 * rng.standard_normal(len(source), dtype=np.float32)
-    engine = _unit(_band(source, 30, high_hz))
+    engine = unit(band(source, 30, high_hz))
     if knocking:
-        knock = _resonate(_noise(rng, 0.03) * _decay(0.03, 0.006), [rng.uniform(1400, 1900)], 120)
+        knock = resonate(noise(rng, 0.03) * decay(0.03, 0.006), [rng.uniform(1400, 1900)], 120)
         knock *= 5 / np.abs(knock).max()
         starts = np.flatnonzero(np.diff(number // 8)) / SAMPLE_RATE_HZ
-        engine += _sum_at(seconds, starts.tolist(), [knock] * len(starts))
-    return _fade(engine, 0.3)
+        engine += sum_at(seconds, starts.tolist(), [knock] * len(starts))
+    return fade(engine, 0.3)
 
 
 # Impacts
 
 
 def _clap(rng: np.random.Generator) -> np.ndarray:
-    return _band(_noise(rng, 0.06) * _decay(0.06, 0.012), rng.uniform(700, 1000), 2800)
+    return band(noise(rng, 0.06) * decay(0.06, 0.012), rng.uniform(700, 1000), 2800)
 
 
 def _clapping(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    starts = _beats(rng, seconds, rng.uniform(0.25, 0.45), 0.06)
-    return _sum_at(seconds, starts, [_clap(rng) for _ in starts])
+    starts = beats(rng, seconds, rng.uniform(0.25, 0.45), 0.06)
+    return sum_at(seconds, starts, [_clap(rng) for _ in starts])
 
 
 def _applause(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    people = [_grains(rng, seconds, rng.uniform(30, 50), _clap(rng)) for _ in range(3)]
-    return _fade(np.sum(people, axis=0), 0.4)
+    people = [grains(rng, seconds, rng.uniform(30, 50), _clap(rng)) for _ in range(3)]
+    return fade(np.sum(people, axis=0), 0.4)
 
 
 def _knock(rng: np.random.Generator, seconds: float) -> np.ndarray:
     panel_hz = rng.uniform(180, 420)
-    knock = _resonate(_noise(rng, 0.12) * _decay(0.12, 0.01), [panel_hz], 40)
-    knock = _unit(knock) + 0.3 * _unit(_resonate(knock, [2.7 * panel_hz], 80))
-    starts = _beats(rng, seconds, rng.uniform(0.16, 0.26), 0.1)
+    knock = resonate(noise(rng, 0.12) * decay(0.12, 0.01), [panel_hz], 40)
+    knock = unit(knock) + 0.3 * unit(resonate(knock, [2.7 * panel_hz], 80))
+    starts = beats(rng, seconds, rng.uniform(0.16, 0.26), 0.1)
     starts = [start for start in starts if start % 1.5 < 0.8]
-    return _sum_at(seconds, starts, [rng.uniform(0.7, 1) * knock for _ in starts])
+    return sum_at(seconds, starts, [rng.uniform(0.7, 1) * knock for _ in starts])
 
 
 def _bang(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    starts = _beats(rng, seconds, rng.uniform(1.0, 1.8), 0.3)
+    starts = beats(rng, seconds, rng.uniform(1.0, 1.8), 0.3)
     high_hz = rng.uniform(1200, 2000)
-    bangs = [_band(_noise(rng, 0.7) * _decay(0.7, 0.12), 50, high_hz) for _ in starts]
-    return _sum_at(seconds, starts, bangs)
+    bangs = [band(noise(rng, 0.7) * decay(0.7, 0.12), 50, high_hz) for _ in starts]
+    return sum_at(seconds, starts, bangs)
 
 
 def _click(rng: np.random.Generator, centre_hz: float) -> np.ndarray:
-    click = _resonate(_noise(rng, 0.02) * _decay(0.02, 0.003), [centre_hz], 300)
+    click = resonate(noise(rng, 0.02) * decay(0.02, 0.003), [centre_hz], 300)
     return click / np.abs(click).max()
 
 
 def _clicking(rng: np.random.Generator, seconds: float) -> np.ndarray:
     click = _click(rng, rng.uniform(1500, 3200))
-    starts = _beats(rng, seconds, rng.uniform(0.08, 0.16), 0.6)
-    return _sum_at(seconds, starts, [rng.uniform(0.4, 1) * click for _ in starts])
+    starts = beats(rng, seconds, rng.uniform(0.08, 0.16), 0.6)
+    return sum_at(seconds, starts, [rng.uniform(0.4, 1) * click for _ in starts])
 
 
 def _tick(rng: np.random.Generator, seconds: float) -> np.ndarray:
     centre_hz = rng.uniform(1500, 3200)
     tick, tock = _click(rng, centre_hz), _click(rng, 0.8 * centre_hz)
-    starts = _beats(rng, seconds, float(rng.choice([0.2, 0.25, 0.5])), 0)
-    return _sum_at(seconds, starts, [(tick, tock)[i % 2] for i in range(len(starts))])
+    starts = beats(rng, seconds, float(rng.choice([0.2, 0.25, 0.5])), 0)
+    return sum_at(seconds, starts, [(tick, tock)[i % 2] for i in range(len(starts))])
 
 
 def background(rng: np.random.Generator, seconds: float) -> np.ndarray:
     """The noise of a room or a microphone: low, steady, its colour drawn anew for each clip."""
-    noise = _unit(_band(_noise(rng, seconds), 0, rng.uniform(500, 3500)))
-    return noise + 0.1 * _noise(rng, seconds)
+    coloured = unit(band(noise(rng, seconds), 0, rng.uniform(500, 3500)))
+    return coloured + 0.1 * noise(rng, seconds)
 
 
 SOUNDS: dict[str, Callable[[np.random.Generator, float], np.ndarray]] = {

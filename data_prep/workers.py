@@ -1,9 +1,9 @@
 """Local processes that do the tasks of a plan.
 
 `concurrent.futures` cannot say which clip a dead process was at, and leaves its processes behind
-when it is killed itself. Here each worker shares a number with its parent, the clip that it opens,
-so that a clip that kills its worker or never ends (the decoders are C) is known and left out; and
-it stops when its parent is gone.
+when it is killed itself. Here each worker shares with its parent the number of the clip that it
+reads. So a clip that kills its worker or never ends (the decoders are C) is known and left out. A
+worker stops when its parent is gone.
 """
 
 import collections
@@ -18,22 +18,65 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from data_prep.shards import Outcome, Plan, Shard, write_shard
+import tqdm
+
+from data_prep.plan import Outcome, Plan, Shard
+from data_prep.shards import write_shard
 from relabel_jax.errors import InputError
 
 CLIP_TIMEOUT_S = 60.0  # a hundred times what the slowest recording takes
-_DEATHS = 3  # so many times a clip may kill its worker; a worker may also be killed from outside
+_DEATHS = 3  # a clip may kill its worker so often, as a worker may also be killed from outside
 _TICK_S = 0.25
 _NO_CLIP = -1
 
 
-class Workers:
-    """Up to `num_workers` processes, started as they are needed; a context manager ends them."""
+def write_shards(
+    plan: Plan, pending: Sequence[Shard], *, num_workers: int | None, clip_timeout_s: float
+) -> None:
+    """Does the pending tasks with processes on this machine and shows the progress.
 
-    def __init__(self, plan: Plan, *, num_workers: int, clip_timeout_s: float = CLIP_TIMEOUT_S):
+    Args:
+      plan: the plan.
+      pending: the tasks to do.
+      num_workers: number of processes; by default the number of cores.
+      clip_timeout_s: a clip that takes longer is rejected.
+
+    Raises:
+      InputError: as `Workers.write_shards`.
+    """
+    num_workers = min(num_workers or os.cpu_count() or 1, len(pending))
+    num_clips = sum(plan.clips(shard).num_rows for shard in pending)
+    with (
+        tqdm.tqdm(total=num_clips, unit="clip", desc=f"{num_workers} workers") as bar,
+        Workers(plan, num_workers=num_workers, clip_timeout_s=clip_timeout_s) as workers,
+    ):
+        workers.write_shards(pending, bar.update)
+
+
+class Workers:
+    """Up to `num_workers` processes, started as they are needed.
+
+    A context manager: it kills the processes at the end.
+
+    Args:
+      plan: the plan whose tasks they do.
+      num_workers: the largest number of processes.
+      clip_timeout_s: a clip that takes longer is rejected.
+      tick_s: the longest time between two looks at the workers.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        num_workers: int,
+        clip_timeout_s: float = CLIP_TIMEOUT_S,
+        tick_s: float = _TICK_S,
+    ):
         self._plan = plan
         self._num_workers = num_workers
         self._clip_timeout_s = clip_timeout_s
+        self._tick_s = tick_s
         self._idle: list[_Worker] = []
         self._busy: dict[object, _Worker] = {}
 
@@ -49,65 +92,44 @@ class Workers:
         """Does the pending tasks.
 
         A worker that dies is replaced and its shard begun again. A clip that is open when its
-        worker dies for the third time is rejected (`crash`), and at once one that takes longer than
-        `clip_timeout_s` (`timeout`).
+        worker dies for the third time is rejected (`crash`). A clip that takes longer than
+        `clip_timeout_s` is rejected at once (`timeout`).
 
         Args:
           pending: the tasks to do.
-          on_clips: told how many clips are done; a negative number when a shard is begun again.
+          on_clips: is called with the number of clips that were done since the last call, which is
+            negative when a shard is begun again.
 
         Raises:
           InputError: a shard cannot be written, or the workers die while no clip is open.
         """
         waiting = collections.deque(pending)
-        # By shard and position; those before the first clip together, until a clip is opened.
-        deaths: collections.Counter[tuple[int, int] | None] = collections.Counter()
-        # Reason and detail, by shard and position.
-        fatal: dict[int, dict[int, tuple[str, str]]] = collections.defaultdict(dict)
+        casualties = _Casualties()
         before_s = time.monotonic()
         while waiting or self._busy:
             while waiting and len(self._busy) < self._num_workers:
                 worker = self._idle.pop() if self._idle else _Worker(self._plan.data_dir)
                 shard = waiting.popleft()
-                worker.begin(shard, self._plan.clips(shard).num_rows, fatal[shard.number])
+                num_clips = self._plan.clips(shard).num_rows
+                worker.begin(shard, num_clips, casualties.fatal[shard.number])
                 self._busy[worker.connection] = worker
             ready = multiprocessing.connection.wait(
-                [each.connection for each in self._busy.values()], _TICK_S
+                [each.connection for each in self._busy.values()], self._tick_s
             )
             now_s = time.monotonic()
-            # The time that this process itself was stopped (Ctrl-Z, a busy machine) counts little.
-            passed_s, before_s = min(now_s - before_s, 2 * _TICK_S), now_s
+            # Time in which this process itself stood still (Ctrl-Z, a busy machine) counts little.
+            passed_s, before_s = min(now_s - before_s, 2 * self._tick_s), now_s
             for worker in self._busy.values():
-                position, worker.position = worker.position, worker.shared_position
-                worker.silent_s += passed_s
-                if worker.position != position:
-                    on_clips((worker.position or 0) - (position or 0))
-                    worker.silent_s = 0
-                    deaths[None] = 0
-                if worker.silent_s > self._clip_timeout_s and (place := worker.open_clip):
-                    fatal[place[0]][place[1]] = (
-                        "timeout",
-                        f"was not read within {self._clip_timeout_s:g} s",
-                    )
-                    worker.process.kill()  # and its end of the pipe closes
+                self._look_at(worker, passed_s, casualties, on_clips)
             for connection in ready:
                 worker = self._busy[connection]
                 try:
                     message = worker.connection.recv()
                 except (EOFError, OSError):
-                    how = worker.dead()
                     del self._busy[connection]
                     on_clips(-(worker.position or 0))
                     waiting.appendleft(worker.shard)
-                    deaths[worker.place] += 1
-                    if deaths[worker.place] == _DEATHS:
-                        if not (place := worker.open_clip):
-                            raise InputError(
-                                f"workers die while no clip is open ({how}); if memory is short, "
-                                "use a smaller --num_workers; the same command goes on from here"
-                            ) from None
-                        detail = f"killed the process that read it {_DEATHS} times ({how})"
-                        fatal[place[0]].setdefault(place[1], ("crash", detail))
+                    casualties.died(worker, worker.dead())
                     continue
                 match message:
                     case Outcome():
@@ -116,15 +138,73 @@ class Workers:
                     case Exception():
                         raise message
 
+    def _look_at(
+        self,
+        worker: "_Worker",
+        passed_s: float,
+        casualties: "_Casualties",
+        on_clips: Callable[[int], None],
+    ) -> None:
+        """Notes a worker's progress, and kills it if its clip takes too long."""
+        position, worker.position = worker.position, worker.shared_position
+        worker.silent_s += passed_s
+        if worker.position != position:
+            on_clips((worker.position or 0) - (position or 0))
+            worker.silent_s = 0
+            casualties.progress()
+        if worker.silent_s > self._clip_timeout_s and worker.open_clip:
+            what = f"was not read within {self._clip_timeout_s:g} s"
+            casualties.reject(worker.open_clip, "timeout", what)
+            worker.process.kill()  # and its end of the pipe closes
+
+
+class _Casualties:
+    """Counts the deaths of workers and knows the clips that are to blame for them.
+
+    Attributes:
+      fatal: by number of the shard and position of the clip, the reason and detail of a rejection.
+    """
+
+    def __init__(self) -> None:
+        self.fatal: dict[int, dict[int, tuple[str, str]]] = collections.defaultdict(dict)
+        # By shard and position. None counts the deaths before a worker has opened its first clip.
+        self._deaths: collections.Counter[tuple[int, int] | None] = collections.Counter()
+
+    def progress(self) -> None:
+        """Some worker has opened a clip: it is not the start of workers that kills them."""
+        self._deaths[None] = 0
+
+    def died(self, worker: "_Worker", how: str) -> None:
+        """Counts the death of a worker.
+
+        Raises:
+          InputError: it is one too many, and no clip was open.
+        """
+        self._deaths[worker.place] += 1
+        if self._deaths[worker.place] != _DEATHS:
+            return
+        if not worker.open_clip:
+            raise InputError(
+                f"workers die while no clip is open ({how}); if memory is short, use a smaller "
+                "--num_workers; the same command goes on from here"
+            )
+        detail = f"killed the process that read it {_DEATHS} times ({how})"
+        self.reject(worker.open_clip, "crash", detail)
+
+    def reject(self, clip: tuple[int, int], reason: str, detail: str) -> None:
+        """Rejects a clip, unless it is rejected already."""
+        shard, position = clip
+        self.fatal[shard].setdefault(position, (reason, detail))
+
 
 class _Worker:
-    """A process, its pipe, and what it is at."""
+    """A process, its pipe, and the task that it does."""
 
     def __init__(self, data_dir: pathlib.Path):
-        # Not forked: the libraries that are loaded here have threads.
+        # Not forked, as the libraries that are loaded here have threads.
         context = multiprocessing.get_context("spawn")
         self.connection, far_end = context.Pipe()
-        # Not through the pipe: waking up the parent for each clip takes a tenth of a clip's time.
+        # Not sent through the pipe: waking the parent for each clip takes a tenth of a clip's time.
         self._position = context.RawValue(ctypes.c_int64, _NO_CLIP)
         self.process = context.Process(
             target=_work, args=(data_dir, far_end, self._position), daemon=True
@@ -133,6 +213,7 @@ class _Worker:
         far_end.close()
 
     def begin(self, shard: Shard, num_clips: int, fatal: dict[int, tuple[str, str]]) -> None:
+        """Gives it a task."""
         self.shard = shard
         self.num_clips = num_clips
         self.position: int | None = None
@@ -143,18 +224,21 @@ class _Worker:
 
     @property
     def shared_position(self) -> int | None:
-        """Of the clip in its shard that it is at, or the number of clips after the last; now."""
+        """Position in its shard of the clip that it reads now.
+
+        None before the first clip, the number of clips after the last one.
+        """
         value = self._position.value
         return None if value == _NO_CLIP else value
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """Number of the shard and position of the clip that it is at, once it is at one."""
+        """Number of the shard and `position`, or None before the first clip."""
         return None if self.position is None else (self.shard.number, self.position)
 
     @property
     def open_clip(self) -> tuple[int, int] | None:
-        """The same, but None when it has read all clips of the shard."""
+        """The same, but None after the last clip too."""
         return None if self.position == self.num_clips else self.place
 
     def dead(self) -> str:
@@ -170,7 +254,7 @@ def _work(
     connection: multiprocessing.connection.Connection,
     shared_position: ctypes.c_int64,
 ) -> None:
-    """The life of a worker process: tasks in; outcomes and failures out."""
+    """Runs in a worker process: receives tasks, sends outcomes and failures."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends this
     parent = os.getppid()
 

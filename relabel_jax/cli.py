@@ -1,17 +1,21 @@
-"""What the commands share: their parsers, exit codes and one-line errors, and `relabel-jax VERB`.
+"""What the commands share: parsers, exit codes, one-line errors; and the script `relabel-jax VERB`.
 
 Exit codes: 0 for success, 1 for a wrong input or a failure, 2 for wrong usage, 130 after Ctrl-C and
 143 after a SIGTERM. A wrong input is answered by one line on stderr, without a traceback.
 """
 
 import argparse
+import difflib
 import importlib
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import relabel_jax
 from relabel_jax.errors import InputError, Interrupted
 
+SCRIPT = "relabel-jax"
 VERBS = {
     "metadata": ("data_prep.metadata", "fetch AudioSet's ontology and segment files"),
     "relabel": ("data_prep.relabel", "re-label segment files by the ontology"),
@@ -26,11 +30,15 @@ VERBS = {
     "embed": ("relabel_jax.embed", "embed a folder of recordings"),
     "export": ("relabel_jax.export", "write a trained network for other frameworks"),
     "demo": ("relabel_jax.demo", "show on a local page what a network hears"),
-    "benchmark": ("relabel_jax.benchmark", "measure the train step on this machine"),
+    "benchmark": ("relabel_jax.benchmark.__main__", "measure the train step on this machine"),
 }
 """By verb, the module whose `main(arguments)` it runs, and what it does."""
 
 RESUMES = "stopped; the same command goes on from here"
+_USAGE = f"""\
+usage: {SCRIPT} VERB [--FLAG=VALUE ...]
+       {SCRIPT} VERB --help
+       {SCRIPT} --version"""
 
 
 def run(command: Callable[[], int | None], *, stopped: str = "stopped") -> int:
@@ -56,36 +64,50 @@ def run(command: Callable[[], int | None], *, stopped: str = "stopped") -> int:
         return 130
 
 
-def parser(module: str, description: str, **options: Any) -> argparse.ArgumentParser:
-    """An argument parser for `python -m MODULE` that keeps line breaks and refuses abbreviations.
+def program(module: str) -> str:
+    """How the user calls a command: `relabel-jax VERB` from the script, else `python -m MODULE`."""
+    if pathlib.Path(sys.argv[0]).stem == SCRIPT:
+        for verb, (of_verb, _) in VERBS.items():
+            if of_verb == module:
+                return f"{SCRIPT} {verb}"
+    return f"python -m {module.removesuffix('.__main__')}"
+
+
+def parser(module: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
+    """An argument parser that keeps line breaks and refuses abbreviated flags.
 
     Args:
-      module: the command's module.
+      module: the command's module, as `VERBS` has it.
       description: what the command does.
       **options: further arguments of `argparse.ArgumentParser`.
     """
+    defaults: dict[str, Any] = {
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
     return argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        **options,
+        prog=program(module), description=description, **(defaults | options)
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script `relabel-jax`: runs the module of the verb with the other arguments."""
-    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    usage = "usage: relabel-jax VERB [--FLAG=VALUE ...]; VERB --help explains a verb\n\n"
-    verbs = "\n".join(f"  {name:10} {what}" for name, (_, what) in VERBS.items())
+    """The script `relabel-jax`: runs the command of a verb with the other arguments.
+
+    Returns:
+      The exit code.
+    """
+    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if verb in VERBS:
+        return run(lambda: importlib.import_module(VERBS[verb][0]).main(rest))
     if verb in ("-h", "--help"):
-        print(f"{usage}{verbs}")
+        verbs = "\n".join(f"  {name:10} {what}" for name, (_, what) in VERBS.items())
+        print(f"{_USAGE}\n\n{relabel_jax.__doc__}\n\nverbs:\n{verbs}")
         return 0
-    if verb not in VERBS:
-        print(f"error: {verb!r} is no verb\n{usage}{verbs}", file=sys.stderr)
-        return 2
-    return importlib.import_module(VERBS[verb][0]).main(rest)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if verb == "--version":
+        print(f"{SCRIPT} {relabel_jax.__version__}")
+        return 0
+    nearest = difflib.get_close_matches(verb, VERBS, n=1)
+    problem = f"{verb!r} is no verb" if verb else "expected a verb"
+    suggestion = f"; did you mean {nearest[0]}" if nearest else ""
+    print(f"error: {problem}{suggestion}; {SCRIPT} --help lists the verbs", file=sys.stderr)
+    return 2

@@ -5,10 +5,11 @@ r"""Shows on a local page what a trained network hears: drop a sound, or record 
   python -m relabel_jax.demo --checkpoint=W/base --embeddings=embeddings.parquet
 
 The page shows the waveform, the classes that score highest with their paths in the ontology, and
-the nearest clips of the folder that --embeddings is of, to play. A sound of more than 10 s is cut
-into windows: its scores are the means over them (those of `Embedder.scores`), and a clip is as near
-as the nearest of them. The page is served to this machine alone (127.0.0.1) and needs no network;
-what was dropped or recorded is deleted at the end. Ctrl-C ends it.
+the nearest clips of the folder that --embeddings was made of, to play. A sound that is longer than
+a window of the network (10 s for the paper's) is cut into windows: its scores are the means over
+them, as in `Embedder.scores`, and a clip is as near as the nearest of them. The page is served to
+this machine alone (127.0.0.1) and needs no internet. Sounds that were dropped or recorded are
+deleted at the end. Ctrl-C ends it.
 
 Needs an extra: pip install 'relabel-jax[demo]'.
 """
@@ -25,10 +26,10 @@ import numpy as np
 from absl import logging as absl_logging
 
 from relabel_jax import cli
-from relabel_jax.data.schema import SAMPLE_RATE_HZ
 from relabel_jax.errors import InputError
-from relabel_jax.inference.demo import Clips, make_page, serve
+from relabel_jax.inference.demo import make_page, serve
 from relabel_jax.inference.embedder import Embedder
+from relabel_jax.inference.nearest import Clips
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--embeddings",
-        help="what relabel_jax.embed wrote with this checkpoint; relative paths in it are seen "
-        "from here",
+        help="what relabel_jax.embed wrote with this checkpoint; relative paths in it start from "
+        "the current folder",
     )
     parser.add_argument("--ontology", help="ontology.json, if a workdir's data set has moved")
     parser.add_argument("--port", type=int, help="of the page (the first free one from 7860 on)")
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--no_browser", action="store_true", help="print the address, open no browser"
     )
     flags = parser.parse_args(arguments)
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax's chatter
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every file
 
     def command() -> None:
         if flags.port is not None and not 0 < flags.port < 1 << 16:
@@ -58,10 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             embedder = Embedder.load(flags.checkpoint, ontology=flags.ontology)
             clips = Clips.read(flags.embeddings, embedder) if flags.embeddings else None
             page = make_page(embedder, clips)
-            embedder.embed(np.zeros(SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)  # compiles
+            rate_hz = embedder.sample_rate_hz
+            embedder.embed(np.zeros(rate_hz), rate_hz)  # compiles
             address = serve(page, flags.port)
-            # All end it as Ctrl-C does, and what was dropped is deleted. SIGINT too: a script that
-            # starts this in the background has it ignored.
+            # Each of these signals ends the page as Ctrl-C does and deletes the sounds. SIGINT is
+            # set too because a script that starts the page in the background ignores it.
             for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(each, signal.default_int_handler)
             try:

@@ -1,6 +1,6 @@
 """HEAR 2021's common API: `hear-validator relabel_jax.hear -m W/base`, and HEAR's evaluation kit.
 
-The contract's module; `relabel_jax/inference/adapters/hear.py` has the code.
+HEAR's tools import this module by its name; `inference/adapters/hear.py` has the code.
 """
 
 from relabel_jax.inference.adapters.hear import (

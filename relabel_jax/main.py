@@ -16,8 +16,12 @@ A config has the paper's recipe; each field can be changed by --config.FIELD=VAL
   base           the --workdir of the base training, for features and finetune
   num_epochs     100; a finished run goes on when it grows
   batch_size     24
+  loss           mse: masked mean squared error of scores; bce: masked cross-entropy of logits
+  optimizer      adam, adamw, sgd, rmsprop, lamb or lion, Optax's
   learning_rate  0.001, times learning_rate_decay (0.987) after each epoch
-  seed           of the weights and of the order of the clips
+  model.name     waveform_cnn (the paper's), logmel_cnn, or your own as my_package.my_net:Net
+  model.OPTION   an option of that network, such as model.features
+  seed           of the weights, of the order of the clips and of dropout
   labelings      such as ol,pel,pe_cml: these train together, each in W/LABELING_seedSEED
   seeds          such as 0,1,2: the same for seeds; both may be given
   resident       auto, always or never: the waveforms stay on the device
@@ -30,10 +34,10 @@ A grid of runs with its report, the paper's Tables I, III and IV (paper.py:small
   only           such as human,finetune: these roots and methods, with the bases they need
   truth          the miniature's truth.csv: all runs are scored on it too
 
-The others are explained in relabel_jax/config.py. The same command goes on with a run that was
-stopped: after its last finished epoch, or, when a SIGTERM stopped it (exit status 143), after its
-last step. The workdir then has result.json, metrics.jsonl (a line an epoch), test_scores.npz and
-checkpoints/. A summary is printed on stdout, the log on stderr.
+relabel_jax/experiments/config.py explains the others. The same command goes on with a run that
+was stopped: after its last finished epoch, or, when a SIGTERM stopped it (exit status 143), after
+its last step. The workdir then has result.json, metrics.jsonl (a line an epoch), test_scores.npz
+and checkpoints/. A summary is printed on stdout, the log on stderr.
 
 All devices of a machine train together. On several machines start the same command on each, with
 --coordinator_address=HOST:PORT (of the first) --num_processes=N --process_id=0 and so on, or with
@@ -48,63 +52,80 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-import jax
-from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 
-from relabel_jax.errors import InputError, Interrupted, ProcessFailed
+from relabel_jax import cli
+from relabel_jax.errors import InputError, ProcessFailed
 from relabel_jax.experiments import grid
 from relabel_jax.experiments.config import members
-from relabel_jax.experiments.run import member_workdirs, run_population, summary
+from relabel_jax.experiments.flags import read_config
+from relabel_jax.experiments.run import member_workdirs, run_population
 from relabel_jax.ops import cpu_devices
 from relabel_jax.report.tables import text
 from relabel_jax.runs import processes
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: a file of configs/")
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "the folder of this run alone; made where absent", required=True
-)
-_COORDINATOR_ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of process 0, or auto: as the cluster says"
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "of all hosts", lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "of this one, from 0", lower_bound=0)
-flags.mark_flag_as_required("config")
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit code. See the module's docstring."""
+    parser = cli.parser("relabel_jax.main", __doc__)
+    parser.add_argument("--config", required=True, help="an experiment: a file or name of configs/")
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        type=pathlib.Path,
+        help="the folder of this run alone; made where absent",
+    )
+    parser.add_argument(
+        "--coordinator_address", help="HOST:PORT of process 0, or auto: as the cluster says"
+    )
+    parser.add_argument("--num_processes", type=int, help="processes on all hosts")
+    parser.add_argument("--process_id", type=int, help="number of this process, from 0")
+    flags, overrides = parser.parse_known_args(arguments)
+
+    def command() -> None:
+        with _ends_with_the_others():
+            config = read_config(flags.config, overrides)
+            _log_to_stderr()
+            _choose_devices(flags, config)
+            answer = _train(config, flags.workdir)
+            if processes.is_primary():
+                print(answer)
+
+    return cli.run(command, stopped=cli.RESUMES)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Dispatches to one run or to a grid of them."""
-    del arguments
-    if not flags.FLAGS["verbosity"].present:
-        absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax's chatter
+def _log_to_stderr() -> None:
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every step that it takes
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("relabel_jax")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    workdir = pathlib.Path(_WORKDIR.value)
-    with _one_line_errors():
-        flag_values = (_COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        if any(value is not None for value in flag_values):
-            address, num_processes, process_id = flag_values
-            processes.connect(address or "auto", num_processes, process_id)
-        else:
-            cpu_devices.use_cores(_CONFIG.value.batch_size)
-        if "roots" in _CONFIG.value:
-            answer = _run_grid(workdir)
-        else:
-            configs = processes.together(lambda: members(_CONFIG.value))
-            results = run_population(configs, member_workdirs(configs, workdir))
-            answer = "\n".join(map(summary, results))
-        if processes.is_primary():
-            print(answer)
 
 
-def _run_grid(workdir: pathlib.Path) -> str:
-    """The grid's tables as text; raises InputError at the end where cells failed."""
-    report = grid.run_grid(_CONFIG.value, workdir)
+def _choose_devices(flags, config: ConfigDict) -> None:
+    """Joins the other processes, if there are any; before anything else that JAX does."""
+    for name, least in (("num_processes", 1), ("process_id", 0)):
+        value = getattr(flags, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name}={value}: expected at least {least}")
+    given = (flags.coordinator_address, flags.num_processes, flags.process_id)
+    if any(value is not None for value in given):
+        address = flags.coordinator_address or "auto"
+        processes.connect(address, flags.num_processes, flags.process_id)
+    else:
+        cpu_devices.use_cores(config.batch_size)
+
+
+def _train(config: ConfigDict, workdir: pathlib.Path) -> str:
+    """Trains one run, a population or a grid; returns what to print."""
+    if "roots" not in config:
+        configs = processes.together(lambda: members(config))
+        results = run_population(configs, member_workdirs(configs, workdir))
+        return "\n".join(result.summary for result in results)
+    report = grid.run_grid(config, workdir)
     if report is None:
         return ""
     if report["problems"]:
@@ -113,45 +134,16 @@ def _run_grid(workdir: pathlib.Path) -> str:
     return text(report)
 
 
-def _parse_flags(arguments: Sequence[str]) -> list[str]:
-    with _one_line_errors():
-        try:
-            rest = flags.FLAGS(arguments)
-            _CONFIG.value.keys()  # the error of a file that cannot be read shows on first use
-        except flags.Error as error:
-            # Of a config file that fails it is a traceback; its last line says what and why.
-            *traceback, what = filter(None, map(str.strip, str(error).splitlines()))
-            what = what.partition(": ")[2] if traceback else what
-            raise InputError(f"{what}; see --help") from error
-        except OSError as error:
-            raise InputError(f"--config: {str(error).splitlines()[-1].strip()}") from error
-        except AttributeError as error:  # 'FIELD' or 'FIELD'\nDid you mean ...
-            what = str(error).replace("\\n", "; ").translate({ord(c): None for c in "\\\"'"})
-            raise InputError(f"the config has no field {what}; see --help") from error
-        if rest[1:]:
-            raise InputError(f"unexpected {rest[1]!r}; flags are --NAME=VALUE, see --help")
-    return rest
-
-
 @contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Ends the program with one line where the user can mend it."""
+def _ends_with_the_others() -> Iterator[None]:
+    """Ends this process at once where the others would wait for it, or it for them."""
     try:
         yield
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
     except ProcessFailed as error:
         print(f"error: {error}", file=sys.stderr)
         _leave()
-    except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        sys.exit(143)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
-        if jax.process_count() == 1:
+        if isinstance(error, InputError) or not processes.are_several():
             raise
         if processes.is_lost_connection(error):
             print(
@@ -172,4 +164,4 @@ def _leave() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    sys.exit(main())

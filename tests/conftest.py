@@ -17,12 +17,13 @@ import pytest
 
 from data_prep import build, miniature
 from relabel_jax.audio.decode import read_waveform
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.experiments.config import paper_config
 from relabel_jax.experiments.run import run
 from relabel_jax.inference.pretrained import Pretrained, SoundClass
-from relabel_jax.models.waveform_cnn import AudioNetwork
+from relabel_jax.models.waveform_cnn import WaveformCNN
 from relabel_jax.ops import cpu_devices
-from relabel_jax.ops.convolution import default_formulation
+from relabel_jax.ops.formulation import Formulation
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A first example compiles and imports, and the machine may have other things to do.
@@ -45,6 +46,25 @@ def audioset_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def segments_sample() -> pathlib.Path:
+    """300 of AudioSet's real segments.
+
+    They have labels under all seven roots, labels with several parents, and clips with nothing but
+    a general label.
+    """
+    return pathlib.Path(__file__).parent / "data_prep" / "segments_sample.csv"
+
+
+@pytest.fixture(scope="session", params=["sample", "all"])
+def real_segments(request: pytest.FixtureRequest) -> list[pathlib.Path]:
+    """Segment files of AudioSet: the sample, then all of balanced_train and eval if at hand."""
+    if request.param == "sample":
+        return [request.getfixturevalue("segments_sample")]
+    folder = request.getfixturevalue("audioset_dir")
+    return [folder / "balanced_train_segments.csv", folder / "eval_segments.csv"]
+
+
+@pytest.fixture(scope="session")
 def realaudio_dir() -> pathlib.Path:
     """1,246 real recordings with AudioSet labels."""
     return _shared("realaudio")
@@ -58,7 +78,7 @@ def miniature_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     whoever changes it changes a copy.
     """
     folder = tmp_path_factory.mktemp("miniature_data")
-    miniature.build(miniature.Plan(num_clips=96), folder / "mini", num_workers=2)
+    miniature.build(miniature.MiniatureSpec(num_clips=96), folder / "mini", num_workers=2)
     build.build(
         ontology=folder / "mini" / "ontology.json",
         segments=[folder / "mini" / "segments.csv"],
@@ -75,7 +95,8 @@ def small_base(miniature_data: pathlib.Path, tmp_path_factory: pytest.TempPathFa
     """The workdir of a finished base training of a small network."""
     config = paper_config("Human sounds", "base")
     config.update({"data_dir": str(miniature_data), "labeling": "pe_cml", "num_epochs": 1})
-    config.update({"filters": (4,) * 9, "dense_units": (8, 8), "batch_size": 8})
+    config.batch_size = 8
+    config.model.update({"features": (4,) * 9, "dense_units": (8, 8)})
     config.resident = "never"  # one program less: validation and test clips share one
     workdir = tmp_path_factory.mktemp("small_base")
     run(config, workdir)
@@ -103,8 +124,8 @@ def paper_network(recordings: list[pathlib.Path]) -> Pretrained:
     795 such clips vary by 0.19; without the 0.1 below it would be 1.2, and rounding errors grow
     with them.
     """
-    network = AudioNetwork(num_classes=30, formulation=default_formulation())
-    waveforms = np.stack([read_waveform(str(path))[0] for path in recordings])
+    network = WaveformCNN(num_classes=30, formulation=Formulation.resolve())
+    waveforms = np.stack([read_waveform(str(path), PAPER_FORMAT)[0] for path in recordings])
     init = jax.jit(functools.partial(network.init, train=False))
     variables = jax.device_get(init(jax.random.key(0), waveforms))
     apply = jax.jit(functools.partial(network.apply, train=True, mutable=["batch_stats"]))

@@ -9,8 +9,10 @@ import sys
 import jax
 import pytest
 
-from relabel_jax import benchmark
-from relabel_jax.models.waveform_cnn import DENSE_UNITS, FILTERS, AudioNetwork
+from relabel_jax.benchmark.programs import RECIPE, Variant, batches, train_flop
+from relabel_jax.models.variables import shapes
+from relabel_jax.models.waveform_cnn import DENSE_UNITS, FEATURES
+from relabel_jax.train.step import init_state, train_step
 
 SMALL = ["--filters", *["4"] * 9, "--batch_size=2", "--steps=2", "--rounds=1", "--num_classes=3"]
 
@@ -25,7 +27,7 @@ def test_arithmetic_is_the_papers():
             *((9, 192, 256, 1), (1, 256, 256, 1), (1, 256, 128, 1), (1, 128, 527, 1)),
         )
     ]
-    flop = benchmark.train_flop(FILTERS, DENSE_UNITS, 527)
+    flop = train_flop(FEATURES, DENSE_UNITS, 527)
     assert flop == 6 * sum(macs) - 2 * macs[0]
     assert sum(macs) == pytest.approx(1.09e9, rel=0.01)
     assert flop == pytest.approx(6.50e9, rel=0.01)
@@ -33,14 +35,13 @@ def test_arithmetic_is_the_papers():
 
 def test_xla_counts_the_same_arithmetic():
     """All that is not a product (ELU, normalization, Adam) is little beside it."""
-    network = AudioNetwork(7, "lax", fold_norm=False)
-    data = benchmark.batches(1, 2, 7)
-    state = jax.eval_shape(lambda: benchmark.initial_state(network))
-    step = jax.jit(benchmark.train_step, static_argnums=(0, 1))
-    batch = tuple(array[0] for array in data)
-    lowered = step.lower(network, benchmark._RECIPE, state, *batch)
+    network = Variant("lax", "loop", fold_norm=False, precision="f32").network(7)
+    state = jax.eval_shape(lambda variables: init_state(variables, RECIPE), shapes(network))
+    step = jax.jit(train_step, static_argnums=(0, 1))
+    waveforms, labels, masked = batches(1, 2, 7)
+    lowered = step.lower(network, RECIPE, state, waveforms[0], labels[0], masked[0])
     counted = lowered.cost_analysis()["flops"]
-    assert 1 < counted / (2 * benchmark.train_flop(FILTERS, DENSE_UNITS, 7)) < 1.1
+    assert 1 < counted / (2 * train_flop(FEATURES, DENSE_UNITS, 7)) < 1.1
 
 
 def run(*arguments):

@@ -9,10 +9,11 @@ import pytest
 
 from relabel_jax.experiments import run as run_module
 from relabel_jax.experiments.config import paper_config
+from relabel_jax.models import variables
 from relabel_jax.train.population import predict_population, train_population
 
 # What a run computes on the device, but for single NumPy-like operations on a few numbers.
-PROGRAMS = ("train_population", "predict_population", "_random_variables")
+PROGRAMS = ("train_population", "predict_population", "_random")
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def compiled(caplog):
     """Counts compilations by the name of the function: what XLA is asked for, cached or not."""
     train_population.clear_cache()
     predict_population.clear_cache()
-    run_module._random_variables.clear_cache()
+    variables._random.clear_cache()
 
     def count():
         found = re.findall(r"Compiling (?:jit\()?(\w+)\)? with global shapes", caplog.text)
@@ -36,12 +37,13 @@ def test_a_run_compiles_each_program_once(miniature_data, tmp_path, compiled, re
     def run(name, **fields):
         config = paper_config("Human sounds", "base")
         # 6 steps an epoch in chunks of 4: the last is a partial one.
-        config.update(data_dir=str(miniature_data), filters=(4,) * 9, dense_units=(8, 8))
+        config.data_dir = str(miniature_data)
+        config.model.update(features=(4,) * 9, dense_units=(8, 8))
         config.update(batch_size=8, num_epochs=3, steps_per_call=4, resident=resident)
         config.update(**fields)
         return run_module.run(config, tmp_path / name)
 
-    assert run("first")["num_clips"]["train"] // 8 % 4
+    assert run("first").num_clips["train"] // 8 % 4
     expected = dict.fromkeys(PROGRAMS, 1)
     if resident == "always":  # validation clips are on the device, test clips are streamed
         expected["predict_population"] = 2

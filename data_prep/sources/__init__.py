@@ -1,19 +1,22 @@
-"""Files that hold many recordings, read where they lie: nothing is unpacked on disk.
+"""Files that hold many recordings are read where they lie; nothing is unpacked on disk.
 
-A further kind of file is a module with one class of the form of `Source`, and a line in `_KINDS`.
-Names inside these files are looked up and shown, and never become paths.
+To read a further kind of file, write a module with one class that has the methods of `Source`, and
+add a line to `_KINDS`. Names inside these files are looked up and shown, and never become paths.
 """
 
 import dataclasses
 import functools
 import importlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from relabel_jax.audio.decode import read_waveform, to_waveform
+from relabel_jax.audio.decode import read_waveform
+from relabel_jax.audio.resample import to_waveform
+from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.errors import Rejected
 
 _KINDS = {
@@ -33,9 +36,9 @@ class Recording:
 
     Attributes:
       path: the file.
-      member: what finds it in a file that holds many; "" if the file is the recording.
-      block: where reading a clip costs reading its neighbours too, a name that these share: they go
-        to the same shard and are read in the order of `row`.
+      member: finds it in a file that holds many; "" if the file is the recording.
+      block: a name that recordings share which can only be read together, or "". They go to the
+        same shard and are read in the order of `row`.
       row: place in the block.
     """
 
@@ -53,11 +56,12 @@ class Entry:
     """One of the recordings that a file holds.
 
     Attributes:
-      name: what a file of this recording would be called, without extension; "" if it has no name.
-      clip_id: its clip, where the source itself names the clips.
+      name: the name that a file of this recording would have, without extension; "" if it has none.
+      clip_id: the id of its clip.
       recording: where it lies, or why it cannot be used.
-      labels: mids, display names or class numbers; empty where none were asked for.
-      num_classes: of how many classes the labels are numbers, where the source says so; else 0.
+      labels: mids, display names or class numbers, or why they cannot be used; empty unless they
+        were asked for.
+      num_classes: number of classes that class numbers refer to, where the source says it; else 0.
     """
 
     name: str
@@ -70,33 +74,59 @@ class Entry:
 class Source(Protocol):
     """A file that holds many recordings.
 
-    `__init__` and `entries` raise `Rejected` where the file is damaged and `InputError` where it is
-    of another form, or its library is not installed.
+    `__init__` and `entries` raise `Rejected` if the file is damaged, and `InputError` if it has
+    another form or its library is not installed.
     """
 
     def __init__(self, path: str): ...
 
     def entries(self, with_labels: bool) -> Iterator[Entry]:
-        """All recordings, in the file's order. Raises `Rejected` where the rest cannot be read."""
+        """Yields all recordings in the order of the file.
 
-    def read(self, member: str) -> tuple[np.ndarray, int]:
-        """The recording of `Recording.member` as `audio.decode` has it: float32[time], rate in Hz.
+        Raises:
+          Rejected: the rest of the file cannot be read.
+        """
 
-        Raises `Rejected`: as `audio.decode` does, or `changed` if another one lies there now.
+    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
+        """Decodes a recording as `audio.decode.decode` does.
+
+        Args:
+          member: of its `Recording`.
+          duration_s: decode this many seconds at most.
+
+        Returns:
+          `(mono, rate_hz)`: float32[time], and the sample rate.
+
+        Raises:
+          Rejected: as `audio.decode.decode`; or `changed`, if another recording lies there now.
         """
 
 
 def open_source(path: str) -> Source:
-    """Opens a file with one of `EXTENSIONS`."""
+    """Opens a file that has one of `EXTENSIONS`."""
     module, name = _KINDS[os.path.splitext(path)[1].lower()]
     return getattr(importlib.import_module(module), name)(path)
 
 
-def read_recording(path: str, member: str) -> tuple[np.ndarray, float]:
-    """`audio.read_waveform` of a recording that may lie in a file with many."""
+def read_recording(
+    path: str, member: str, waveform_format: WaveformFormat
+) -> tuple[np.ndarray, float]:
+    """Makes a waveform of a recording that may lie in a file with many.
+
+    Args:
+      path, member: as of `Recording`.
+      waveform_format: sample rate and length of the waveform.
+
+    Returns:
+      `(waveform, duration_s)`, as `audio.resample.to_waveform`.
+
+    Raises:
+      Rejected: as `audio.decode.read_waveform` and `Source.read`.
+    """
     if not member:
-        return read_waveform(path)
-    return to_waveform(*_open_once(path).read(member))
+        return read_waveform(path, waveform_format)
+    mono, rate_hz = _open_once(path).read(member, waveform_format.read_s)
+    return to_waveform(mono, rate_hz, waveform_format)
 
 
 _open_once = functools.lru_cache(_MAX_OPEN_FILES)(open_source)

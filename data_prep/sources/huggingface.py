@@ -1,10 +1,11 @@
 """Hugging Face's Parquet files, as `agkphysics/AudioSet` has them.
 
-Columns `video_id` (string), `audio` {bytes, path}, and `labels` (list of mids). A row group is
-read as a stream, a few rows at a time, and only as far as needed. `audio.path` is never opened.
+They have the columns `video_id` (string), `audio` {bytes, path}, and `labels` (list of mids). A row
+group is read as a stream, a row at a time, and only as far as needed. `audio.path` is never opened.
 """
 
 import io
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,7 +17,7 @@ from relabel_jax.audio.decode import decode
 from relabel_jax.errors import InputError, Rejected
 
 _BUFFER_BYTES = 1 << 20
-_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)  # the last of names of all kinds
+_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)  # names may be damaged too
 
 
 class ParquetSource:
@@ -68,8 +69,8 @@ class ParquetSource:
                     where = f"{self._path}: row {row} of row group {group}"
                     yield Entry("", "", Rejected("missing", f"{where} has no video_id"))
                     continue
-                # A row group is the least that can be read. Its first name stands for it, so that
-                # moved files give the same shards.
+                # A row group can only be read as a whole. Its block has the name of its first row,
+                # not of the file, so that moved files give the same shards.
                 recording = Recording(self._path, f"{group}:{row}:{name}", f"{names[0]}", row)
                 of_clip = (
                     Rejected("bad_labels", f"{recording}: a label is null")
@@ -78,7 +79,7 @@ class ParquetSource:
                 )
                 yield Entry(name, name, recording, of_clip)
 
-    def read(self, member: str) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
         group, row, name = member.split(":", 2)
         try:
             found = self._seek(int(group), int(row))
@@ -91,10 +92,10 @@ class ParquetSource:
         content = found["audio"][0]["bytes"].as_buffer()
         if content is None:
             raise Rejected("empty", "no bytes, only a path")
-        return decode(io.BytesIO(content))
+        return decode(io.BytesIO(content), duration_s)
 
     def _seek(self, group: int, row: int) -> pa.RecordBatch:
-        """The batch that is this one row."""
+        """Reads one row."""
         if group != self._group or row < self._next_row:
             if group >= self._file.num_row_groups:
                 raise Rejected("changed", "the file has fewer rows since the plan was made")
@@ -116,11 +117,11 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    """Of strings or whole numbers; or all are empty."""
+    """Whether it is a list of strings or whole numbers, or all lists are empty."""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
-    of = kind.value_type
-    return _is_text(of) or pa.types.is_integer(of) or pa.types.is_null(of)
+    item = kind.value_type
+    return _is_text(item) or pa.types.is_integer(item) or pa.types.is_null(item)
 
 
 def _line(error: Exception) -> str:

@@ -1,21 +1,22 @@
-"""PANNs' packed HDF5: `audio_name` ("YID.wav", or "ID.wav" where not all of a file begin with Y),
-`waveform` (int16 or float32), `target`.
+"""PANNs' packed HDF5: `audio_name`, `waveform` (int16 or float32) and `target`.
 
-A row whose recording PANNs' packer did not find has an empty name and is all zero: a missing
-clip, not a silent one. The sample rate is the attribute `sample_rate` or, where there is none,
-that of rows of 10 s (320,000 samples are 32 kHz). Nothing outside the file is read: datasets that
-lie elsewhere (external links, external storage, virtual datasets) are refused.
+A name is "YID.wav", or "ID.wav" if not all names of the file begin with Y. A row whose recording
+PANNs' packer did not find has an empty name and is all zero: a missing clip, not a silent one. The
+sample rate is the attribute `sample_rate`; a file without it has rows of 10 s, as PANNs packs them
+(320,000 samples are 32 kHz). Nothing outside the file is read: datasets that lie elsewhere
+(external links, external storage, virtual datasets) are refused.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from data_prep.sources import Entry, Recording
-from relabel_jax.data.schema import DURATION_S
 from relabel_jax.errors import InputError, Rejected
 
+_ROW_S = 10
 _ROWS_PER_READ = 4096
 
 
@@ -56,7 +57,7 @@ class HDF5Source:
             )
         self._names, self._waveforms = names, waveforms
         self._targets = datasets.get("target")
-        self._rate_hz = int(waveforms.shape[1] // DURATION_S if rate_hz is None else rate_hz)
+        self._rate_hz = int(waveforms.shape[1] // _ROW_S if rate_hz is None else rate_hz)
 
     def entries(self, with_labels: bool) -> Iterator[Entry]:
         if (
@@ -90,20 +91,21 @@ class HDF5Source:
                 yield Entry(stem, stem.removeprefix(prefix), recording, labels, len(target))
 
     def _all_have_prefix(self) -> bool:
-        """Whether PANNs' "Y" is before every id; else it is the first letter of some."""
-        with contextlib.suppress(OSError, RuntimeError):  # `entries` comes to the damage
+        """Whether all names begin with PANNs' "Y"; if not, "Y" is the first letter of some ids."""
+        with contextlib.suppress(OSError, RuntimeError):  # `entries` reports the damage
             for first in range(0, len(self._names), _ROWS_PER_READ):
                 names = map(_text, self._names[first : first + _ROWS_PER_READ])
                 if not all(name.startswith("Y") for name in names if name):
                     return False
         return True
 
-    def read(self, member: str) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
+        end = None if duration_s == math.inf else round(duration_s * self._rate_hz)
         row, name = member.split(":", 1)
         try:
             if int(row) >= len(self._names) or _text(self._names[int(row)]) != name:
                 raise Rejected("changed", "another recording lies there since the plan was made")
-            samples = self._waveforms[int(row)]
+            samples = self._waveforms[int(row), :end]
         except (OSError, RuntimeError) as error:
             raise Rejected("unreadable", str(error)) from error
         if samples.dtype == np.int16:

@@ -1,6 +1,6 @@
 """WebDataset's tars: `KEY.flac` (or another format) beside `KEY.json` or `KEY.cls`.
 
-A recording is found by the place of its header in the tar, so that a shard's clips are read without
+A recording is found by the place of its header in the tar, so a shard's clips are read without
 unpacking or passing over the rest. Links are not followed.
 
 The labels in `KEY.json` are a list, or the field `labels` or `label` of an object; each label is
@@ -11,6 +11,7 @@ between them. `KEY.cls` holds one label.
 import contextlib
 import io
 import json
+import math
 import os
 import posixpath
 import re
@@ -33,17 +34,24 @@ _MIDS = re.compile(r"(/[mgt]/\w+)(\s*[,;]\s*/[mgt]/\w+)*")
 class TarSource:
     """A tar, opened for each reading. `data_prep.sources.Source` says what its methods do."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, max_bytes_in_memory: int = _MAX_BYTES_IN_MEMORY):
+        """Opens a tar.
+
+        Args:
+          path: the tar.
+          max_bytes_in_memory: a larger recording is decoded from the tar itself.
+        """
         self._path = path
+        self._max_bytes_in_memory = max_bytes_in_memory
 
     def entries(self, with_labels: bool) -> Iterator[Entry]:
-        entries: dict[str, Entry] = {}  # by key, the first of several formats
+        entries: dict[str, Entry] = {}  # by key; of several formats the first
         labels: dict[str, Sequence[str | int] | Rejected] = {}
         damage: Rejected | None = None
         try:
             with self._open() as tar:
                 while (info := tar.next()) is not None:
-                    tar.members.clear()  # it would keep all of them
+                    tar.members.clear()  # the tarfile would keep all of them
                     key, extension = os.path.splitext(info.name)
                     extension = extension.lower()
                     if not info.isreg() or info.issparse() or not posixpath.basename(key):
@@ -54,7 +62,7 @@ class TarSource:
                         entries[key] = Entry(name, name, recording)
                     elif with_labels and extension in _LABELS and key not in labels:
                         labels[key] = self._read_labels(tar, info, extension)
-                # tarfile takes a damaged header for the end.
+                # tarfile takes a damaged header for the end of the archive.
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     raise tarfile.ReadError("no end of archive where it should be")
@@ -67,7 +75,7 @@ class TarSource:
         if damage:
             raise damage
 
-    def read(self, member: str) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
         offset, name = member.split(":", 1)
         try:
             with self._open() as tar:
@@ -81,17 +89,17 @@ class TarSource:
                 if info.offset_data + info.size > os.fstat(tar.fileobj.fileno()).st_size:
                     raise Rejected("unreadable", "the tar ends in the middle of it")
                 with tar.extractfile(info) as content:
-                    # From memory the decoder takes an eighth less time.
-                    is_small = info.size <= _MAX_BYTES_IN_MEMORY
-                    return decode(io.BytesIO(content.read()) if is_small else content)
+                    # Decoding from memory takes an eighth less time.
+                    is_small = info.size <= self._max_bytes_in_memory
+                    return decode(io.BytesIO(content.read()) if is_small else content, duration_s)
         except (OSError, tarfile.TarError) as error:
             raise Rejected("unreadable", str(error)) from error
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[Any]:  # tarfile.TarFile, of which the type stubs know too little
+    def _open(self) -> Iterator[Any]:  # a tarfile.TarFile, whose type stubs are incomplete
         with (
             open(self._path, "rb") as file,
-            # Not tarfile.open: a compressed tar cannot be read in the middle.
+            # tarfile.open would accept a compressed tar, which cannot be read in the middle.
             tarfile.TarFile(fileobj=file, errors="surrogateescape") as tar,
         ):
             yield tar

@@ -1,1 +1,1 @@
-"""Recordings in any format to waveforms as a data set stores them."""
+"""Recordings in any format to mono waveforms of one sample rate and length."""

@@ -1,4 +1,4 @@
-"""What libsndfile does not know (m4a, mp4, webm, mkv, aac, wma), by PyAV, an extra."""
+"""Decodes what libsndfile does not read (m4a, mp4, webm, mkv, aac, wma) by PyAV, an extra."""
 
 import math
 import re
@@ -16,24 +16,26 @@ _FIRST_BYTES = re.compile(
     rb".{4}(ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|\x30\x26\xb2\x75|\xff[\xf0\xf1\xf8\xf9]",
     re.DOTALL,
 )
-# FFmpeg also reads play lists, which name other files and addresses: these must stay shut.
+# FFmpeg also reads play lists, which name other files and addresses. They must not be opened.
 _OPTIONS = {"format_whitelist": "mov,matroska,asf,aac"}
 
 
 def decode_blocks(
     file: str | IO[bytes], duration_s: float = math.inf
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """The mean over the channels of a file's first audio stream, piece by piece.
+    """Decodes a file's first audio stream and averages its channels, piece by piece.
 
     Args:
-      file: a path, or an open file that can seek.
-      duration_s: so many seconds, at most.
+      file: a path, or an open binary file that can seek.
+      duration_s: decode this many seconds at most.
 
     Yields:
-      `(mono, rate_hz)`: float32[time], and the sample rate, the same for all; once at least.
+      `(mono, rate_hz)`: float32[time], and the sample rate, which is the same for all pieces. There
+      is at least one piece.
 
     Raises:
-      Rejected: `unreadable` (none of these formats, damaged), `needs_pyav` (it is not installed).
+      Rejected: `unreadable` (none of these formats, or damaged), `needs_pyav` (PyAV is not
+        installed).
     """
     try:
         if isinstance(file, str):
@@ -52,7 +54,7 @@ def decode_blocks(
     except ModuleNotFoundError as error:
         what = "only PyAV reads this format: pip install 'relabel-jax[sources]'"
         raise Rejected("needs_pyav", what) from error
-    # Tags need not be UTF-8; from PyAV 19 on they cannot fail.
+    # Tags need not be UTF-8. From version 19 on PyAV replaces such bytes itself.
     tags: dict[str, Any] = (
         {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     )

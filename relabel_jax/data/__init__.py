@@ -1,1 +1,1 @@
-"""The data set on disk, and the way from it to batches."""
+"""The data set on disk: its files and records, and how batches are read from it."""

@@ -14,39 +14,42 @@ import pyarrow.parquet as pq
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.core.features import FeaturesDict
 
-from relabel_jax.data.schema import WAVEFORM_SAMPLES, waveform_feature
+from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
+from relabel_jax.data.layout import (
+    INDEX_NAME,
+    INDEX_SCHEMA,
+    ONTOLOGY_NAME,
+    shard_pattern,
+    stored_format,
+)
+from relabel_jax.data.schema import waveform_feature
 from relabel_jax.errors import InputError
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS
 
-INDEX_NAME = "clips.parquet"
-ONTOLOGY_NAME = "ontology.json"
 _OTHER_OPEN_FILES = 512  # a training's checkpoints, threads, libraries
-# The columns of the index that are read here.
-_INDEX = pa.schema(
-    [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("ol", pa.list_(pa.int16()), nullable=False),
-    ]
+_READ_COLUMNS = pa.schema(
+    [INDEX_SCHEMA.field(name).with_nullable(False) for name in ("clip_id", "split", "ol")]
 )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSet:
-    """What `data_prep.build` wrote. Row r is the r-th record of the shards in order.
+    """What `data_prep.build` wrote. Row r is record r of the shards in their order.
 
     Attributes:
       path: the folder.
-      ontology: the ontology that its labels refer to.
+      ontology: the ontology that the labels refer to.
+      waveform_format: sample rate and length of the waveforms.
       clip_ids: string array [clips].
       labels: bool[clips, classes], the original labels.
       clip_splits: int8[clips], index into `SPLITS`.
-      fingerprint: a digest of ontology, ids, splits and labels; equal for equal contents.
+      fingerprint: a digest of ontology, ids, splits, labels and format; equal for equal contents.
     """
 
     path: pathlib.Path
     ontology: Ontology
+    waveform_format: WaveformFormat
     clip_ids: np.ndarray
     labels: np.ndarray
     clip_splits: np.ndarray
@@ -65,13 +68,20 @@ class DataSet:
             ) from error
 
     def read_waveforms(self, rows: np.ndarray) -> np.ndarray:
-        """int16[rows, 80000]: the waveforms of these rows, in their order.
+        """Reads the waveforms of some rows.
+
+        Args:
+          rows: int[n], in any order; a row may occur more than once.
+
+        Returns:
+          int16[n, waveform_format.num_samples], in the order of `rows`.
 
         Raises:
           InputError: a record cannot be read.
         """
-        features = FeaturesDict({"waveform": waveform_feature()})
-        waveforms = np.empty((len(rows), WAVEFORM_SAMPLES), np.int16)
+        num_samples = self.waveform_format.num_samples
+        features = FeaturesDict({"waveform": waveform_feature(num_samples)})
+        waveforms = np.empty((len(rows), num_samples), np.int16)
         try:
             for i, record in enumerate(self._records.__getitems__(rows.tolist())):
                 waveforms[i] = features.deserialize_example_np(record)["waveform"]
@@ -87,7 +97,7 @@ def open_data_set(path: str | pathlib.Path) -> DataSet:
     """Opens a folder that `data_prep.build` wrote.
 
     Raises:
-      InputError: it is not one, it is unfinished, or index and shards do not fit together.
+      InputError: the folder is no data set or is unfinished, or index and shards do not agree.
     """
     path = pathlib.Path(path)
     if not (path / INDEX_NAME).is_file():
@@ -97,40 +107,28 @@ def open_data_set(path: str | pathlib.Path) -> DataSet:
         )
     ontology = Ontology.from_json(path / ONTOLOGY_NAME)
     try:
-        index = pq.read_table(path / INDEX_NAME, columns=_INDEX.names).cast(_INDEX)
+        schema = pq.read_schema(path / INDEX_NAME)
+        waveform_format = stored_format(schema)
+        index = pq.read_table(path / INDEX_NAME, columns=_READ_COLUMNS.names).cast(_READ_COLUMNS)
     except (OSError, ValueError, pa.ArrowException) as error:
         what = str(error).splitlines()[0]
         raise InputError(
             f"{path / INDEX_NAME}: cannot read the clip index ({what}); build the data set again"
         ) from error
     clip_ids = np.asarray(index["clip_id"]).astype(str)
-    for split in index["split"].unique().to_pylist():
-        if split not in SPLITS:
-            raise InputError(
-                f"{path / INDEX_NAME}: has the split {split!r}, expected {', '.join(SPLITS)}; "
-                "build the data set again"
-            )
-    clip_splits = np.asarray(pc.index_in(index["split"], pa.array(SPLITS))).astype(np.int8)
-    numbers = index["ol"].combine_chunks()
-    counts = np.asarray(pc.list_value_length(numbers))
-    flat = np.asarray(numbers.flatten())
-    clips = np.repeat(np.arange(len(clip_ids)), counts)
-    outside = np.flatnonzero(~((flat >= 0) & (flat < len(ontology))))
-    if len(outside):
-        raise InputError(
-            f"{path / INDEX_NAME}: clip {str(clip_ids[clips[outside[0]]])!r} has the class number "
-            f"{flat[outside[0]]} but {ONTOLOGY_NAME} has {len(ontology)} classes; build the data "
-            "set again"
-        )
-    labels = np.zeros((len(clip_ids), len(ontology)), bool)
-    labels[clips, flat] = True
+    clip_splits = _split_numbers(path, index)
+    counts, numbers, labels = _labels(path, index, clip_ids, ontology)
 
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (ontology.text.encode(), "\n".join(clip_ids).encode(), clip_splits, counts, flat):
-        digest.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part)
+    digest = hashlib.blake2b(ontology.text.encode(), digest_size=16)
+    digest.update("\n".join(clip_ids).encode())
+    for array in (clip_splits, counts, numbers):
+        digest.update(np.ascontiguousarray(array))
+    if waveform_format != PAPER_FORMAT:  # data sets from before there was a choice have no more
+        digest.update(str(waveform_format).encode())
     data_set = DataSet(
         path=path,
         ontology=ontology,
+        waveform_format=waveform_format,
         clip_ids=clip_ids,
         labels=labels,
         clip_splits=clip_splits,
@@ -145,12 +143,69 @@ def open_data_set(path: str | pathlib.Path) -> DataSet:
     return data_set
 
 
+def check_format(data_set: DataSet, needed: WaveformFormat, what: str) -> None:
+    """Checks that a data set has the waveforms that a network takes.
+
+    Args:
+      data_set: the data set.
+      needed: sample rate and length that are needed.
+      what: who needs them, such as "the network waveform_cnn".
+
+    Raises:
+      InputError: sample rate or length differ.
+    """
+    if data_set.waveform_format != needed:
+        raise InputError(
+            f"{data_set.path}: has waveforms of {data_set.waveform_format}, but {what} takes "
+            f"{needed}; build a data set with data_prep.build "
+            f"--sample_rate_hz={needed.sample_rate_hz} --duration_s={needed.duration_s:.12g}"
+        )
+
+
+def _split_numbers(path: pathlib.Path, index: pa.Table) -> np.ndarray:
+    """int8[clips]: index into `SPLITS`."""
+    for split in index["split"].unique().to_pylist():
+        if split not in SPLITS:
+            raise InputError(
+                f"{path / INDEX_NAME}: has the split {split!r}, expected {', '.join(SPLITS)}; "
+                "build the data set again"
+            )
+    return np.asarray(pc.index_in(index["split"], pa.array(SPLITS))).astype(np.int8)
+
+
+def _labels(
+    path: pathlib.Path, index: pa.Table, clip_ids: np.ndarray, ontology: Ontology
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The original labels.
+
+    Returns:
+      `(counts, numbers, labels)`: how many labels each clip has, int[clips]; the class numbers of
+      all clips, one clip after the other, int16[labels]; and bool[clips, classes].
+    """
+    lists = index["ol"].combine_chunks()
+    counts = np.asarray(pc.list_value_length(lists))
+    numbers = np.asarray(lists.flatten())
+    clips = np.repeat(np.arange(len(clip_ids)), counts)
+    outside = np.flatnonzero(~((numbers >= 0) & (numbers < len(ontology))))
+    if len(outside):
+        raise InputError(
+            f"{path / INDEX_NAME}: clip {str(clip_ids[clips[outside[0]]])!r} has the class number "
+            f"{numbers[outside[0]]} but {ONTOLOGY_NAME} has {len(ontology)} classes; build the "
+            "data set again"
+        )
+    labels = np.zeros((len(clip_ids), len(ontology)), bool)
+    labels[clips, numbers] = True
+    return counts, numbers, labels
+
+
 def _allow_open_files(path: pathlib.Path, num_shards: int) -> None:
-    """A shard that is read stays open, and the usual limit is 1,024 files; a process may raise it
+    """Raises this process's limit of open files as far as `num_shards` open shards need it.
+
+    A shard stays open once it is read. The usual limit is 1,024 files; a process may raise its own
     up to a hard limit.
 
     Raises:
-      InputError: that is too low too.
+      InputError: the hard limit is too low.
     """
     wanted = num_shards + _OTHER_OPEN_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -168,15 +223,14 @@ def _allow_open_files(path: pathlib.Path, num_shards: int) -> None:
 
 
 def _shards(path: pathlib.Path) -> list[pathlib.Path]:
-    """All shard files in the index's order: by split, then by number.
+    """Lists the shards in the order of the index: by split, then by number.
 
     Raises:
       InputError: a shard is missing, or all are.
     """
     shards = []
     for split in SPLITS:
-        # Not what a copying program left beside them, such as `.NAME.x8Tq` or `NAME.part`.
-        found = sorted(path.glob(f"[!.]*-{split}.array_record-?????-of-?????"))
+        found = sorted(path.glob(shard_pattern(split)))
         counts = {re.sub(r".*-of-", "", shard.name) for shard in found}
         if found and {len(found)} != {int(count) for count in counts}:
             raise InputError(

@@ -1,8 +1,8 @@
-"""From rows of the data set to chunks of batches, read ahead of the device.
+"""Reads rows of the data set as chunks of batches, ahead of the device.
 
-The order of an epoch follows from (seed, epoch) alone and a place in it from the step alone, so a
-checkpoint needs no state of the input and a resumed run sees the same batches, whatever the
-number of reader threads was.
+The order of an epoch follows from (seed, epoch), and the place in it from the step. So a checkpoint
+needs no state of the input, and a resumed run sees the same batches for any number of reader
+threads.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ ReadInputs = Callable[[np.ndarray], np.ndarray]
 
 
 class Chunk(NamedTuple):
-    """`chunk` batches, the unit that goes to the device.
+    """Some batches, which go to the device together.
 
     Attributes:
-      inputs: [chunk, batch, ...]; the places after the last clip are 0.
-      clips: int64[n], the clips that are here, in order; n is at most chunk x batch.
-      num_batches: int, how many batches hold a clip.
+      inputs: [chunk, batch, ...], zero after the last clip.
+      clips: int64[n], the numbers of the clips, in order; n is at most chunk x batch.
+      num_batches: number of batches that hold a clip.
     """
 
     inputs: np.ndarray
@@ -29,27 +29,31 @@ class Chunk(NamedTuple):
 
 
 def epoch_order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
-    """int64[num_clips]: the shuffled order of the training clips of one epoch."""
+    """Returns int64[num_clips]: the shuffled order of the training clips in one epoch."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_clips)
 
 
 def read_chunks(
     read_inputs: ReadInputs, clips: np.ndarray, batch_size: int, batches_per_chunk: int
 ) -> Iterator[Chunk]:
-    """Reads clips in the given order; the next two chunks are read while one is computed.
+    """Reads clips in the given order. While one chunk is computed, the next two are read.
 
     Args:
-      read_inputs: int64[n] -> [n, ...], random access to what the network takes.
-      clips: int64[clips], what to ask `read_inputs` for.
-      batch_size, batches_per_chunk: shape of a chunk.
+      read_inputs: returns the network's inputs [n, ...] for clip numbers int64[n].
+      clips: int64[clips], the clip numbers to read.
+      batch_size: clips in a batch.
+      batches_per_chunk: batches in a chunk.
+
+    Yields:
+      The chunks in order; the last one may hold fewer clips.
     """
     chunks = grain.MapDataset.source(_Chunks(read_inputs, clips, batch_size, batches_per_chunk))
-    # One thread: a chunk is hundreds of records, and array_record reads these in parallel itself.
+    # One thread will do: array_record reads the hundreds of records of a chunk in parallel.
     return iter(chunks.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
 
 
 class _Chunks:
-    """Random access to the chunks, as Grain's source."""
+    """Gives Grain random access to the chunks."""
 
     def __init__(self, read_inputs, clips, batch_size, batches_per_chunk):
         self._read_inputs = read_inputs
@@ -71,7 +75,7 @@ class _Chunks:
 
 
 def to_batches(rows: np.ndarray, batch_size: int, num_batches: int) -> np.ndarray:
-    """[n, ...] -> [num_batches, batch_size, ...], filled up with zeros."""
+    """Reshapes [n, ...] to [num_batches, batch_size, ...], zero-padded at the end."""
     missing = batch_size * num_batches - len(rows)
     if missing:
         rows = np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))

@@ -8,24 +8,34 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 
-SAMPLE_RATE_HZ = 8_000
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
+
+# removed once all callers take a WaveformFormat
+SAMPLE_RATE_HZ = PAPER_FORMAT.sample_rate_hz
 DURATION_S = 10
-WAVEFORM_SAMPLES = SAMPLE_RATE_HZ * DURATION_S
+WAVEFORM_SAMPLES = PAPER_FORMAT.num_samples
 
 
-def record_features(num_classes: int) -> tfds.features.FeaturesDict:
-    """The schema of one clip over an ontology of `num_classes` classes.
+def record_features(num_classes: int, num_samples: int) -> tfds.features.FeaturesDict:
+    """The schema of one record.
 
-    - `clip_id`: the id in the segments file.
-    - `waveform`: int16[80000], mono, 8 kHz, zero-padded at the end.
-    - `ol`, `pel`: bool[num_classes], the original and the parent-expanded labels.
-    - `masked`: bool[num_classes], what PE-CML leaves out of the loss.
+    Args:
+      num_classes: classes of the ontology.
+      num_samples: samples of a waveform.
+
+    Returns:
+      A dict of these features:
+
+      - `clip_id`: the id in the segments file.
+      - `waveform`: int16[num_samples], mono, zero-padded at the end.
+      - `ol`, `pel`: bool[num_classes], the original and the parent-expanded labels.
+      - `masked`: bool[num_classes], what PE-CML leaves out of the loss.
     """
     multi_hot = tfds.features.Tensor(shape=(num_classes,), dtype=np.bool_, encoding="bytes")
     return tfds.features.FeaturesDict(
         {
             "clip_id": tfds.features.Text(),
-            "waveform": waveform_feature(),
+            "waveform": waveform_feature(num_samples),
             "ol": multi_hot,
             "pel": multi_hot,
             "masked": multi_hot,
@@ -33,19 +43,22 @@ def record_features(num_classes: int) -> tfds.features.FeaturesDict:
     )
 
 
-def waveform_feature() -> tfds.features.Tensor:
-    """The waveform alone. Raw bytes: seven times as fast to decode as TFDS's default encoding."""
-    return tfds.features.Tensor(shape=(WAVEFORM_SAMPLES,), dtype=np.int16, encoding="bytes")
+def waveform_feature(num_samples: int) -> tfds.features.Tensor:
+    """The feature of the waveform alone: int16[num_samples].
+
+    It is stored as raw bytes, which decode seven times as fast as TFDS's default encoding.
+    """
+    return tfds.features.Tensor(shape=(num_samples,), dtype=np.int16, encoding="bytes")
 
 
 def serialize_record(
     clip_id: str, waveform: np.ndarray, ol: np.ndarray, pel: np.ndarray, masked: np.ndarray
 ) -> bytes:
-    """One record, of the types of `record_features`.
+    """Serializes one record, whose fields have the types of `record_features`.
 
-    What `record_features(...).serialize_example` gives, but in a third of the time, as every field
-    is bytes; and its fields are in one order, where TFDS leaves that to protobuf's hash table:
-    other bytes in every process.
+    `record_features(...).serialize_example` gives an equal record, but takes three times as long
+    and leaves the order of the fields to protobuf's hash table, so that its bytes differ from
+    process to process.
     """
     example = Example()
     for name, value in (

@@ -1,20 +1,6 @@
-r"""Shows on a local page what a trained network hears: drop a sound, or record one.
-
-  python -m relabel_jax.demo --checkpoint=W/base
-  python -m relabel_jax.embed --checkpoint=W/base --audio=RECORDINGS --output=embeddings.parquet
-  python -m relabel_jax.demo --checkpoint=W/base --embeddings=embeddings.parquet
-
-The page shows the waveform, the classes that score highest with their paths in the ontology, and
-the nearest clips of the folder that --embeddings is of, to play. A sound of more than 10 s is cut
-into windows: its scores are the means over them (those of `Embedder.scores`), and a clip is as near
-as the nearest of them. The page is served to this machine alone (127.0.0.1) and needs no network;
-what was dropped or recorded is deleted at the end. Ctrl-C ends it.
-
-Needs an extra: pip install 'relabel-jax[demo]'.
-"""
+"""The page that shows what a network hears: the work of the command `relabel_jax.demo`."""
 
 import base64
-import dataclasses
 import html
 import io
 import os
@@ -23,157 +9,91 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import soundfile
 
-from relabel_jax.audio.decode import READ_S, cut_windows, decode_blocks, resample_blocks
-from relabel_jax.data.schema import SAMPLE_RATE_HZ, WAVEFORM_SAMPLES
+from relabel_jax.audio.windows import cut_windows
 from relabel_jax.errors import InputError, Rejected
-from relabel_jax.inference.embedder import MIN_DURATION_S, Embedder
-from relabel_jax.inference.folder import NETWORK_KEY
+from relabel_jax.inference.clips import MIN_DURATION_S
+from relabel_jax.inference.embedder import Embedder
+from relabel_jax.inference.nearest import Clips
+from relabel_jax.inference.recordings import read_samples
 
-NUM_CLASSES = 10
-NUM_CLIPS = 6
 HOST = "127.0.0.1"
+_NUM_CLASSES = 10
+_NUM_CLIPS = 6
 _STYLE = pathlib.Path(__file__).with_name("demo.css")
-_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # none is loaded
+_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # none is downloaded
 _COLORS = {  # those of the report's page, by day and in the dark
-    **{"body_background_fill": "#faf8f4", "body_background_fill_dark": "#14171a"},
-    **{"body_text_color": "#22262b", "body_text_color_dark": "#e9e6e0"},
-    **{"body_text_color_subdued": "#666d75", "body_text_color_subdued_dark": "#9aa1a8"},
-    **{"block_background_fill": "#ffffff", "block_background_fill_dark": "#1c2024"},
-    **{"border_color_primary": "#e5e0d7", "border_color_primary_dark": "#30363c"},
-    **{"color_accent": "#14766e", "error_border_color": "#c96f14"},
-    **{"error_background_fill": "#f7ecdf", "error_background_fill_dark": "#2b241c"},
-    **{"error_text_color": "#22262b", "error_text_color_dark": "#e9e6e0"},
+    "body_background_fill": "#faf8f4",
+    "body_background_fill_dark": "#14171a",
+    "body_text_color": "#22262b",
+    "body_text_color_dark": "#e9e6e0",
+    "body_text_color_subdued": "#666d75",
+    "body_text_color_subdued_dark": "#9aa1a8",
+    "block_background_fill": "#ffffff",
+    "block_background_fill_dark": "#1c2024",
+    "border_color_primary": "#e5e0d7",
+    "border_color_primary_dark": "#30363c",
+    "color_accent": "#14766e",
+    "error_border_color": "#c96f14",
+    "error_background_fill": "#f7ecdf",
+    "error_background_fill_dark": "#2b241c",
+    "error_text_color": "#22262b",
+    "error_text_color_dark": "#e9e6e0",
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Clips:
-    """The rows of an embedded folder.
-
-    Attributes:
-      paths: of the recordings, as `relabel_jax.embed` found them; str[rows].
-      starts_s: where the windows start in them; float64[rows].
-      directions: embeddings of length 1; float32[rows, 128].
-    """
-
-    paths: np.ndarray
-    starts_s: np.ndarray
-    directions: np.ndarray
-
-    @classmethod
-    def read(cls, path: str | pathlib.Path, embedder: Embedder) -> "Clips":
-        """Reads what `relabel_jax.embed` wrote with this network.
-
-        Raises:
-          InputError: it cannot be read, has no rows or is of another network.
-        """
-        where = f"--embeddings={path}"
-        width = embedder.embedding_size
-        schema = pa.schema(
-            [
-                pa.field("path", pa.string(), nullable=False),
-                pa.field("start_s", pa.float64(), nullable=False),
-                pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
-            ]
-        )
-        try:
-            table = pq.read_table(path, columns=schema.names)
-            network = (table.schema.metadata or {}).get(NETWORK_KEY, b"").decode()
-            paths, starts_s, embeddings = table.cast(schema).combine_chunks().columns
-            values = embeddings.combine_chunks().flatten().to_numpy().reshape(-1, width)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            line, *_ = str(error).split("\n")
-            raise InputError(
-                f"{where}: expected a Parquet file as relabel_jax.embed writes it with this "
-                f"checkpoint, with embeddings of {width} values: {line}"
-            ) from error
-        if network not in ("", embedder.fingerprint):  # older files do not say it
-            raise InputError(
-                f"{where}: is of another network than --checkpoint; embed the folder again with it"
-            )
-        if not len(values):
-            raise InputError(f"{where}: has no rows; embed a folder with recordings")
-        if not np.isfinite(values).all():
-            raise InputError(f"{where}: has a NaN or an infinity; embed the folder again")
-        return cls(paths.to_numpy(), starts_s.to_numpy(), _directions(values))
-
-    def nearest(self, embeddings: np.ndarray, number: int) -> list[tuple[str, float, float]]:
-        """`(path, start_s, similarity)` of the nearest recordings by their nearest windows.
-
-        Args:
-          embeddings: float32[windows, 128] of one sound.
-          number: of recordings, at most.
-
-        Returns:
-          By similarity, the largest cosine between any window of either; largest first.
-        """
-        similarities = np.full(len(self.paths), -np.inf, np.float32)
-        for direction in _directions(embeddings):  # one by one: a sound may have hours
-            np.maximum(similarities, self.directions @ direction, out=similarities)
-        found: dict[str, tuple[str, float, float]] = {}
-        for row in np.argsort(-similarities, kind="stable"):
-            path = self.paths[row]
-            found.setdefault(path, (path, float(self.starts_s[row]), float(similarities[row])))
-            if len(found) == number:
-                break
-        return list(found.values())
-
-
-def _directions(embeddings: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
-
-
 def listen(embedder: Embedder, path: str) -> tuple[float, np.ndarray, np.ndarray]:
-    """What the network makes of a recording of any length, read as a stream.
+    """Embeds a recording of any length, which is read as a stream.
 
     Returns:
-      `(duration_s, embeddings, scores)`: float32[windows, 128]; and float64[classes], the mean over
-      the windows, each weighted by its seconds of sound, as `Embedder.scores` has it.
+      `(duration_s, embeddings, scores)`: float32[windows, embedding_size], and float64[classes],
+      the mean over the windows, each weighted by its seconds of sound, as in `Embedder.scores`.
 
     Raises:
-      Rejected: it cannot be decoded, is empty or not finite.
+      Rejected: the recording cannot be decoded, is empty or not finite.
     """
+    rate_hz, num_samples = embedder.sample_rate_hz, embedder.waveform_format.num_samples
     lengths: list[int] = []
     starts: list[int] = []
 
     def windows() -> Iterator[np.ndarray]:
         def pieces() -> Iterator[np.ndarray]:
-            for piece in resample_blocks(decode_blocks(path)):
+            for piece in read_samples(path, embedder.waveform_format):
                 lengths.append(len(piece))
                 yield piece
 
-        for start, window in cut_windows(pieces(), WAVEFORM_SAMPLES):
+        for start, window in cut_windows(pieces(), num_samples, num_samples):
             starts.append(start)
             yield window
 
     chunks = list(embedder.embed_windows(windows()))
-    if sum(lengths) < MIN_DURATION_S * SAMPLE_RATE_HZ:
+    if sum(lengths) < MIN_DURATION_S * rate_hz:
         raise Rejected("empty", f"has less than {MIN_DURATION_S} s of sound")
     embeddings, scores = map(np.concatenate, zip(*chunks, strict=True))
-    weights = np.minimum(WAVEFORM_SAMPLES, sum(lengths) - np.array(starts))
-    return sum(lengths) / SAMPLE_RATE_HZ, embeddings, np.average(scores, axis=0, weights=weights)
+    weights = np.minimum(num_samples, sum(lengths) - np.array(starts))
+    return sum(lengths) / rate_hz, embeddings, np.average(scores, axis=0, weights=weights)
 
 
-def _cut_wav(path: str, start_s: float) -> bytes:
+def _cut_wav(embedder: Embedder, path: str, start_s: float) -> bytes:
     """A window as the network hears it, as a WAV file."""
-    samples = np.concatenate(list(resample_blocks(decode_blocks(path, start_s + READ_S))))
-    start = round(start_s * SAMPLE_RATE_HZ)
+    waveforms = embedder.waveform_format
+    samples = np.concatenate(list(read_samples(path, waveforms, start_s + waveforms.read_s)))
+    start = round(start_s * waveforms.sample_rate_hz)
+    window = samples[start : start + waveforms.num_samples]
     file = io.BytesIO()
-    soundfile.write(file, samples[start : start + WAVEFORM_SAMPLES], SAMPLE_RATE_HZ, format="WAV")
+    soundfile.write(file, window, waveforms.sample_rate_hz, format="WAV")
     return file.getvalue()
 
 
 def _heard_html(embedder: Embedder, duration_s: float, num_windows: int, scores: np.ndarray) -> str:
     about = f"{duration_s:.1f} s"
     if num_windows > 1:
-        about += f", the mean over {num_windows} windows of 10 s"
+        about += (
+            f", the mean over {num_windows} windows of {embedder.waveform_format.duration_s:g} s"
+        )
     rows = []
-    for number in np.argsort(-scores, kind="stable")[:NUM_CLASSES]:
+    for number in np.argsort(-scores, kind="stable")[:_NUM_CLASSES]:
         sound = embedder.classes[number]
         name = f"<b>{html.escape(sound.display_name)}</b>"
         ways = [" &gt; ".join([*map(html.escape, way[:-1]), name]) for way in sound.paths]
@@ -185,11 +105,11 @@ def _heard_html(embedder: Embedder, duration_s: float, num_windows: int, scores:
     return f'<p class="about">{about}</p><table class="heard">{"".join(rows)}</table>'
 
 
-def _near_html(clips: Clips, embeddings: np.ndarray) -> str:
+def _near_html(embedder: Embedder, clips: Clips, embeddings: np.ndarray) -> str:
     items = []
-    for path, start_s, similarity in clips.nearest(embeddings, NUM_CLIPS):
+    for path, start_s, similarity in clips.nearest(embeddings, _NUM_CLIPS):
         try:
-            sound = base64.b64encode(_cut_wav(path, start_s)).decode()
+            sound = base64.b64encode(_cut_wav(embedder, path, start_s)).decode()
             player = f'<audio controls src="data:audio/wav;base64,{sound}"></audio>'
         except Rejected as error:
             player = f'<p class="about">Cannot be played: {html.escape(str(error))}</p>'
@@ -239,7 +159,7 @@ def make_page(embedder: Embedder, clips: Clips | None) -> Any:
             why = f"{os.path.basename(path)}: {error}".rstrip(".")
             what = f"Give a sound of {MIN_DURATION_S} s or more, as WAV, FLAC, Ogg or MP3."
             return f'<p class="error" role="alert">{html.escape(why)}. {what}</p>', near_hint
-        near = "" if clips is None else _near_html(clips, embeddings)
+        near = "" if clips is None else _near_html(embedder, clips, embeddings)
         return _heard_html(embedder, duration_s, len(embeddings), scores), near_hint + near
 
     def text(value: str, **options: Any) -> Any:

@@ -1,57 +1,57 @@
-"""Embeddings and scores of any sound, NumPy in and NumPy out, by a trained network.
+"""Embeddings and scores of any sound by a trained network, NumPy in and NumPy out.
 
     embedder = relabel_jax.Embedder.load("W/base")       # or an exported folder
     embedder.embed([samples], rate_hz=44_100)            # float32[1, 128]
 
-The network takes 10 s of mono at 8 kHz. What is given is averaged over its channels, resampled as
-data preparation does it (soxr VHQ) and cut into windows; the last one is zero-padded, as the clips
-were that the network was trained on. All windows go through one program of one shape, so that
-nothing is compiled again whatever their number.
+A network takes mono waveforms of one sample rate and one length; the paper's takes 10 s at 8 kHz.
+Recordings are averaged over their channels, resampled as data preparation does it (soxr VHQ) and
+cut into windows of that length. The last window is zero-padded, as the clips of the training were.
+All windows go through one program of one shape, so nothing is compiled again for any number of
+windows.
 """
 
 import collections
 import functools
 import hashlib
 import itertools
-import math
 import numbers
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from relabel_jax.audio.decode import cut_windows, resample
-from relabel_jax.data.schema import DURATION_S, SAMPLE_RATE_HZ, WAVEFORM_SAMPLES
-from relabel_jax.errors import InputError, Rejected
-from relabel_jax.inference.pretrained import Pretrained, SoundClass, flat_variables, load_pretrained
-from relabel_jax.models.waveform_cnn import AudioNetwork
+from relabel_jax.audio.waveform_format import WaveformFormat
+from relabel_jax.audio.windows import cut_windows
+from relabel_jax.errors import InputError
+from relabel_jax.inference.clips import read_clips
+from relabel_jax.inference.loading import load_pretrained
+from relabel_jax.inference.pretrained import Pretrained, SoundClass
+from relabel_jax.models.backbone import Backbone
+from relabel_jax.models.variables import Variables, without_outputs
 from relabel_jax.ops.batch_axis import on_each_device
 from relabel_jax.train.step import predict_chunk
 
-MIN_DURATION_S = 0.01
 _BATCHES = PartitionSpec(None, "data")  # [chunk, batch, ...]
-_CHUNK = 8  # batches in one program; what there is no window for is not computed
-_LOUDEST = 4.0  # decoders overshoot 1 a little; int16 in a float array is a mistake
-_PEAKS = {np.dtype(np.int16): 1 << 15, np.dtype(np.int32): 1 << 31}
+_CHUNK = 8  # Batches in one program. Batches without any window are not computed.
 
 
 class Embedder:
     """A trained network as a function of recordings.
 
     Attributes:
-      embedding_size: 128 for the paper's network.
-      sample_rate_hz: 8,000, what recordings are resampled to.
+      waveform_format: sample rate and length of a window, which are the network's. Recordings are
+        resampled to this rate.
+      embedding_size: values of an embedding; 128 for the paper's network.
       trained: facts of the training: root, side, labeling, method, clips, test metrics.
-      fingerprint: a digest of the weights that make an embedding. Not of the output layer: it has
-        the trained classes or, where their names are not known, all of the side.
+      fingerprint: a digest of the weights that embeddings depend on. The output layer is left out:
+        it has only the trained classes or, if their names are not known, all of the side.
       batch_size: windows that the devices compute together.
     """
 
     def __init__(self, pretrained: Pretrained, *, batch_size: int | None = None):
-        """As `load`, of a network that is loaded already."""
+        """Makes an embedder of a network that is loaded already; `batch_size` as in `load`."""
         devices = jax.local_devices()
         if batch_size is None:
             batch_size = len(devices) * (4 if jax.default_backend() == "cpu" else 64)
@@ -67,16 +67,10 @@ class Embedder:
         )
         self._classes = pretrained.classes
         self.batch_size = batch_size
-        self._chunk_shape = (_CHUNK, batch_size, WAVEFORM_SAMPLES)
+        self.waveform_format: WaveformFormat = pretrained.network.waveform_format
+        self.embedding_size = pretrained.network.embedding_size
         self.trained = pretrained.trained
-        digest = hashlib.blake2b(digest_size=16)
-        for name, array in sorted(flat_variables(pretrained.variables).items()):
-            if not name.startswith("params.output."):
-                digest.update(name.encode())
-                digest.update(np.ascontiguousarray(array))
-        self.fingerprint = digest.hexdigest()
-        self.embedding_size = pretrained.network.dense_units[-1]
-        self.sample_rate_hz = SAMPLE_RATE_HZ
+        self.fingerprint = _fingerprint(pretrained)
 
     @classmethod
     def load(
@@ -90,14 +84,19 @@ class Embedder:
 
         Args:
           path: the folder.
-          ontology: `ontology.json`, the names of a workdir's classes; by default that of the data
-            set that it was trained on.
-          batch_size: windows that the devices compute together; by default what suits them.
+          ontology: `ontology.json`, which names the classes of a workdir; by default that of the
+            data set of the training, or AudioSet's own if that has the same classes.
+          batch_size: windows that the devices compute together; by default what suits the devices.
 
         Raises:
           InputError: the folder is neither, is damaged, or has another network.
         """
         return cls(load_pretrained(path, ontology), batch_size=batch_size)
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """The rate that recordings are resampled to; 8,000 for the paper's network."""
+        return self.waveform_format.sample_rate_hz
 
     @property
     def classes(self) -> tuple[SoundClass, ...]:
@@ -114,33 +113,37 @@ class Embedder:
         return self._classes
 
     def embed(
-        self, clips: Iterable[np.ndarray], rate_hz: float, *, hop_s: float = DURATION_S
+        self, clips: Iterable[np.ndarray], rate_hz: float, *, hop_s: float | None = None
     ) -> np.ndarray:
         """One embedding a clip: the mean over its windows, each weighted by its seconds of sound.
 
         Args:
           clips: a sequence of recordings, each `[time]` or `[time, channels]`, from 0.01 s to
             hours; or one array `[clips, time]` or `[clips, time, channels]`; or one `[time]`.
-            float of full scale 1, int16 or int32.
+            Samples are float in -1 to 1, int16 or int32.
           rate_hz: their sample rate.
-          hop_s: seconds from one 10 s window to the next, at most 10.
+          hop_s: seconds from the start of one window to the start of the next; at most, and by
+            default, the length of a window.
 
         Returns:
-          float32[clips, 128].
+          float32[clips, embedding_size].
 
         Raises:
-          InputError: a clip or the rate is not of that form, has a NaN, or is empty.
+          InputError: a clip or the rate does not have that form, or a clip has a NaN or is empty.
         """
         return self._means(clips, rate_hz, hop_s)[0]
 
     def scores(
-        self, clips: Iterable[np.ndarray], rate_hz: float, *, hop_s: float = DURATION_S
+        self, clips: Iterable[np.ndarray], rate_hz: float, *, hop_s: float | None = None
     ) -> np.ndarray:
-        """How present each of `classes` is: float32[clips, classes] in 0 to 1.
+        """How present each of `classes` is, in 0 to 1.
 
-        The mean over the windows, as of `embed`, with the same arguments and errors.
+        The mean over the windows, as in `embed`, with the same arguments and errors.
+
+        Returns:
+          float32[clips, classes].
         """
-        _ = self.classes
+        _ = self.classes  # raises if they are not known
         return self._means(clips, rate_hz, hop_s)[1]
 
     def embed_timestamps(
@@ -153,61 +156,64 @@ class Embedder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings along the time of clips of one length.
 
-        A frame is `window_s` of sound around its centre, given to the network as a clip of that
-        length would be: from the start of the 10 s, then zeros.
+        A frame is `window_s` of sound around its centre. The network gets it as it gets a clip of
+        that length: at the start of a window, followed by zeros.
 
         Args:
-          clips, rate_hz: as of `embed`, but of one length.
+          clips, rate_hz: as in `embed`, but of one length.
           hop_s: seconds from one centre to the next.
-          window_s: seconds of sound in a frame, at most 10.
+          window_s: seconds of sound in a frame; at most the length of a window.
 
         Returns:
-          `(embeddings, centers_ms)`: float32[clips, frames, 128], and float64[frames]: 0, hop_s,
-          and so on, as long as the clip lasts.
+          `(embeddings, centers_ms)`: float32[clips, frames, embedding_size], and float64[frames]:
+          0, hop_s, and so on, up to the end of the clip.
 
         Raises:
           InputError: as `embed`; or the clips differ in length.
         """
-        hop, width = _samples("hop_s", hop_s), _samples("window_s", window_s)
+        hop, width = self.hop_samples(hop_s), self._to_samples("window_s", window_s)
         lengths: list[int] = []
 
         def windows() -> Iterator[np.ndarray]:
-            for waveform in self._waveforms(clips, rate_hz):
+            for waveform in read_clips(clips, rate_hz, self.sample_rate_hz):
                 lengths.append(len(waveform))
                 if lengths[-1] != lengths[0]:
                     raise InputError(
-                        f"clip {len(lengths) - 1}: has {lengths[-1] / SAMPLE_RATE_HZ:g} s, the "
-                        f"first has {lengths[0] / SAMPLE_RATE_HZ:g} s; expected one length: give "
-                        "clips of different lengths one by one"
+                        f"clip {len(lengths) - 1}: has {lengths[-1] / self.sample_rate_hz:g} s, "
+                        f"the first has {lengths[0] / self.sample_rate_hz:g} s; expected one "
+                        "length: give clips of different lengths one by one"
                     )
                 padded = np.pad(waveform, (width // 2, width))
                 for start in range(0, len(waveform), hop):
-                    yield _padded(padded[start : start + width])
+                    window = np.zeros(self.waveform_format.num_samples, np.int16)
+                    window[:width] = padded[start : start + width]
+                    yield window
 
         rows = [embeddings for embeddings, _ in self.embed_windows(windows())]
         frames = len(range(0, lengths[0], hop)) if lengths else 0
         embeddings = np.concatenate([np.zeros((0, self.embedding_size), np.float32), *rows])
-        centers_ms = np.arange(frames) * (1000 * hop / SAMPLE_RATE_HZ)
+        centers_ms = np.arange(frames) * (1000 * hop / self.sample_rate_hz)
         return embeddings.reshape(len(lengths), frames, self.embedding_size), centers_ms
 
     def embed_windows(
         self, windows: Iterable[np.ndarray]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Embeddings and scores of windows as the data set stores them, as a stream.
+        """Embeddings and scores of windows as a data set stores them, as a stream.
+
+        The next windows are read while the devices compute.
 
         Args:
-          windows: int16[80000] each, mono at 8 kHz. While the devices compute, the next ones are
-            read.
+          windows: int16[waveform_format.num_samples] each.
 
         Yields:
-          `(embeddings, scores)`: float32[windows, 128] and float32[windows, outputs] of some
-          windows, in their order.
+          `(embeddings, scores)`: float32[windows, embedding_size] and float32[windows, outputs] of
+          some windows, in their order.
         """
         windows = iter(windows)
         pending: collections.deque[tuple[jax.Array, jax.Array, int]] = collections.deque()
         while True:
-            chunk = np.zeros(self._chunk_shape, np.int16)
-            rows = chunk.reshape(-1, WAVEFORM_SAMPLES)
+            chunk = np.zeros((_CHUNK, self.batch_size, self.waveform_format.num_samples), np.int16)
+            rows = chunk.reshape(-1, self.waveform_format.num_samples)
             number = 0
             for window in itertools.islice(windows, len(rows)):
                 rows[number] = window
@@ -221,25 +227,45 @@ class Embedder:
                     np.int32(-(-number // self.batch_size)),
                 )
                 pending.append((*outputs, number))
-            while len(pending) > (number == len(rows)):
+            is_last = number < len(rows)
+            while len(pending) > (0 if is_last else 1):
                 embeddings, scores, count = pending.popleft()
-                yield _rows(embeddings, count), _rows(scores, count)
-            if number < len(rows):
+                yield _to_rows(embeddings, count), _to_rows(scores, count)
+            if is_last:
                 return
 
+    def hop_samples(self, hop_s: float | None) -> int:
+        """Samples from the start of one window to the start of the next.
+
+        Raises:
+          InputError: `hop_s` is not above 0, or longer than a window.
+        """
+        return self._to_samples(
+            "hop_s", self.waveform_format.duration_s if hop_s is None else hop_s
+        )
+
+    def _to_samples(self, name: str, seconds: float) -> int:
+        duration_s = self.waveform_format.duration_s
+        is_number = isinstance(seconds, numbers.Real)
+        if not is_number or not 1 / self.sample_rate_hz <= seconds <= duration_s:
+            raise InputError(
+                f"{name}: expected more than 0 and at most {duration_s:g} s, got {seconds}"
+            )
+        return round(seconds * self.sample_rate_hz)
+
     def _means(
-        self, clips: Iterable[np.ndarray], rate_hz: float, hop_s: float
+        self, clips: Iterable[np.ndarray], rate_hz: float, hop_s: float | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        hop = _samples("hop_s", hop_s)
+        hop, num_samples = self.hop_samples(hop_s), self.waveform_format.num_samples
         owners: collections.deque[tuple[int, int]] = collections.deque()
         sizes = (self.embedding_size, self._network.num_classes)
         means: tuple[list[np.ndarray], ...] = ([], [])
         seconds: list[int] = []
 
         def windows() -> Iterator[np.ndarray]:
-            for clip, waveform in enumerate(self._waveforms(clips, rate_hz)):
-                for start, window in cut_windows([waveform], hop):
-                    owners.append((clip, min(WAVEFORM_SAMPLES, len(waveform) - start)))
+            for clip, waveform in enumerate(read_clips(clips, rate_hz, self.sample_rate_hz)):
+                for start, window in cut_windows([waveform], num_samples, hop):
+                    owners.append((clip, min(num_samples, len(waveform) - start)))
                     yield window
 
         for chunk in self.embed_windows(windows()):
@@ -258,89 +284,33 @@ class Embedder:
         )
         return embeddings, scores
 
-    def _waveforms(self, clips: Iterable[np.ndarray], rate_hz: float) -> Iterator[np.ndarray]:
-        """int16[time] at 8 kHz of each clip."""
-        if (
-            not isinstance(rate_hz, numbers.Real)
-            or isinstance(rate_hz, bool)
-            or not 0 < rate_hz < math.inf
-        ):
-            raise InputError(f"rate_hz: expected a sample rate above 0 Hz, got {rate_hz!r}")
-        if isinstance(clips, np.ndarray):
-            if not 1 <= clips.ndim <= 3:
-                raise InputError(
-                    f"clips: expected [time], [clips, time] or [clips, time, channels], got an "
-                    f"array of shape {clips.shape}"
-                )
-            clips = clips[None] if clips.ndim == 1 else clips
-        for number, clip in enumerate(clips):
-            try:
-                mono = _mono(np.asarray(clip))
-                if len(mono) / rate_hz < MIN_DURATION_S:
-                    raise Rejected(
-                        "empty",
-                        f"{len(mono)} samples at {rate_hz:g} Hz; expected at least "
-                        f"{MIN_DURATION_S} s; one recording of several channels is given as "
-                        "[samples], with samples of shape [time, channels]",
-                    )
-                waveform = resample(mono, rate_hz)
-            except Rejected as error:
-                raise InputError(f"clip {number}: {error}") from error
-            yield waveform
+
+def _fingerprint(pretrained: Pretrained) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(without_outputs(pretrained.network, pretrained.variables).items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
-def _mono(clip: np.ndarray) -> np.ndarray:
-    """float32[time], the mean over the channels."""
-    if clip.ndim not in (1, 2):
-        raise Rejected("rank", f"has shape {clip.shape}; expected [time] or [time, channels]")
-    if clip.ndim == 2 and clip.shape[1] > clip.shape[0]:
-        raise Rejected("rank", f"has shape {clip.shape}; expected [time, channels]: transpose it")
-    if clip.dtype not in _PEAKS and not np.issubdtype(clip.dtype, np.floating):
-        raise Rejected("dtype", f"has dtype {clip.dtype}; expected float, int16 or int32")
-    if not clip.size:
-        raise Rejected("empty", f"has no samples (shape {clip.shape})")
-    mono = clip / np.float32(_PEAKS.get(clip.dtype, 1))
-    mono = (mono if mono.ndim == 1 else mono.mean(axis=1)).astype(np.float32)
-    peak = np.abs(mono).max()
-    if _LOUDEST < peak < math.inf:
-        raise Rejected(
-            "level", f"its largest sample is {peak:g}; float samples have the full scale 1: divide"
-        )
-    return mono
-
-
-def _samples(name: str, seconds: float) -> int:
-    if not isinstance(seconds, numbers.Real) or not 1 <= seconds * SAMPLE_RATE_HZ <= (
-        WAVEFORM_SAMPLES
-    ):
-        raise InputError(f"{name}: expected more than 0 and at most {DURATION_S} s, got {seconds}")
-    return round(seconds * SAMPLE_RATE_HZ)
-
-
-def _padded(samples: np.ndarray) -> np.ndarray:
-    window = np.zeros(WAVEFORM_SAMPLES, np.int16)
-    window[: len(samples)] = samples
-    return window
-
-
-def _rows(outputs: jax.Array, number: int) -> np.ndarray:
+def _to_rows(outputs: jax.Array, number: int) -> np.ndarray:
+    """The first rows of [chunk, batch, values], [number, values]."""
     rows = np.asarray(outputs)
     return rows.reshape(-1, rows.shape[-1])[:number]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(
-    network: AudioNetwork,
-    mesh: Mesh,
-    variables: dict[str, Any],
-    chunk: jax.Array,
-    num_batches: jax.Array,
+    network: Backbone, mesh: Mesh, variables: Variables, chunk: jax.Array, num_batches: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Embeddings [chunk, batch, 128] and scores [chunk, batch, classes]; after `num_batches` 0."""
+    """Embeddings [chunk, batch, embedding_size] and scores [chunk, batch, outputs].
+
+    Only the first `num_batches` batches are computed; the embeddings of the others are 0.
+    """
 
     def embed(variables, chunk, num_batches):
         embeddings = predict_chunk(network, "embed", variables, (), chunk, num_batches)
-        return embeddings, network.apply(variables, embeddings, method="score")
+        return embeddings, network.apply(variables, embeddings, method="head").scores
 
     axes = (PartitionSpec(), _BATCHES, PartitionSpec())
     return on_each_device(embed, mesh, axes, _BATCHES)(variables, chunk, num_batches)

@@ -23,15 +23,21 @@ Music > Christmas music > Jingle bell
 """
 
 import collections
+import csv
 import dataclasses
 import difflib
 import functools
+import graphlib
 import json
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from relabel_jax.errors import InputError
+
+# Facts of AudioSet's ontology.json alone: no descriptions, no examples. Its licence is in NOTICE.
+_AUDIOSET_TABLE = pathlib.Path(__file__).with_name("audioset_ontology.csv")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +71,37 @@ class Ontology:
                         f"ontology: the {field} {value!r} stands {count} times; it must be unique"
                     )
         _ = self.is_ancestor  # a cycle shows in the closure: look at once, not on first use
+
+    @classmethod
+    @functools.cache
+    def audioset(cls) -> "Ontology":
+        """AudioSet's ontology, from the table that comes with the package.
+
+        Its `text` has the form of AudioSet's `ontology.json` with empty descriptions and examples.
+        """
+        with open(_AUDIOSET_TABLE, encoding="utf-8", newline="") as file:
+            nodes = [
+                {
+                    "id": row["mid"],
+                    "name": row["display_name"],
+                    "description": "",
+                    "citation_uri": "",
+                    "positive_examples": [],
+                    "child_ids": row["child_mids"].split(),
+                    "restrictions": row["restrictions"].split(),
+                }
+                for row in csv.DictReader(file)
+            ]
+        return cls.from_text(_json_text(nodes))
+
+    @classmethod
+    def read(cls, path: str | pathlib.Path | None = None) -> "Ontology":
+        """The ontology of a JSON file, or AudioSet's own if no file is given.
+
+        Raises:
+          InputError: as `from_json`.
+        """
+        return cls.audioset() if path is None else cls.from_json(path)
 
     @classmethod
     def from_json(cls, path: str | pathlib.Path) -> "Ontology":
@@ -133,19 +170,17 @@ class Ontology:
 
         Strict: no class is its own ancestor.
         """
-        closure = self.is_parent
-        while True:  # each round doubles the path length that is covered
-            steps = closure.astype(np.float32)
-            wider = closure | (steps @ steps > 0)
-            if (wider == closure).all():
-                break
-            closure = wider
-        if closure.diagonal().any():
-            cycle = [self.mids[i] for i in np.flatnonzero(closure.diagonal())]
+        children = {i: np.flatnonzero(row).tolist() for i, row in enumerate(self.is_parent)}
+        closure = self.is_parent.copy()
+        try:
+            for parent in graphlib.TopologicalSorter(children).static_order():  # children first
+                closure[parent] |= closure[children[parent]].any(axis=0)
+        except graphlib.CycleError as error:
+            cycle = [self.mids[i] for i in sorted(set(error.args[1]))]
             raise InputError(
                 f"ontology: child_ids form a cycle through {', '.join(cycle[:5])}; "
                 "expected an acyclic graph"
-            )
+            ) from error
         return closure
 
     @functools.cached_property
@@ -172,6 +207,21 @@ class Ontology:
             f"the ontology has no class {name_or_mid!r}; give a mid or a display name{hint}"
         )
 
+    def restricted_to(self, mids: Sequence[str]) -> "Ontology":
+        """The ontology of these classes, in this order, and of the relations between them.
+
+        Raises:
+          KeyError: a mid that is not in the ontology.
+        """
+        nodes = json.loads(self.text)
+        kept = [nodes[self.index[mid]] for mid in mids]
+        return Ontology.from_text(
+            _json_text(
+                node | {"child_ids": [child for child in node["child_ids"] if child in mids]}
+                for node in kept
+            )
+        )
+
     def descendants(self, of: int) -> np.ndarray:
         """bool[classes]: the strict descendants of class number `of`."""
         return self.is_ancestor[of]
@@ -196,3 +246,7 @@ class Ontology:
         if not parents:
             return [(to,)]
         return [(*path, to) for parent in parents for path in self.paths(parent)]
+
+
+def _json_text(nodes: Iterable[dict]) -> str:
+    return json.dumps(list(nodes), indent=1) + "\n"

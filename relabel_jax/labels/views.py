@@ -98,6 +98,16 @@ def make_view(
     return View(rows=rows, columns=columns, labels=labels, masked=masked, label_set=label_set)
 
 
+def classes_digest(ontology: Ontology, columns: np.ndarray) -> str:
+    """A digest of the classes that a network's outputs are for, in their order.
+
+    Args:
+      ontology: the ontology of the data set.
+      columns: int64[side classes], of `side_columns`.
+    """
+    return hashlib.sha256("\n".join(ontology.mids[i] for i in columns).encode()).hexdigest()
+
+
 def hashed_splits(clip_ids: Sequence[str], seed: int = 0) -> np.ndarray:
     """int8[clips], 80/10/10: index into `SPLITS` by a hash of seed and clip id alone.
 

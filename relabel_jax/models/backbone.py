@@ -51,10 +51,19 @@ class Backbone(Protocol):
     - `for_export()`, the network in the form that other frameworks can run best.
     - `export_facts()`, a dict for the `config.json` of an export: sizes that a reader in another
       framework needs.
+    - `description: str`, a sentence about the network for the model card of an export.
+    - `pytorch_example: str`, the name of a file beside the network's module: a Python program that
+      runs an export of the network in PyTorch. An export has a copy of it.
     - `precision: str`, a field: the arithmetic of the network, noted in results.
     """
 
     num_classes: int
+
+    # Every `flax.linen.Module` has these:
+    def init(self, *args: Any, **kwargs: Any) -> Any: ...
+    def apply(self, *args: Any, **kwargs: Any) -> Any: ...
+    def clone(self, **kwargs: Any) -> Any: ...
+    def __hash__(self) -> int: ...
 
     @property
     def waveform_format(self) -> WaveformFormat:
@@ -77,12 +86,16 @@ class Backbone(Protocol):
         """The outputs for embeddings, float32[..., embedding_size]."""
 
 
-def random_streams(network: nn.Module) -> tuple[str, ...]:
+Network = Backbone | nn.Module
+"""A backbone, or a classifier on embeddings (`heads.py`)."""
+
+
+def random_streams(network: Network) -> tuple[str, ...]:
     """The Flax streams that a network needs in training."""
     return getattr(network, "random_streams", ())
 
 
-def buffers(network: nn.Module, inputs: Any) -> dict[str, Any]:
+def buffers(network: Network, inputs: Any) -> dict[str, Any]:
     """The collection `buffers` for training on a batch like `inputs`, {} if the network has none.
 
     Args:
@@ -91,11 +104,21 @@ def buffers(network: nn.Module, inputs: Any) -> dict[str, Any]:
     return network.buffers(inputs) if hasattr(network, "buffers") else {}
 
 
-def divided(network: nn.Module, axis_name: str) -> nn.Module:
+def sums_over_devices(network: Network) -> bool:
+    """Whether a network can normalize by the statistics of a batch that devices share."""
+    return hasattr(network, "axis_name")
+
+
+def divided(network: Network, axis_name: str) -> Any:
     """The network for devices that share a batch along a mesh axis."""
-    return network.clone(axis_name=axis_name) if hasattr(network, "axis_name") else network
+    return network.clone(axis_name=axis_name) if sums_over_devices(network) else network
 
 
-def exportable(network: nn.Module) -> nn.Module:
+def exportable(network: Network) -> Any:
     """The network in the form that other frameworks can run best."""
     return network.for_export() if hasattr(network, "for_export") else network
+
+
+def export_facts(network: Network) -> dict[str, Any]:
+    """What the `config.json` of an export says of the network beside its options."""
+    return network.export_facts() if hasattr(network, "export_facts") else {}

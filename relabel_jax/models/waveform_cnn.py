@@ -1,7 +1,7 @@
 """The paper's network (Table II): nine convolutions on the raw waveform and two dense layers."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +103,13 @@ class WaveformCNN(nn.Module):
     precision: str = "f32"
     formulation: Formulation = Formulation()
     axis_name: str | None = None
+
+    description: ClassVar[str] = (
+        'The network of "Automatic re-labeling of Google AudioSet for improved quality of learned '
+        'features and pre-training" (Grzywalski and Botteldooren): nine convolutions on the raw '
+        "waveform and two dense layers."
+    )
+    pytorch_example: ClassVar[str] = "waveform_cnn_pytorch.txt"
 
     @classmethod
     def from_config(

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +11,12 @@ from relabel_jax.files import complete_file, read_json, write_json
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.report import tables
 from relabel_jax.report.page import page
-from relabel_jax.report.results import GRID_NAME, differences, find_cells, read_truth
+from relabel_jax.report.results import FinishedRun, differences, find_runs
+from relabel_jax.report.transfers import TABLES
+from relabel_jax.report.truth import read_truth
+from relabel_jax.runs.grid_folder import GridFolder
 
-_LOG = logging.getLogger(__name__)
 PAPER_TABLES = pathlib.Path(__file__).with_name("paper_tables.json")
-ONTOLOGY_NAME = "ontology.json"
 
 
 def write_report(
@@ -25,11 +25,11 @@ def write_report(
     truth: str | pathlib.Path | None = None,
     paper: str | pathlib.Path = PAPER_TABLES,
 ) -> dict[str, Any]:
-    """Writes `report/` of a folder with finished runs, from their results alone.
+    """Writes the report of a folder with finished runs, from their results alone.
 
-    `table1.csv`, `table3.csv`, `table4.csv`, `results.json` and `index.html`. What a grid
-    left in the folder (`grid.json`: roots, command, versions, hardware; `ontology.json`) is used
-    where it is there; the ontology otherwise comes from the data set.
+    It has `table1.csv`, `table3.csv`, `table4.csv`, `results.json` and `index.html`. The roots, the
+    provenance and the ontology are those that a grid left in the folder. The ontology of other
+    folders comes from the data set.
 
     Args:
       workdir: the `--workdir` of a grid, or any folder with run folders below it.
@@ -42,55 +42,59 @@ def write_report(
     Raises:
       InputError: no run is finished, or a file is missing or damaged.
     """
-    cells, problems = find_cells(workdir)
-    ontology = _find_ontology(workdir, cells[0].facts["config"].get("data_dir", ""))
-    grid = read_json(workdir / GRID_NAME) if (workdir / GRID_NAME).exists() else {}
-    if not isinstance(grid, dict):
-        raise InputError(f"{workdir / GRID_NAME}: is not what a grid writes there; run it again")
-    of_clips = None
+    folder = GridFolder(workdir)
+    runs, problems = find_runs(workdir)
+    ontology = _find_ontology(folder, runs[0].result.config["data_dir"])
+    grid = folder.read_description()
+    true_mids = None
     try:
-        if path := (grid.get("config") or {}).get("truth", "") if truth is None else truth:
-            of_clips = read_truth(path)
+        if path := grid.get("config", {}).get("truth", "") if truth is None else truth:
+            true_mids = read_truth(path)
     except InputError as error:
         raise InputError(f"{error}; --truth=CSV gives another, --truth= none") from error
-    known = set(ontology.mids)
-    for cell in cells:
-        if cell.facts["root_mid"] not in known:
-            raise InputError(
-                f"{workdir / ONTOLOGY_NAME}: has no class {cell.facts['root_mid']!r}, the root of "
-                f"{cell.workdir}; it is not the ontology of these runs"
-            )
-    of_paper = read_json(pathlib.Path(paper))
-    _check_form(of_paper, str(paper))
+    _check_roots(runs, ontology, folder)
+    figures = read_json(pathlib.Path(paper))
+    _check_form(figures, str(paper))
     result = tables.report(
-        cells,
-        [*grid.get("problems", []), *problems],
-        grid.get("roots", []),
-        of_paper,
-        of_clips,
+        runs, [*grid.get("problems", []), *problems], grid.get("roots", []), figures, true_mids
     )
     result |= {
-        "notes": differences(cells),
-        "paper": of_paper,
+        "notes": differences(runs),
+        "paper": figures,
         "provenance": {
             field: grid.get(field) for field in ("command", "versions", "hardware", "config")
         },
-        "data_set": cells[0].facts["data_set"],
+        "data_set": runs[0].result.data_set,
     }
-    folder = workdir / "report"
-    for name in ("table1", *tables.TABLES):
-        _write_text(folder / f"{name}.csv", _csv(result[name]))
-    write_json(folder / "results.json", result)
-    _write_text(folder / "index.html", page(result, ontology))
+    for name in ("table1", *TABLES):
+        _write_text(folder.report_path / f"{name}.csv", _csv(result[name]))
+    write_json(folder.report_path / "results.json", result)
+    _write_text(page_path(workdir), page(result, ontology))
     return result
 
 
+def page_path(workdir: pathlib.Path) -> pathlib.Path:
+    """The page of the report of a folder."""
+    return GridFolder(workdir).report_path / "index.html"
+
+
+def _check_roots(runs: Sequence[FinishedRun], ontology: Ontology, folder: GridFolder) -> None:
+    """Raises InputError if a run's root is no class of the ontology."""
+    known = set(ontology.mids)
+    for run in runs:
+        if run.result.root_mid not in known:
+            raise InputError(
+                f"{folder.ontology_path}: has no class {run.result.root_mid!r}, the root of "
+                f"{run.workdir.path}; it is not the ontology of these runs"
+            )
+
+
 def _check_form(given: Any, where: str) -> None:
-    """Raises InputError where the paper's figures have not the form of `paper_tables.json`."""
+    """Raises InputError if the paper's figures do not have the form of `paper_tables.json`."""
     keep = f"keep to the form of {PAPER_TABLES.name}"
     if not isinstance(given, dict):
         raise InputError(f"{where}: expected an object, got {given!r}; {keep}")
-    for name in ("table1", *tables.TABLES):
+    for name in ("table1", *TABLES):
         if name not in given:
             raise InputError(f"{where}: has no {name!r}; {keep}")
         _check_figures(given[name], 1 if name == "table1" else 2, f"{where}: {name}", keep)
@@ -106,13 +110,14 @@ def _check_figures(given: Any, depth: int, where: str, keep: str) -> None:
             raise InputError(f"{where}: {name!r} is {value!r}, expected a number or null; {keep}")
 
 
-def _find_ontology(workdir: pathlib.Path, data_dir: str) -> Ontology:
-    for folder in (workdir, pathlib.Path(data_dir)):
-        if (folder / ONTOLOGY_NAME).is_file():
-            return Ontology.from_json(folder / ONTOLOGY_NAME)
+def _find_ontology(folder: GridFolder, data_dir: str) -> Ontology:
+    # A data set has it under the same name.
+    for path in (folder.ontology_path, pathlib.Path(data_dir, folder.ontology_path.name)):
+        if path.is_file():
+            return Ontology.from_json(path)
     raise InputError(
-        f"{workdir / ONTOLOGY_NAME}: is not there, nor is the data set {data_dir}; copy the "
-        "ontology.json of the data set there"
+        f"{folder.ontology_path}: is not there, nor is the data set {data_dir}; copy the "
+        f"{folder.ontology_path.name} of the data set there"
     )
 
 

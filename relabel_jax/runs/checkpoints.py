@@ -15,15 +15,18 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from relabel_jax.errors import InputError
-from relabel_jax.train.step import TrainState
+from relabel_jax.runs.workdir import Workdir
+
+State = Any
+"""What training changes: a pytree with a `step`, as `train/step.py` has it."""
 
 
 class Checkpoints:
-    """The `checkpoints/` folder of a workdir; numbers are epochs done."""
+    """The checkpoints of a run; numbers are epochs done."""
 
-    def __init__(self, workdir: pathlib.Path, read_only: bool = False):
-        self._path = (workdir / "checkpoints").absolute()
-        self._interrupted_path = (workdir / "interrupted").absolute()
+    def __init__(self, workdir: Workdir, read_only: bool = False):
+        self._path = workdir.checkpoints_path.absolute()
+        self._interrupted_path = workdir.interrupted_path.absolute()
         # `max_to_keep` with `best_fn` would delete the newest when it is not among the best. A
         # checkpoint without metrics is one whose deletion a kill broke off.
         best = preservation_policy.BestN(
@@ -56,7 +59,7 @@ class Checkpoints:
         """Until what `save` was given is on the disk."""
         self._manager.wait_until_finished()
 
-    def save(self, epoch: int, state: TrainState, validation_map: float) -> None:
+    def save(self, epoch: int, state: State, validation_map: float) -> None:
         """Saves in the background; complete under its name or not there.
 
         Args:
@@ -71,7 +74,7 @@ class Checkpoints:
             self.wait()
             self.forget_interrupted()
 
-    def restore(self, epoch: int, like: TrainState) -> TrainState:
+    def restore(self, epoch: int, like: State) -> State:
         """The state after `epoch`, on the host, with the shapes and dtypes of `like`."""
         self.wait()
         return _read(self._manager, epoch, like)
@@ -88,7 +91,7 @@ class Checkpoints:
         with _manager(self._interrupted_path, read_only=True) as manager:
             return manager.latest_step()
 
-    def save_interrupted(self, state: TrainState) -> None:
+    def save_interrupted(self, state: State) -> None:
         """Saves a state within an epoch; complete under its name or not there."""
         self._interrupted_path.mkdir(exist_ok=True)
         with _manager(
@@ -103,7 +106,7 @@ class Checkpoints:
         """Deletes what `save_interrupted` left."""
         shutil.rmtree(self._interrupted_path)
 
-    def restore_interrupted(self, step: int, like: TrainState) -> TrainState:
+    def restore_interrupted(self, step: int, like: State) -> State:
         """The state that `save_interrupted` left."""
         with _manager(self._interrupted_path, read_only=True) as manager:
             return _read(manager, step, like)
@@ -135,7 +138,7 @@ def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
     )
 
 
-def _read(manager: ocp.CheckpointManager, number: int, like: TrainState | None) -> Any:
+def _read(manager: ocp.CheckpointManager, number: int, like: State | None) -> Any:
     hook = sys.unraisablehook
     sys.unraisablehook = _silence_abandoned_reads(hook)
     try:

@@ -1,7 +1,7 @@
 """Several processes (hosts) that train as one.
 
-Process 0 alone reads and writes run folders; what the others must know of them it tells them. With
-one process all that is for several is the identity.
+Process 0 alone reads and writes run folders, and tells the others what they must know of them. With
+a single process, the multi-process helpers return their input unchanged.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from relabel_jax.errors import InputError, ProcessFailed
 
 _LOG = logging.getLogger(__name__)
-# A process that says nothing for so long is taken for dead; one whose connection breaks, at once.
+# Seconds without a heartbeat before a process counts as dead. A broken connection counts at once.
 _HEARTBEAT_TIMEOUT_S = 60
 # JAX's preemption service asks for numbers that grow by one, in every process the same.
 _CHUNKS_DONE = itertools.count()
@@ -66,6 +66,11 @@ def connect(coordinator_address: str, num_processes: int | None, process_id: int
     )
 
 
+def are_several() -> bool:
+    """Whether several processes train as one."""
+    return jax.process_count() > 1
+
+
 def is_primary() -> bool:
     """Whether this is the process that reads and writes run folders."""
     return jax.process_index() == 0
@@ -92,6 +97,15 @@ def from_primary(function: Callable[[], Any]) -> Any:
     if "error" in answer:
         raise InputError(answer["error"])
     return answer["value"]
+
+
+def on_primary(action: Callable[[], None]) -> None:
+    """Does something in process 0, and waits for it in the others.
+
+    Raises:
+      InputError: in all processes, when it is raised there.
+    """
+    from_primary(action)
 
 
 def arrays_from_primary(function: Callable[[], Any], like: Any) -> Any:

@@ -3,27 +3,27 @@
 import contextlib
 import json
 import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.runs import processes
-from relabel_jax.runs.checkpoints import Checkpoints
-from relabel_jax.train.step import TrainState
+from relabel_jax.runs.checkpoints import Checkpoints, State
+from relabel_jax.runs.workdir import Workdir
 
 
-class RunFolder:
+class TrainingFolder:
     """The folder in the one process that reads and writes it."""
 
-    def __init__(self, workdir: pathlib.Path, steps_per_epoch: int):
+    def __init__(self, workdir: Workdir, steps_per_epoch: int):
+        self._workdir = workdir
         self._checkpoints = Checkpoints(workdir)
         self._steps_per_epoch = steps_per_epoch
-        self._metrics_path = workdir / "metrics.jsonl"
+        self._metrics_path = workdir.metrics_path
         self._events: Any = None  # a SummaryWriter
 
-    def __enter__(self) -> "RunFolder":
+    def __enter__(self) -> "TrainingFolder":
         return self
 
     @processes.alone
@@ -59,7 +59,7 @@ class RunFolder:
             self._checkpoints.forget_interrupted()
         return [epochs, steps]
 
-    def restore(self, epochs: int, steps: int, like: TrainState) -> TrainState:
+    def restore(self, epochs: int, steps: int, like: State) -> State:
         """The state of this `progress`, on the host; `like` is the state at the start."""
         if steps > epochs * self._steps_per_epoch:
             return self._checkpoints.restore_interrupted(steps, like)
@@ -73,12 +73,12 @@ class RunFolder:
         lines = map(json.loads, self._lines())
         return max(lines, key=lambda line: (line["validation_mAP"], -line["epoch"]))["epoch"]
 
-    def restore_best(self, like: TrainState) -> TrainState:
+    def restore_best(self, like: State) -> State:
         """The state after the best epoch, on the host."""
         return self._checkpoints.restore(self.best_epoch, like)
 
     @processes.alone
-    def finish_epoch(self, line: dict[str, Any], state: TrainState) -> None:
+    def finish_epoch(self, line: dict[str, Any], state: State) -> None:
         """Writes an epoch's line and checkpoint."""
         with self._writing():
             # The line first: an epoch with a checkpoint always has its line.
@@ -91,14 +91,14 @@ class RunFolder:
 
     def _add_event(self, line: dict[str, Any]) -> None:
         """The numbers of `metrics.jsonl` for TensorBoard; written anew where a run goes on."""
-        folder, lines = self._metrics_path.parent, [line]
+        lines = [line]
         if self._events is None:
             # Not before: it loads PyTorch where that is installed, which takes seconds.
             from tensorboardX import SummaryWriter
 
-            for old in folder.glob("events.out.tfevents.*"):
+            for old in self._workdir.event_paths:
                 old.unlink()
-            self._events = SummaryWriter(str(folder))
+            self._events = SummaryWriter(str(self._workdir.path))
             lines = [json.loads(text) for text in self._lines()]
         for of_epoch in lines:
             for field in of_epoch.keys() - {"epoch", "step"}:
@@ -113,7 +113,7 @@ class RunFolder:
             self._checkpoints.wait()
 
     @processes.alone
-    def save_interrupted(self, state: TrainState) -> None:
+    def save_interrupted(self, state: State) -> None:
         """Saves a state within an epoch, to go on from."""
         with self._writing():
             self._checkpoints.save_interrupted(state)
@@ -126,7 +126,7 @@ class RunFolder:
         except Exception as error:  # of the file system, of Orbax and of tensorstore: many kinds
             what = f"{error}\n".splitlines()[0]
             raise InputError(
-                f"{self._metrics_path.parent}: cannot write there ({what}); the checkpoints of the "
+                f"{self._workdir.path}: cannot write there ({what}); the checkpoints of the "
                 "epochs before are kept, so mend this and run the same command again"
             ) from error
 

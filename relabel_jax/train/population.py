@@ -13,14 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relabel_jax.errors import InputError
+from relabel_jax.models import backbone
+from relabel_jax.models.backbone import Network
 from relabel_jax.ops.batch_axis import on_each_device
 from relabel_jax.train.step import Recipe, TrainState, predict_chunk, train_chunk
 
-WRAPPERS = ("map", "vmap")
+MEMBERS_BY = ("map", "vmap")
 _SHARED = PartitionSpec()
 _OF_MEMBER = PartitionSpec("member")
 _BATCHES = PartitionSpec("member", None, "data")  # [members, chunk, batch, ...]
@@ -35,18 +36,20 @@ class Layout:
 
     Attributes:
       mesh: axes `member` and `data`, over the devices of all processes.
-      wrapper: `map` computes the members of a device one after another, `vmap` at once.
+      members_by: `map` computes the members of a device one after another, `vmap` at once.
     """
 
     mesh: Mesh
-    wrapper: str
+    members_by: str
 
     @classmethod
-    def of(cls, num_members: int, batch_size: int, wrapper: str, population: int = 0) -> "Layout":
+    def of(
+        cls, num_members: int, batch_size: int, members_by: str, population: int = 0
+    ) -> "Layout":
         """The layout on all devices.
 
         Args:
-          wrapper: one of `WRAPPERS`, or `auto`: by backend.
+          members_by: one of `MEMBERS_BY`, or `auto`: by backend.
           population: how many the members are with those that are ahead or finished. The batch is
             divided as for all of them, or sums would be rounded otherwise than with all. Where this
             leaves devices without a member they are idle; of several processes none may be, so
@@ -67,11 +70,11 @@ class Layout:
                 f"config.batch_size {batch_size} is not divisible by the {along_batch} devices "
                 f"that share a batch; use a multiple of {along_batch}"
             )
-        if wrapper == "auto":
+        if members_by == "auto":
             # On a CPU a vmapped convolution becomes a grouped one, at half to 0.8 of the speed.
-            wrapper = "map" if jax.default_backend() == "cpu" else "vmap"
+            members_by = "map" if jax.default_backend() == "cpu" else "vmap"
         grid = np.array(devices).reshape(-1, along_batch)
-        return cls(Mesh(grid, ("member", "data")), wrapper if num_members > 1 else "map")
+        return cls(Mesh(grid, ("member", "data")), members_by if num_members > 1 else "map")
 
     def sharding(self, *axes: Any) -> NamedSharding:
         """By a mesh axis (or several, or None) for each leading axis of an array."""
@@ -103,10 +106,12 @@ class Layout:
         """
         num_members, num_steps = labels.shape[:2]
         return (
-            *((), (self.put(inputs, None, "data"),)),
+            (),
+            (self.put(inputs, None, "data"),),
             self.put(np.zeros(num_members, np.int32), "member"),
             *(self.put(array, "member", None, "data") for array in (labels, masked)),
             self.put(np.int32(num_steps)),
+            self.put(np.zeros(num_members, np.uint32), "member"),
         )
 
     def part(self, length: int, *axes: Any) -> slice:
@@ -130,15 +135,20 @@ class Layout:
         """
 
         def on_one_device(of_members, shared):
-            if self.wrapper == "map":
+            if self.members_by == "map":
                 return jax.lax.map(lambda of_member: function(of_member, shared), of_members)
             return jax.vmap(function, in_axes=(0, None))(of_members, shared)
 
         return on_each_device(on_one_device, self.mesh, axes, out)(of_members, shared)
 
-    def divided(self, network: nn.Module) -> nn.Module:
+    @property
+    def axis_name(self) -> str | None:
+        """The name of the devices that share a batch; None where none do."""
+        return "data" if self.mesh.shape["data"] > 1 else None
+
+    def divided(self, network: Network) -> Network:
         """The network for devices that share a batch; the same where none do."""
-        return network.clone(axis_name="data") if self.mesh.shape["data"] > 1 else network
+        return network if self.axis_name is None else backbone.divided(network, self.axis_name)
 
 
 def _along_members(num_members: int, num_devices: int) -> int:
@@ -159,7 +169,7 @@ def _divides(along_members: int, num_devices: int) -> bool:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def train_population(
-    network: nn.Module,
+    network: Network,
     recipe: Recipe,
     layout: Layout,
     states: TrainState,
@@ -169,6 +179,7 @@ def train_population(
     labels: jax.Array,
     masked: jax.Array,
     num_steps: jax.Array,
+    seeds: jax.Array,
 ) -> tuple[TrainState, jax.Array]:
     """The first `num_steps` of a chunk of batches, for every member.
 
@@ -180,6 +191,7 @@ def train_population(
       order: int32[members], which of `inputs` a member sees.
       labels, masked: bool[members, chunk, batch, classes].
       num_steps: int32[], at most `chunk`.
+      seeds: uint32[members], of the network's random streams.
 
     Returns:
       The states and float32[members, chunk], the sum of the epoch's losses after each step.
@@ -188,17 +200,29 @@ def train_population(
     network = layout.divided(network)
 
     def train_one(of_member, shared):
-        state, order, labels, masked = of_member
+        state, order, labels, masked, seed = of_member
         resident, inputs, num_steps = shared
         return train_chunk(
-            network, recipe, state, resident, inputs[order], labels, masked, num_steps
+            network,
+            recipe,
+            state,
+            resident,
+            inputs[order],
+            labels,
+            masked,
+            num_steps,
+            seed,
+            axis_name=layout.axis_name,
         )
 
     states, loss_sums = layout.each_member(
         train_one,
-        (states, order, labels, masked),
+        (states, order, labels, masked, seeds),
         (resident, jnp.stack(inputs), num_steps),
-        axes=((_OF_MEMBER, _OF_MEMBER, _BATCHES, _BATCHES), (_SHARED, _INPUTS, _SHARED)),
+        axes=(
+            (_OF_MEMBER, _OF_MEMBER, _BATCHES, _BATCHES, _OF_MEMBER),
+            (_SHARED, _INPUTS, _SHARED),
+        ),
         out=_OF_MEMBER,
     )
     return (
@@ -209,7 +233,7 @@ def train_population(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def predict_population(
-    network: nn.Module,
+    network: Network,
     layout: Layout,
     method: str,
     variables: dict[str, Any],
@@ -217,10 +241,11 @@ def predict_population(
     inputs: jax.Array,
     num_batches: jax.Array,
 ) -> jax.Array:
-    """What the network's `method` gives in evaluation mode, for every member.
+    """Scores or embeddings in evaluation mode, for every member.
 
     Args:
-      variables: `params` and `batch_stats` with a leading axis [members].
+      method: `scores` or `embed`.
+      variables: the network's, with a leading axis [members].
       resident, inputs: as of `train_population`, with one order for all.
       num_batches: int32[]; the batches after these are not computed and stay 0.
 

@@ -5,38 +5,38 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from relabel_jax.data.pipeline import ReadInputs
+from relabel_jax.models.backbone import Network
 from relabel_jax.train.population import Layout, predict_population, stack_members
 from relabel_jax.train.resident import Blocks, input_chunks
 
 
 def predict(
-    network: nn.Module,
+    network: Network,
     members: Sequence[dict[str, Any]],
     read_inputs: ReadInputs,
     num_clips: int,
     *,
     batch_size: int,
     batches_per_call: int,
-    method: str = "__call__",
-    wrapper: str = "auto",
+    method: str = "scores",
+    members_by: str = "auto",
     population: int = 0,
 ) -> np.ndarray:
-    """What a network's `method` gives with each member's variables for clips 0 to `num_clips` - 1.
+    """Scores or embeddings with each member's variables, for clips 0 to `num_clips` - 1.
 
     Args:
-      network: with `method` mapping (inputs, train) to outputs.
-      members: `params` and `batch_stats` of each, on the host.
+      network: a backbone, or a classifier on embeddings.
+      members: each member's variables, on the host.
       read_inputs: int64[n] -> [n, ...].
-      method: `__call__` for scores or `embed`.
-      wrapper, population: as of `Layout.of`.
+      method: `scores` or `embed`.
+      members_by, population: as of `Layout.of`.
 
     Returns:
       float32[members, num_clips, outputs].
     """
-    layout = Layout.of(len(members), batch_size, wrapper, population)
+    layout = Layout.of(len(members), batch_size, members_by, population)
     return begin_predict(
         network,
         layout.put(stack_members(members), "member"),
@@ -51,7 +51,7 @@ def predict(
 
 
 def begin_predict(
-    network: nn.Module,
+    network: Network,
     variables: dict[str, Any],
     read_inputs: ReadInputs,
     num_clips: int,
@@ -60,7 +60,7 @@ def begin_predict(
     resident: Blocks,
     batch_size: int,
     batches_per_call: int,
-    method: str = "__call__",
+    method: str = "scores",
     after_chunk: Callable[[], None] = lambda: None,
 ) -> Callable[[], np.ndarray]:
     """`predict`, of variables [members, ...] on the devices, without waiting for the last chunk.

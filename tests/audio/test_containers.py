@@ -1,5 +1,6 @@
 """What libsndfile does not know, by PyAV."""
 
+import functools
 import io
 import pathlib
 import sys
@@ -9,25 +10,30 @@ import av
 import numpy as np
 import pyarrow as pa
 import pytest
+import sounds
+from sounds import paper_waveform, rms_db
 
 from data_prep.recordings import find_by_name
 from data_prep.segments import Segments
 from data_prep.sources import open_source
-from relabel_jax.audio.decode import decode, read_waveform
-from relabel_jax.data.schema import WAVEFORM_SAMPLES
+from relabel_jax.audio.decode import decode
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.errors import Rejected
 
 FORMS = [
-    *(("m4a", "ipod", "aac"), ("m4a", "ipod", "alac"), ("mp4", "mp4", "aac")),
-    *(("webm", "webm", "libopus"), ("mka", "matroska", "libopus"), ("mkv", "matroska", "ac3")),
-    *(("mkv", "matroska", "pcm_s24le"), ("aac", "adts", "aac"), ("wma", "asf", "wmav2")),
+    ("m4a", "ipod", "aac"),
+    ("m4a", "ipod", "alac"),
+    ("mp4", "mp4", "aac"),
+    ("webm", "webm", "libopus"),
+    ("mka", "matroska", "libopus"),
+    ("mkv", "matroska", "ac3"),
+    ("mkv", "matroska", "pcm_s24le"),
+    ("aac", "adts", "aac"),
+    ("wma", "asf", "wmav2"),
 ]
 
 
-def tone(frequency_hz, rate_hz, duration_s=4.0, amplitude=0.5):
-    time_s = np.arange(round(duration_s * rate_hz)) / rate_hz
-    fade = np.clip(np.minimum(time_s, duration_s - time_s) / 0.05, 0, 1)
-    return amplitude * np.sin(2 * np.pi * frequency_hz * time_s) * np.sin(fade * np.pi / 2) ** 2
+tone = functools.partial(sounds.tone, amplitude=0.5)
 
 
 def encode(file, form, channels, rate_hz, *, video=False, tags=None, audio=True):
@@ -62,10 +68,6 @@ def encode(file, form, channels, rate_hz, *, video=False, tags=None, audio=True)
             container.mux(pictures.encode(None))
 
 
-def rms_db(samples):
-    return 20 * np.log10(np.sqrt(np.mean(np.square(samples, dtype=np.float64))) + 1e-12)
-
-
 @pytest.mark.parametrize("form", FORMS, ids="-".join)
 @pytest.mark.parametrize("rate_hz", [32_000, 44_100, 48_000])
 def test_formats(tmp_path, form, rate_hz):
@@ -73,8 +75,8 @@ def test_formats(tmp_path, form, rate_hz):
         rate_hz = {32_000: 24_000, 44_100: 16_000}.get(rate_hz, rate_hz)  # those that it has
     path = tmp_path / f"x.{form[0]}"
     encode(str(path), form, [tone(440, rate_hz)] * 2, rate_hz)
-    waveform, duration_s = read_waveform(str(path))
-    assert waveform.shape == (WAVEFORM_SAMPLES,)
+    waveform, duration_s = paper_waveform(str(path))
+    assert waveform.shape == (PAPER_FORMAT.num_samples,)
     assert duration_s == pytest.approx(4, abs=0.2)  # codecs have frames
     spectrum = np.abs(np.fft.rfft(waveform[:32_000] * np.hanning(32_000)))
     assert np.argmax(spectrum) == pytest.approx(440 * 4, abs=2)
@@ -88,7 +90,7 @@ def test_formats(tmp_path, form, rate_hz):
 def test_what_is_above_4_khz_does_not_fold_back(tmp_path, form):
     path = str(tmp_path / f"x.{form[0]}")
     encode(path, form, [tone(5_000, 48_000)], 48_000)
-    waveform, _ = read_waveform(path)
+    waveform, _ = paper_waveform(path)
     # Lossy codecs make some noise of their own.
     assert rms_db(waveform[1_000:31_000] / 32_768) < -60
 
@@ -102,16 +104,17 @@ def test_lossless_content_is_exact_and_channels_are_averaged(tmp_path):
     assert rate_hz == 8_000
     np.testing.assert_allclose(mono, (left + right) / 2, atol=2**-23)
     encode(path, ("mkv", "matroska", "pcm_s24le"), [left, -left], 8_000)
-    assert not read_waveform(path)[0].any()
+    assert not paper_waveform(path)[0].any()
 
 
 def test_only_the_beginning_is_decoded(tmp_path):
     path = str(tmp_path / "x.mkv")
     ramp = np.arange(22 * 8_000) / 2**18
     encode(path, ("mkv", "matroska", "pcm_s24le"), [ramp], 8_000)
-    mono, _ = decode(path)
+    mono, _ = decode(path, PAPER_FORMAT.read_s)
     np.testing.assert_allclose(mono, ramp[: 11 * 8_000], atol=2**-23)
-    waveform, duration_s = read_waveform(path)
+    np.testing.assert_allclose(decode(path)[0], ramp, atol=2**-23)
+    waveform, duration_s = paper_waveform(path)
     assert duration_s == 10
     np.testing.assert_allclose(waveform, ramp[:80_000] * 32_768, atol=0.51)
 
@@ -120,16 +123,16 @@ def test_short_and_odd_recordings(tmp_path):
     """0.1 s; a video with sound; tags that are not UTF-8; an .m4a that is called .wav or .mp3."""
     form = FORMS[0]
     encode(str(tmp_path / "short.m4a"), form, [tone(440, 48_000, 0.1)], 48_000)
-    assert 0.1 <= read_waveform(str(tmp_path / "short.m4a"))[1] < 0.2
+    assert 0.1 <= paper_waveform(str(tmp_path / "short.m4a"))[1] < 0.2
     encode(str(tmp_path / "film.mp4"), FORMS[2], [tone(440, 48_000)], 48_000, video=True)
-    assert read_waveform(str(tmp_path / "film.mp4"))[1] == pytest.approx(4, abs=0.1)
+    assert paper_waveform(str(tmp_path / "film.mp4"))[1] == pytest.approx(4, abs=0.1)
     encode(str(tmp_path / "x.m4a"), form, [tone(440, 48_000)], 48_000, tags={"title": "caf??s"})
     content = (tmp_path / "x.m4a").read_bytes()
     assert content.count(b"caf??s") == 1
-    expected = read_waveform(str(tmp_path / "x.m4a"))[0]
+    expected = paper_waveform(str(tmp_path / "x.m4a"))[0]
     for name in ("y.m4a", "y.wav", "y.mp3"):
         (tmp_path / name).write_bytes(content.replace(b"caf??s", b"caf\xe9\xffs"))
-        np.testing.assert_array_equal(read_waveform(str(tmp_path / name))[0], expected)
+        np.testing.assert_array_equal(paper_waveform(str(tmp_path / name))[0], expected)
 
 
 def test_found_by_name_and_in_tars(tmp_path):
@@ -152,7 +155,7 @@ def test_found_by_name_and_in_tars(tmp_path):
 
 def rejected(path) -> Rejected:
     with pytest.raises(Rejected) as caught:
-        read_waveform(str(path))
+        paper_waveform(str(path))
     assert "\n" not in caught.value.detail
     return caught.value
 
@@ -182,7 +185,7 @@ def test_damaged_files(tmp_path, form):
     # Cut in the middle: MP4 has its index at the end, Matroska is a stream.
     path.write_bytes(content[: len(content) // 2])
     if form[0] == "webm":
-        assert 1 < read_waveform(str(path))[1] < 3
+        assert 1 < paper_waveform(str(path))[1] < 3
     else:
         assert rejected(path).reason == "unreadable"
 
@@ -242,9 +245,9 @@ def test_a_quicktime_reference_is_not_followed(tmp_path):
     )
     before = sorted(tmp_path.iterdir())
     try:
-        waveform, _ = read_waveform(str(tmp_path / "x.m4a"))
+        waveform, _ = paper_waveform(str(tmp_path / "x.m4a"))
     except Rejected:
         pass
     else:  # FFmpeg takes the samples from the file itself
-        np.testing.assert_array_equal(waveform, read_waveform(str(tmp_path / "secret.m4a"))[0])
+        np.testing.assert_array_equal(waveform, paper_waveform(str(tmp_path / "secret.m4a"))[0])
     assert sorted(tmp_path.iterdir()) == before

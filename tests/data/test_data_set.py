@@ -17,7 +17,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.views import SPLITS
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -11,16 +11,17 @@ from relabel_jax.data.schema import record_features, serialize_record
 @given(
     clip_id=st.text(st.characters(codec="utf-8")),
     num_classes=st.integers(1, 9),
+    num_samples=st.sampled_from([1, 48_000, 80_000]),
     seed=st.integers(0, 99),
 )
-def test_a_record_is_what_tfds_writes(clip_id, num_classes, seed):
+def test_a_record_is_what_tfds_writes(clip_id, num_classes, num_samples, seed):
     rng = np.random.default_rng(seed)
     ol, pel, masked = rng.random((3, num_classes)) < 0.5
-    waveform = rng.integers(-32768, 32768, 80_000, np.int16)
-    waveform[rng.integers(80_000) :] = 0
+    waveform = rng.integers(-32768, 32768, num_samples, np.int16)
+    waveform[rng.integers(num_samples) :] = 0
     record = {"clip_id": clip_id, "waveform": waveform, "ol": ol, "pel": pel, "masked": masked}
     serialized = serialize_record(**record)
-    features = record_features(num_classes)
+    features = record_features(num_classes, num_samples)
     by_tfds = ExampleSerializer(features.get_serialized_info()).get_tf_example(
         features.encode_example(record)
     )

@@ -1,4 +1,4 @@
-"""The paper's section II from the real files, and the page in a real browser."""
+"""The audit's command on a toy that can be counted by hand, and its page in a real browser."""
 
 import csv
 import json
@@ -6,93 +6,8 @@ import pathlib
 
 import pytest
 
-from data_prep.audit import audit, main
-from data_prep.segments import read_segments
+from data_prep.audit import main
 from relabel_jax.labels.ontology import Ontology
-
-FILES = (
-    "balanced_train_segments.csv",
-    "eval_segments.csv",
-    "unbalanced_train_segments.csv.gz",
-)
-
-
-@pytest.fixture(scope="module")
-def audioset(audioset_dir):
-    """All 2,084,320 segments: 2 s to read, 0.3 s to audit."""
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
-    segments = read_segments([audioset_dir / name for name in FILES], ontology)
-    return audit(segments, ontology, FILES)
-
-
-# The folder's README.md, second table, printed to three decimals.
-@pytest.mark.parametrize(
-    ("number", "clips", "ol", "pel", "pel_used", "masked", "masked_used"),
-    [
-        (0, 22_160, 2.386, 5.597, 3.592, 24.476, 19.912),
-        (1, 20_371, 2.543, 5.907, 3.833, 25.462, 20.688),
-        (2, 2_041_789, 1.969, 4.046, 2.409, 64.212, 51.899),
-        (3, 2_084_320, 1.979, 4.081, 2.436, 63.411, 51.254),
-    ],
-)
-def test_labels_per_clip(audioset, number, clips, ol, pel, pel_used, masked, masked_used):
-    row = audioset["files"][number]
-    assert row["clips"] == clips
-    assert round(row["ol"], 3) == ol
-    assert round(row["pel"], 3) == pel
-    assert round(row["pel_used"], 3) == pel_used
-    assert round(row["masked"], 3) == masked
-    assert round(row["masked_used"], 3) == masked_used
-
-
-# The paper, section II, by way of the folder's README.md, first table.
-@pytest.mark.parametrize(
-    ("root", "used_labels"),
-    [
-        ("Human sounds", 72),
-        ("Sounds of things", 176),
-        ("Source-ambiguous sounds", 55),
-        ("Natural sounds", 18),
-    ],
-)
-def test_used_labels_below_a_root(audioset, root, used_labels):
-    (found,) = [row for row in audioset["roots"] if row["name"] == root]
-    assert found["used_labels"] == used_labels
-
-
-@pytest.mark.parametrize(
-    ("child", "parent", "child_clips", "both_clips"),
-    [
-        ("Electric guitar", "Guitar", 12_024, 10_243),
-        ("Guitar", "Plucked string instrument", 51_597, 40_266),
-        ("Rain", "Water", 3_392, 24),
-        ("Duck", "Fowl", 2_603, 5),
-    ],
-)
-def test_parents_chosen_too(audioset, child, parent, child_clips, both_clips):
-    (edge,) = [
-        row
-        for row in audioset["edges"]
-        if (row["child_name"], row["parent_name"]) == (child, parent)
-    ]
-    assert (edge["child_clips"], edge["both_clips"]) == (child_clips, both_clips)
-    assert edge["parent_given_child"] == both_clips / child_clips
-    assert edge["on_offer"]
-
-
-def test_guitars_with_any_child_of_guitar(audioset):
-    (guitar,) = [row for row in audioset["classes"] if row["name"] == "Guitar"]
-    assert (guitar["ol"], guitar["with_child"]) == (51_597, 30_863)
-
-
-def test_the_52_percent(audioset):
-    assert round(audioset["parent_chosen_too"]["share"], 4) == 0.5194
-
-
-def test_used_classes(audioset):
-    assert sum(row["ol"] > 0 for row in audioset["classes"]) == 527
-    assert len(audioset["classes"]) == 632
-
 
 # A toy that can be counted by hand: Water > Rain > Drop, Water > Steam; Hum is blacklisted.
 ONTOLOGY = """[
@@ -201,14 +116,12 @@ SHOWN = "return [...document.querySelectorAll('#tree text.slicetext')].map((e) =
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_in_a_browser(audioset_dir, tmp_path, browser, width):
+def test_the_page_in_a_browser(segments_sample, tmp_path, browser, width):
     """Into Music by a click, back out by the bar above; no error, no sideways scrolling."""
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    flags = [f"--segments={audioset_dir / FILES[0]},{audioset_dir / FILES[1]}"]
-    flags += [f"--ontology={audioset_dir / 'ontology.json'}", f"--output_dir={tmp_path}"]
-    assert main(flags) == 0
+    assert main([f"--segments={segments_sample}", f"--output_dir={tmp_path}"]) == 0
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600},
@@ -227,8 +140,7 @@ def test_the_page_in_a_browser(audioset_dir, tmp_path, browser, width):
     level = "return document.getElementById('tree')._fullData[0].level"
     wait_for(browser, f"{SHOWN.replace('return', 'return !')}.includes('Animal')")
     music_id = browser.execute_script(level)
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
-    assert music_id == str(ontology.find("Music"))
+    assert music_id == str(Ontology.audioset().find("Music"))
     assert "Musical instrument" in browser.execute_script(SHOWN)
 
     # The bar above comes in with an animation.

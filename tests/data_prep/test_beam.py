@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from test_build import REPOSITORY, command, contents, make_inputs, rejects
+from building import REPOSITORY, command, contents, make_inputs, rejects
 from test_workers import held
 
 import data_prep

@@ -42,22 +42,33 @@ ESC50_NAMES = {
 }
 
 
-def test_esc50_classes_are_the_ontologys(audioset_dir):
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
+@pytest.fixture
+def ontology_json(tmp_path):
+    """AudioSet's ontology as a file."""
+    path = tmp_path / "ontology.json"
+    path.write_text(Ontology.audioset().text)
+    return path
+
+
+def test_esc50_classes_are_the_ontologys():
+    ontology = Ontology.audioset()
     assert sorted(ESC50_MIDS) == sorted(ESC50_CLASSES)
     for category, mids in ESC50_MIDS.items():
         names = [ontology.display_names[ontology.index[mid]] for mid in mids]
         expected = ESC50_NAMES.get(category, category.replace("_", " ").capitalize())
         assert "; ".join(names) == expected
     assert len(set(ESC50_MIDS.values())) == 50
+
+
+def test_esc50_classes_are_those_of_the_raters(audioset_dir):
     # The raters' 527 classes but for one: none of these is right for drinking.
     used = set(read_columns(audioset_dir / "class_labels_indices.csv", "display_name", "mid"))
     assert {mid for mids in ESC50_MIDS.values() for mid in mids} - used == {"/m/0160x5"}
 
 
-def test_esc50_classes_agree_with_labels_that_others_gave(audioset_dir, realaudio_dir):
+def test_esc50_classes_agree_with_labels_that_others_gave(realaudio_dir):
     """Those of realaudio, from ESC-50's class names: the same, more general or more special."""
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
+    ontology = Ontology.audioset()
     classes = read_columns(realaudio_dir / "clips_detail.csv", "class_in_source")
     source = read_columns(realaudio_dir / "labels.csv", "source")
     mids = read_columns(realaudio_dir / "labels.csv", "mids")
@@ -90,7 +101,7 @@ def write_esc50(folder):
     (folder / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
 
 
-def test_esc50(audioset_dir, tmp_path, capfd):
+def test_esc50(ontology_json, tmp_path, capfd):
     write_esc50(tmp_path / "ESC-50-master")
     flags = ["--dataset=esc50", f"--input_dir={tmp_path}/ESC-50-master"]
     assert main([*flags, f"--output_dir={tmp_path}/meta", "--test_fold=1"]) == 0
@@ -100,14 +111,14 @@ def test_esc50(audioset_dir, tmp_path, capfd):
         **{"1": "test", "2": "train", "3": "train", "4": "train", "5": "validation"}
     }
     build(
-        ontology=audioset_dir / "ontology.json",
+        ontology=ontology_json,
         segments=[tmp_path / "meta" / "segments.csv"],
         audio=tmp_path / "ESC-50-master",
         paths=tmp_path / "meta" / "paths.csv",
         splits=tmp_path / "meta" / "splits.csv",
         output_dir=tmp_path / "set",
     )
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
+    ontology = Ontology.audioset()
     index = pq.read_table(tmp_path / "set" / "clips.parquet").to_pylist()
     assert len(index) == 50
     for row in index:
@@ -143,11 +154,11 @@ def write_fsd50k(folder):
         soundfile.write(path, np.full(fname % 999 + 100, 0.1), 44_100)
 
 
-def test_fsd50k(audioset_dir, tmp_path):
+def test_fsd50k(ontology_json, tmp_path):
     write_fsd50k(tmp_path / "FSD50K")
     flags = ["--dataset=fsd50k", f"--input_dir={tmp_path}/FSD50K"]
     assert main([*flags, f"--output_dir={tmp_path}/meta"]) == 0
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
+    ontology = Ontology.audioset()
     segments = read_segments([tmp_path / "meta" / "segments.csv"], ontology)
     assert segments.clip_ids.to_pylist() == ["64760", "345111", "136", "37199"]
     assert [[ontology.mids[each] for each in row] for row in segments.labels.to_pylist()][2:] == [
@@ -155,7 +166,7 @@ def test_fsd50k(audioset_dir, tmp_path):
         ["/m/0342h", "/m/02sgy"],
     ]
     build(
-        ontology=audioset_dir / "ontology.json",
+        ontology=ontology_json,
         segments=[tmp_path / "meta" / "segments.csv"],
         audio=tmp_path / "FSD50K",
         paths=tmp_path / "meta" / "paths.csv",

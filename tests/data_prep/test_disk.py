@@ -9,11 +9,14 @@ import shutil
 import subprocess
 
 import pytest
-from test_build import command, contents, make_inputs
+from building import command, contents, make_inputs
 
 from data_prep.build import build, main
-from data_prep.shards import Plan, write_shard
-from relabel_jax.audio.decode import Rejected, read_waveform
+from data_prep.plan import Plan
+from data_prep.shards import write_shard
+from relabel_jax.audio.decode import read_waveform
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
+from relabel_jax.errors import Rejected
 
 
 @pytest.fixture(scope="module")
@@ -235,5 +238,5 @@ def test_a_damaged_recording_in_a_folder_that_cannot_be_listed(tmp_path, plain_u
 def test_a_recording_without_permission(inputs, plain_user):
     path = next(inputs[0]["audio"].glob("*.flac"))
     with plain_user(), mode(path, 0o000), pytest.raises(Rejected) as rejected:
-        read_waveform(os.fspath(path))
+        read_waveform(os.fspath(path), PAPER_FORMAT)
     assert rejected.value.reason == "unreadable"

@@ -1,5 +1,9 @@
 """The paper's excerpt from the real files, and the rules of the draw."""
 
+import collections
+import csv
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,6 +126,36 @@ def test_a_senseless_minimum(toy, capsys):
     assert "--seed=-1: expected a number of at least 0" in capsys.readouterr().err
 
 
+def labels_by_clip(path) -> dict[str, set[str]]:
+    with open(path, newline="") as file:
+        rows = list(csv.reader(itertools.islice(file, 3, None), skipinitialspace=True))
+    return {row[0]: set(row[3].split(",")) for row in rows}
+
+
+def test_an_excerpt_of_real_segments(segments_sample, tmp_path, capsys):
+    """100 real segments whole and 200 as the pool, counted clip by clip."""
+    lines = segments_sample.read_text().splitlines(keepends=True)
+    (tmp_path / "whole.csv").write_text("".join(lines[:103]))
+    (tmp_path / "pool.csv").write_text("".join(lines[:3] + lines[103:]))
+    flags = [f"--segments={tmp_path / 'whole.csv'},{tmp_path / 'pool.csv'}", "--min_per_label=2"]
+    assert main([*flags, f"--output={tmp_path / 'excerpt.csv'}"]) == 0
+    every, excerpt = labels_by_clip(segments_sample), labels_by_clip(tmp_path / "excerpt.csv")
+    whole = labels_by_clip(tmp_path / "whole.csv")
+    assert 100 < len(excerpt) < 300
+    assert all(every[clip_id] == labels for clip_id, labels in excerpt.items())
+    assert list(excerpt)[:100] == list(whole)
+    available, counts, held = (
+        collections.Counter(label for labels in clips.values() for label in labels)
+        for clips in (every, excerpt, whole)
+    )
+    for label, number in available.items():
+        assert counts[label] >= min(2, number)
+    lacking = sum(max(min(2, number) - held[label], 0) for label, number in available.items())
+    assert len(excerpt) - len(whole) <= lacking
+    used = f"{len(counts)} used, {sum(number < 2 for number in counts.values())} of them"
+    assert used in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_papers_size(audioset_dir, tmp_path, seed):
     """87% of the clips still to be had: 103,715 clips, OL 2.50, PEL 5.69, the rarest label 110.
@@ -132,12 +166,11 @@ def test_the_papers_size(audioset_dir, tmp_path, seed):
     """
     names = ("balanced_train_segments.csv", "eval_segments.csv", "unbalanced_train_segments.csv.gz")
     paths = [audioset_dir / name for name in names]
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
+    ontology = Ontology.audioset()
     ids = np.array(read_segments(paths, ontology).clip_ids.to_pylist())
     have = ids[np.random.default_rng(seed).random(len(ids)) < 0.87]
     (tmp_path / "have.txt").write_text("\n".join(have))
     flags = [
-        f"--ontology={audioset_dir / 'ontology.json'}",
         f"--segments={','.join(map(str, paths))}",
         f"--output={tmp_path / 'excerpt.csv'}",
         f"--have={tmp_path / 'have.txt'}",

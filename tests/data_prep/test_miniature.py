@@ -1,3 +1,5 @@
+"""The miniature's files, recordings and command."""
+
 import json
 import pathlib
 import re
@@ -7,7 +9,8 @@ import pytest
 import soundfile
 
 from data_prep import miniature, synthesis
-from data_prep.miniature import Plan
+from data_prep.miniature_clips import clip_id, write_clip
+from data_prep.miniature_spec import MiniatureSpec
 from data_prep.segments import multi_hot, read_segments
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import side_columns
@@ -15,8 +18,6 @@ from relabel_jax.labels.views import side_columns
 NUM_CLIPS = 64
 SEED = 3
 ROOTS = ("Human sounds", "Sounds of things", "Source-ambiguous sounds", "Natural sounds")
-# Sums of Bernoulli draws are held to 4.5 standard deviations: one false alarm in 150,000.
-SIGMAS = 4.5
 
 
 def run(output_dir, *flags):
@@ -47,26 +48,6 @@ def labels_of(path, ontology) -> np.ndarray:
     return multi_hot(read_segments([path], ontology).labels, len(ontology))
 
 
-def closed_under_ancestors(events, ontology) -> set[int]:
-    """By following parents one by one, to compare with matrix algebra."""
-    reached, waiting = set(), list(events)
-    while waiting:
-        node = waiting.pop()
-        reached.add(node)
-        waiting += np.flatnonzero(ontology.is_parent[:, node]).tolist()
-    return reached
-
-
-def drawn(plan: Plan, num_clips: int) -> tuple[list[tuple[int, ...]], list[set[int]]]:
-    """Events and the raters' labels of many clips, without their audio."""
-    rates = miniature.left_out_rates(plan)
-    events = [
-        miniature.draw_events(plan, number, np.random.default_rng(number))
-        for number in range(num_clips)
-    ]
-    return events, [miniature.rate_clip(plan, i, e, rates) for i, e in enumerate(events)]
-
-
 # The ontology
 
 
@@ -83,8 +64,8 @@ def test_ontology_has_what_the_project_needs(ontology):
     assert {ontology.display_names[leaf] for leaf in leaves} <= set(synthesis.SOUNDS)
 
 
-def test_ontology_is_a_part_of_audioset(ontology, audioset_dir):
-    audioset = Ontology.from_json(audioset_dir / "ontology.json")
+def test_ontology_is_a_part_of_audioset(ontology):
+    audioset = Ontology.audioset()
     kept = np.array([audioset.index[mid] for mid in ontology.mids])
     assert tuple(audioset.display_names[i] for i in kept) == ontology.display_names
     np.testing.assert_array_equal(audioset.is_parent[np.ix_(kept, kept)], ontology.is_parent)
@@ -119,130 +100,25 @@ def test_segments_have_audiosets_form(mini, ontology):
 
 
 def test_ids_are_unique_and_may_begin_with_any_letter_of_the_alphabet():
-    ids = [miniature.clip_id(0, number) for number in range(2000)]
+    ids = [clip_id(0, number) for number in range(2000)]
     assert len(set(ids)) == 2000
-    assert {clip_id[0] for clip_id in ids} >= {"-", "_", "a", "Z", "0"}
-    assert {len(clip_id) for clip_id in ids} == {11}
-    assert not set(ids) & {miniature.clip_id(1, number) for number in range(2000)}
+    assert {each[0] for each in ids} >= {"-", "_", "a", "Z", "0"}
+    assert {len(each) for each in ids} == {11}
+    assert not set(ids) & {clip_id(1, number) for number in range(2000)}
 
 
 def test_truth_is_closed_and_contains_the_raters_labels(mini, ontology):
     truth = labels_of(mini / "truth.csv", ontology)
     chosen = labels_of(mini / "segments.csv", ontology)
     for row in truth:
-        true = set(np.flatnonzero(row).tolist())
-        assert closed_under_ancestors(true, ontology) == true
+        true = np.flatnonzero(row).tolist()
+        above = [path for label in true for path in ontology.paths(label)]
+        assert set().union(*above) == set(true)
     assert (truth | ~chosen).all()
     assert chosen.any(axis=1).all()
     assert not chosen[:, ontology.is_abstract | ontology.is_blacklisted].any()
     assert truth[:, ontology.is_abstract].any()
     assert truth[:, ontology.find("Engine knocking")].any()
-
-
-def test_true_labels_are_the_events_and_all_above(ontology):
-    events, _ = drawn(Plan(), 200)
-    for clip in events:
-        assert miniature.true_labels(clip) == closed_under_ancestors(clip, ontology)
-
-
-def test_no_rate_means_that_raters_name_everything_they_may(ontology):
-    events, labels = drawn(Plan(parent_left_out=0, general_only=0), 200)
-    offered = np.flatnonzero(~(ontology.is_abstract | ontology.is_blacklisted)).tolist()
-    for clip, chosen in zip(events, labels, strict=True):
-        assert chosen == closed_under_ancestors(clip, ontology) & set(offered)
-    assert miniature.parents_chosen(labels) == 1
-
-
-def test_full_rate_leaves_every_parent_out(ontology):
-    knocking, engine = ontology.find("Engine knocking"), ontology.find("Engine")
-    events, labels = drawn(Plan(parent_left_out=1, general_only=0), 200)
-    assert any(knocking in clip for clip in events)
-    for clip, chosen in zip(events, labels, strict=True):
-        assert chosen == {engine if event == knocking else event for event in clip}
-
-
-def test_full_general_only_never_names_a_class_with_something_above_it(ontology):
-    plan = Plan(parent_left_out=1, general_only=1)
-    rates = miniature.left_out_rates(plan)
-    offered = ~(ontology.is_abstract | ontology.is_blacklisted)
-    for number, name in enumerate(synthesis.SOUNDS):
-        event = ontology.find(name)
-        (label,) = miniature.rate_clip(plan, number, [event], rates)
-        above = (closed_under_ancestors([event], ontology) - {event}) & set(np.flatnonzero(offered))
-        assert label in (above or {event})
-
-
-@pytest.mark.parametrize("rate", [0.2, 0.7])
-def test_general_labels_come_at_the_rate_asked_for(ontology, rate):
-    plan = Plan(parent_left_out=1, general_only=rate)
-    rates = miniature.left_out_rates(plan)
-    event = ontology.find("Acoustic guitar")
-    above = ["Guitar", "Plucked string instrument", "Musical instrument", "Music"]
-    num_clips = 3000
-    labels = [miniature.rate_clip(plan, i, [event], rates) for i in range(num_clips)]
-    for name, expected in {"Acoustic guitar": 1 - rate, **dict.fromkeys(above, rate / 4)}.items():
-        share = np.mean([chosen == {ontology.find(name)} for chosen in labels])
-        assert abs(share - expected) < SIGMAS * np.sqrt(expected * (1 - expected) / num_clips)
-
-
-def test_rates_of_the_edges_have_the_mean_asked_for_and_spread(ontology):
-    for mean in (0.1, 0.5, 0.6, 0.9):
-        rates = miniature.left_out_rates(Plan(parent_left_out=mean))
-        assert not rates[~ontology.is_parent].any()
-        edges = rates[ontology.is_parent]
-        assert edges.mean() == pytest.approx(mean, abs=0.01)
-        assert edges.min() < mean / 2
-        assert edges.max() > (1 + mean) / 2
-    other_seed = miniature.left_out_rates(Plan(seed=1, parent_left_out=0.9))
-    assert (other_seed != rates).any()
-
-
-def test_each_parent_is_left_out_at_the_rate_of_its_edge(ontology):
-    plan = Plan(parent_left_out=0.5, general_only=0)
-    rates = miniature.left_out_rates(plan)
-    offered = ~(ontology.is_abstract | ontology.is_blacklisted)
-    num_clips, num_edges = 400, 0
-    for child in map(ontology.find, synthesis.SOUNDS):
-        parents = np.flatnonzero(ontology.is_parent[:, child] & offered)
-        if not offered[child] or not len(parents):
-            continue
-        labels = [miniature.rate_clip(plan, i, [child], rates) for i in range(num_clips)]
-        for parent in parents:
-            num_edges += 1
-            rate = rates[parent, child]
-            left_out = np.mean([parent not in chosen for chosen in labels])
-            tolerance = SIGMAS * np.sqrt(rate * (1 - rate) / num_clips) + 1 / num_clips
-            assert abs(left_out - rate) < tolerance
-    assert num_edges > 25
-
-
-def test_default_raters_choose_as_many_parents_as_audiosets(ontology):
-    """0.5194 of AudioSet's labels with a used parent have such a parent beside them."""
-    _, labels = drawn(Plan(), 3000)
-    barred = ontology.is_abstract | ontology.is_blacklisted
-    answered = []
-    for chosen in labels:
-        for label in chosen:
-            parents = {p for p in range(len(ontology)) if ontology.is_parent[p, label]}
-            parents = {p for p in parents if not barred[p]}
-            if parents:
-                answered.append(bool(parents & chosen))
-    assert np.mean(answered) == pytest.approx(0.5194, abs=0.03)
-    assert miniature.parents_chosen(labels) == np.mean(answered)
-
-
-def test_every_class_and_every_side_gets_its_share(ontology):
-    num_clips = 600
-    events, labels = drawn(Plan(), num_clips)
-    chosen = np.zeros((num_clips, len(ontology)), bool)
-    for row, clip in enumerate(labels):
-        chosen[row, list(clip)] = True
-    counts = np.bincount(np.concatenate(events), minlength=len(ontology))
-    assert counts[[ontology.find(name) for name in synthesis.SOUNDS]].min() >= 20
-    assert {len(set(clip)) for clip in events} == {2, 3}
-    for root in ROOTS:
-        is_target = chosen[:, side_columns(ontology, ontology.find(root), "target")].any(axis=1)
-        assert 0.25 < is_target.mean() < 0.5, root
 
 
 # The recordings
@@ -255,11 +131,11 @@ def test_same_bytes_whatever_the_number_of_workers(mini, tmp_path):
 
 
 def test_a_clip_depends_on_seed_and_number_alone(mini, tmp_path):
-    other_raters = Plan(num_clips=7, seed=SEED, parent_left_out=0, general_only=1)
-    clip = miniature.write_clip(other_raters, 5, tmp_path)
+    other_raters = MiniatureSpec(num_clips=7, seed=SEED, parent_left_out=0, general_only=1)
+    clip = write_clip(other_raters, 5, tmp_path)
     (path,) = tmp_path.iterdir()
     assert path.read_bytes() == (mini / "audio" / f"{clip.clip_id}.flac").read_bytes()
-    other_seed = miniature.write_clip(Plan(seed=SEED + 1), 5, tmp_path)
+    other_seed = write_clip(MiniatureSpec(seed=SEED + 1), 5, tmp_path)
     assert other_seed.clip_id != clip.clip_id
     assert (tmp_path / f"{other_seed.clip_id}.flac").read_bytes() != path.read_bytes()
 

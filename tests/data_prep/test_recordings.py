@@ -43,9 +43,19 @@ def by_name(folder, files, *rows):
 @pytest.mark.parametrize(
     "form",
     [
-        *("{}.wav", "Y{}.flac", "{}.OGG", "{}.Mp3", "a/b/{}.aiff", "{}_30.wav", "{}_30.000.wav"),
-        *("{}_30000.wav", "{}_30_37.5.wav", "{}_30.0_37.5.wav", "{}_30.000_37.500.wav"),
-        *("{}_30000_37500.wav", "{}_30_37.50.caf"),
+        "{}.wav",
+        "Y{}.flac",
+        "{}.OGG",
+        "{}.Mp3",
+        "a/b/{}.aiff",
+        "{}_30.wav",
+        "{}_30.000.wav",
+        "{}_30000.wav",
+        "{}_30_37.5.wav",
+        "{}_30.0_37.5.wav",
+        "{}_30.000_37.500.wav",
+        "{}_30000_37500.wav",
+        "{}_30_37.50.caf",
     ],
 )
 def test_names(tmp_path, clip_id, form):
@@ -56,8 +66,19 @@ def test_names(tmp_path, clip_id, form):
 @pytest.mark.parametrize(
     "file",
     [
-        *("abc_31.wav", "abc_30_41.wav", "abc_7.wav", "abc_300.wav", "abc_30_.wav", "abcd.wav"),
-        *("abc.txt", "abc", "ABC.wav", "YYabc.wav", "abc.wav.txt", ".wav", "abc_030.wav"),
+        "abc_31.wav",
+        "abc_30_41.wav",
+        "abc_7.wav",
+        "abc_300.wav",
+        "abc_30_.wav",
+        "abcd.wav",
+        "abc.txt",
+        "abc",
+        "ABC.wav",
+        "YYabc.wav",
+        "abc.wav.txt",
+        ".wav",
+        "abc_030.wav",
     ],
 )
 def test_names_that_are_not_the_clips(tmp_path, file):
@@ -82,10 +103,16 @@ def test_of_several_files_the_documented_one(tmp_path):
 def test_a_clips_own_name_is_no_other_clips(tmp_path):
     rows = [("abc", 0, 10), ("Yabc", 0, 10), ("a", 30, 40), ("a_30", 0, 10)]
     assert by_name(tmp_path / "1", ["Yabc.wav", "a_30.wav"], *rows) == [
-        *("no_file", "Yabc.wav", "no_file", "a_30.wav")
+        "no_file",
+        "Yabc.wav",
+        "no_file",
+        "a_30.wav",
     ]
     assert by_name(tmp_path / "2", ["Yabc.wav", "YYabc.wav", "Ya.wav"], *rows) == [
-        *("no_file", "Yabc.wav", "Ya.wav", "no_file")
+        "no_file",
+        "Yabc.wav",
+        "Ya.wav",
+        "no_file",
     ]
 
 

@@ -12,10 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.relabel import main
+from data_prep.relabel import Relabelled, main, write_parquet
 from data_prep.segments import read_segments
-from relabel_jax.errors import InputError
-from relabel_jax.labels.labelings import relabel_set
 from relabel_jax.labels.ontology import Ontology
 
 # Water > Rain > Raindrop, Water > Steam; Rain and Steam are used, and so is Hum.
@@ -75,30 +73,8 @@ def rows_of(path) -> list[tuple]:
     return [tuple(row.values()) for row in pq.read_table(path).to_pylist()]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        CONTENT,
-        "\n".join(ROWS),
-        gzip.compress(CONTENT.encode(), mtime=0),
-        CONTENT.replace("\n", "\r\n"),
-        "\ufeff" + CONTENT,
-        CONTENT.replace('"\n', '",,,\r\n'),
-        CONTENT.replace('"\n', '",\n').rstrip("\n"),
-        # A spreadsheet on its way out: no blanks, quotes only where needed, commas everywhere.
-        "\ufeff# Segments csv created,,,,,\r\n"
-        '"# num_ytids=3",num_segs=3,,,,\r\n# YTID,start_seconds,end_seconds,positive_labels,,\r\n'
-        '-x_1,30,40,"/t/hum,/m/rain",,\r\n_y,0,7.001,/m/steam,,\r\nz,0.12345,10,/t/hum,,\r\n',
-        # The same label twice and in another order is the same set.
-        CONTENT.replace("/t/hum,/m/rain", "/m/rain,/t/hum,/m/rain"),
-    ],
-    ids=[
-        *("official", "bare", "gzip", "crlf", "bom", "commas", "commas_at_the_end"),
-        *("spreadsheet", "twice"),
-    ],
-)
-def test_parquet(run, tmp_path, content):
-    assert run(content)[0] == 0
+def test_parquet(run, tmp_path):
+    assert run(CONTENT)[0] == 0
     assert rows_of(tmp_path / "labels.parquet") == EXPECTED
     schema = pq.read_schema(tmp_path / "labels.parquet")
     assert schema.names == ["clip_id", "start_s", "end_s", "ol", "pel", "masked"]
@@ -114,6 +90,37 @@ def test_other_readers(run, tmp_path):
     assert duckdb.sql(
         f"select clip_id from '{path}' where list_contains(pel, '/m/water')"
     ).fetchall() == [("-x_1",), ("_y",)]
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 8, 9, 50])
+def test_groups_of_rows(tmp_path, num_rows):
+    """Several row groups, read by all three readers, whole and one group alone."""
+    labels = ["/m/drop", "/m/water", "/t/hum,/m/rain"]
+    (tmp_path / "segments.csv").write_text(
+        "".join(f'c{row}, {row}, {row + 1}, "{labels[row % 3]}"\n' for row in range(num_rows))
+    )
+    ontology = Ontology.from_text(ONTOLOGY)
+    relabelled = Relabelled(read_segments([tmp_path / "segments.csv"], ontology), ontology)
+    path = tmp_path / "labels.parquet"
+    with open(path, "wb") as file:
+        write_parquet(file, relabelled, rows_per_group=8)
+    positive = [["/m/rain", "/m/water", "/m/drop"], ["/m/water"], ["/m/rain", "/m/water", "/t/hum"]]
+    masked = [[], ["/m/rain", "/m/drop", "/m/steam"], ["/m/drop"]]
+    expected = [
+        (f"c{row}", float(row), row + 1.0, positive[row % 3], masked[row % 3])
+        for row in range(num_rows)
+    ]
+    columns = ["clip_id", "start_s", "end_s", "pel", "masked"]
+
+    file = pq.ParquetFile(path)
+    assert file.metadata.num_row_groups == -(-num_rows // 8)
+    for group in range(file.metadata.num_row_groups):
+        rows = file.read_row_group(group, columns=columns).to_pylist()
+        assert [tuple(row.values()) for row in rows] == expected[8 * group : 8 * group + 8]
+    assert duckdb.sql(f"select {', '.join(columns)} from '{path}'").fetchall() == expected
+    frame = pd.read_parquet(path)
+    assert frame["clip_id"].tolist() == [row[0] for row in expected]
+    assert [list(mids) for mids in frame["masked"]] == [row[4] for row in expected]
 
 
 def test_files_follow_each_other(run, tmp_path):
@@ -198,66 +205,18 @@ def test_unknown_mids(run, tmp_path):
     ("content", "message"),
     [
         (CONTENT + "w, 0, 1\n", "1 malformed rows, the first is row 7: 'w,0,1'"),
-        (CONTENT + "w\n", "1 malformed rows, the first is row 7: 'w'"),
-        (CONTENT + "w, 0, 1, /m/rain, /m/steam\nv\n", "2 malformed rows, the first is row 7"),
-        (CONTENT + 'w, zero, 1, "/m/rain"\n', "1 rows have a start_s that is not a number"),
-        (CONTENT + 'w, 0, 1, ""\n', "1 rows have no label, the first is row 7: w, 0, 1, "),
-        (CONTENT + ', 0, 1, "/m/rain"\n', "1 rows have no clip id, the first is row 7"),
-        (CONTENT + '_y, 5, 9, "/m/rain"\n', "1 clip ids stand more than once (_y)"),
         (HEADER, "no segments; expected rows of YTID, start, end"),
-        ("", "no segments"),
-        ("\n\n", "no segments"),
         (b"\x1f\x8b broken", "cannot read the segments"),
-        (gzip.compress(CONTENT.encode(), mtime=0)[:-9], "cannot read the segments"),
     ],
 )
 def test_refused_segments(run, tmp_path, content, message):
+    """The command's answer; tests/data_prep/test_segments.py has everything that is refused."""
     status, log = run(content)
     assert status == 1
     assert log.startswith(f"error: {tmp_path}/segments0.csv")
     assert message in log
     assert log.count("\n") == 1
     assert not (tmp_path / "labels.parquet").exists()
-
-
-def test_a_clip_in_two_files(run):
-    status, log = run(CONTENT, CONTENT)
-    assert status == 1
-    assert "segments0.csv, " in log
-    assert "segments1.csv: 3 clip ids stand more than once (-x_1, _y, z)" in log
-
-
-@pytest.mark.parametrize("length", [3, 8, 11])
-def test_duplicates_among_many(run, length):
-    """Ids of one length of 8 and more go through the quick test first, in several blocks."""
-    ids = [f"{number:0{length}}" for number in range(900)]
-    rows = [f'{clip_id}, 0, 1, "/m/rain"\n' for clip_id in ids]
-    assert run("".join(rows))[0] == 0
-    status, log = run("".join([*rows, rows[7], rows[9]]), overwrite=True)
-    assert status == 1
-    assert f"2 clip ids stand more than once ({ids[7]}, {ids[9]})" in log
-
-
-def test_rows_are_numbered_through_all_blocks(run, monkeypatch):
-    monkeypatch.setattr("data_prep.segments._BLOCK_BYTES", 64)
-    rows = [f'c{number}, 0, 1, "/m/rain"\n' for number in range(200)]
-    rows[150] = "c150, 0, 1\n"
-    rows[160] = "c160, 0, 1\n"
-    status, log = run(HEADER + "".join(rows))
-    assert status == 1
-    assert "2 malformed rows, the first is row 154: 'c150,0,1'" in log
-
-
-def test_blocks_change_nothing(run, tmp_path, monkeypatch):
-    labels = ["/m/drop", "/m/rain,/t/hum"]
-    lines = [f'c{i}, {i}.000, {i + 1}.500, "{labels[i % 2]}"' for i in range(99)]
-    run("\ufeff" + HEADER + "\r\n".join(lines))
-    whole = rows_of(tmp_path / "labels.parquet")
-    for size in (7, 64, 1000):
-        monkeypatch.setattr("data_prep.segments._BLOCK_BYTES", size)
-        run("\ufeff" + HEADER + "\r\n".join(lines), overwrite=True)
-        assert rows_of(tmp_path / "labels.parquet") == whole
-    assert [row[0] for row in whole] == [f"c{i}" for i in range(99)]
 
 
 @pytest.mark.parametrize(
@@ -339,47 +298,3 @@ def test_as_a_program(run, tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
-
-
-def test_audioset_in_every_format(audioset_dir, tmp_path):
-    """Balanced train in each format against the set form, clip by clip."""
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
-    path = audioset_dir / "balanced_train_segments.csv"
-    for format in ("parquet", "csv", "npz"):
-        flags = [f"--segments={path}", f"--ontology={audioset_dir / 'ontology.json'}"]
-        assert main([*flags, f"--format={format}", f"--output={tmp_path / 'labels'}.{format}"]) == 0
-    # AudioSet's own form, read as people read it, row by row.
-    original = pd.read_csv(path, skiprows=3, header=None, skipinitialspace=True)
-    pel = pd.read_csv(tmp_path / "labels.pel.csv", skiprows=3, header=None, skipinitialspace=True)
-    pe_cml = pd.read_csv(
-        tmp_path / "labels.pe_cml.csv",
-        skiprows=3,
-        header=None,
-        skipinitialspace=True,
-        keep_default_na=False,
-    )
-    table = pq.read_table(tmp_path / "labels.parquet").to_pylist()
-    with np.load(tmp_path / "labels.npz") as arrays:
-        bits = {
-            name: np.unpackbits(arrays[name], axis=1, count=632).astype(bool)
-            for name in ("ol", "pel", "masked")
-        }
-    assert len(table) == len(original) == len(pel) == len(pe_cml) == 22_160
-    np.testing.assert_array_equal(original[[0, 1, 2]].to_numpy(), pe_cml[[0, 1, 2]].to_numpy())
-    mids = np.array(ontology.mids)
-    for clip, row in enumerate(table):
-        labels = set(original[3][clip].split(","))
-        positive, masked = relabel_set(labels, ontology, "pe_cml")
-        assert row["clip_id"] == original[0][clip]
-        assert (row["start_s"], row["end_s"]) == (original[1][clip], original[2][clip])
-        assert set(row["ol"]) == labels
-        assert set(row["pel"]) == positive
-        assert set(row["masked"]) == masked
-        for name in ("ol", "pel", "masked"):
-            assert mids[bits[name][clip]].tolist() == row[name]  # in the ontology's order
-        assert pel[3][clip] == pe_cml[3][clip] == ",".join(row["pel"])
-        assert pe_cml[4][clip] == ",".join(row["masked"])
-    # What we wrote is a segment file again.
-    assert len(read_segments([tmp_path / "labels.pel.csv"], ontology)) == 22_160
-    with pytest.raises(InputError, match="22160 malformed rows"):
-        read_segments([tmp_path / "labels.pe_cml.csv"], ontology)

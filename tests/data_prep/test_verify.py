@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-from test_build import contents, make_inputs
+from building import contents, make_inputs
 
 from data_prep.build import build
 from data_prep.verify import main, verify
@@ -44,7 +44,7 @@ def train(data_dir, number):
 
 def rewrite(path, change, num_samples=80_000):
     """Writes the shard anew with records of another content, all of it well formed."""
-    features = record_features(8)
+    features = record_features(8, 80_000)
     serialized = ArrayRecordReader(os.fspath(path)).read_all()
     records = [features.deserialize_example_np(each) for each in serialized]
     change(records)

@@ -12,10 +12,11 @@ import threading
 import time
 
 import pytest
-from test_build import children_of, command, contents, make_inputs, rejects
+from building import children_of, command, contents, make_inputs, rejects
 
 from data_prep.build import build, main
-from data_prep.shards import Plan, write_shard
+from data_prep.plan import Plan
+from data_prep.shards import write_shard
 from relabel_jax.errors import InputError
 
 pytestmark = pytest.mark.skipif(
@@ -48,7 +49,7 @@ def inputs(tmp_path_factory):
 def forks():
     """Processes that have imported everything already, but have no thread yet."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_prep.build", "test_build"])
+    context.set_forkserver_preload(["data_prep.build", "building"])
     return context
 
 

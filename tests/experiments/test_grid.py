@@ -12,20 +12,24 @@ from sklearn.metrics import average_precision_score
 
 from relabel_jax.data.data_set import open_data_set
 from relabel_jax.errors import InputError
-from relabel_jax.experiments import grid, run
+from relabel_jax.experiments import cells, grid, run
+from relabel_jax.experiments.config import METHODS, TUNED
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.labels.views import SPLITS
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = {
-    **{"filters": (4,) * 9, "dense_units": (8, 8), "batch_size": 8, "num_epochs": 1},
+    "model.features": (4,) * 9,
+    "model.dense_units": (8, 8),
+    "batch_size": 8,
+    "num_epochs": 1,
     "resident": "never",  # one program less: validation and test clips share one
 }
 
 
 def small_config(data_dir, roots=("Human sounds",), labelings=LABELINGS, **fields):
-    config = grid.grid_config(roots=roots, target_labelings=labelings)
-    config.update({"data_dir": str(data_dir), **SMALL, **fields})
+    config = cells.grid_config(roots=roots, target_labelings=labelings)
+    config.update_from_flattened_dict({"data_dir": str(data_dir), **SMALL, **fields})
     return config
 
 
@@ -35,7 +39,7 @@ def finished(miniature_data, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("grid")
     embedded, predict = [], run.predict
 
-    def counting(*arguments, method="__call__", **options):
+    def counting(*arguments, method="scores", **options):
         if method == "embed":
             embedded.append(arguments[3])
         return predict(*arguments, method=method, **options)
@@ -184,7 +188,7 @@ def test_a_failed_cell(copying, miniature_data, tmp_path, monkeypatch):
     together = [f"base_{labeling}_seed0" for labeling in LABELINGS]
     assert begun[:4] == [together, *([name] for name in together)]
     assert begun[4:] == [
-        *([f"{m}_from_{base}_ol_seed0"] for base in ("ol", "pe_cml") for m in grid.TUNED),
+        *([f"{m}_from_{base}_ol_seed0"] for base in ("ol", "pe_cml") for m in TUNED),
         ["scratch_ol_seed0"],
     ]
     results = list(tmp_path.rglob("result.json"))
@@ -200,10 +204,10 @@ def test_a_failed_cell(copying, miniature_data, tmp_path, monkeypatch):
 def test_seeds():
     """Base trainings and those from scratch train over the seeds; a transfer has its base's."""
     config = small_config("D", num_seeds=2, seed=5)
-    populations = grid._populations(grid._cells(config))
+    populations = cells.populations(cells.all_cells(config))
     assert sorted(map(len, populations)) == [3] * 12 + [6, 6]
     for population in populations:
-        configs = [grid._config(config, cell, pathlib.Path("W")) for cell in population]
+        configs = [cells.run_config(config, cell, pathlib.Path("W")) for cell in population]
         assert {c.seed for c in configs} <= {5, 6}
         (base,) = {c.base for c in configs}
         if base:
@@ -222,9 +226,9 @@ def test_seeds():
 )
 def test_only(only, expected):
     config = small_config("D", roots=("Human sounds", "Natural sounds"), only=only)
-    cells = grid._cells(config)
-    assert {cell.method for cell in cells} == expected
-    roots = {cell.root for cell in cells}
+    chosen = cells.all_cells(config)
+    assert {cell.method for cell in chosen} == expected
+    roots = {cell.root for cell in chosen}
     assert roots == ({"Human sounds"} if "uman" in only else {"Human sounds", "Natural sounds"})
 
 
@@ -232,10 +236,10 @@ def test_the_papers_grid():
     module = {}
     exec((REPOSITORY / "configs" / "paper.py").read_text(), module)
     for size in ("paper", "small"):
-        cells = grid._cells(module["get_config"](size))
-        counts = [sum(cell.method == method for cell in cells) for method in run.METHODS]
+        grid_cells = cells.all_cells(module["get_config"](size))
+        counts = [sum(cell.method == method for cell in grid_cells) for method in METHODS]
         assert counts == [12, 36, 36, 12]
-        assert len({cell.folder for cell in cells}) == 96
+        assert len({cell.folder for cell in grid_cells}) == 96
     config = module["get_config"]()
     assert (config.num_epochs, config.batch_size, config.num_seeds) == (100, 24, 1)
     assert "paper.py:small" in module["__doc__"]

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from relabel_jax.runs.checkpoints import Checkpoints
+from relabel_jax.runs.workdir import Workdir
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 TIMINGS = ("clips_per_s", "seconds")
 NUM_EPOCHS = 5
 
@@ -32,8 +33,9 @@ def start(data_dir, workdir, num_epochs=NUM_EPOCHS):
                 *(f"--config.data_dir={data_dir}", "--config.labeling=pe_cml"),
                 *(f"--config.num_epochs={num_epochs}", "--config.batch_size=8"),
                 # The second layer is wide enough for Toom-Cook.
-                "--config.filters=(32, 32, 4, 4, 4, 4, 4, 4, 4)",
-                *("--config.dense_units=(8, 8)", "--config.steps_per_call=2"),
+                "--config.model.features=(32, 32, 4, 4, 4, 4, 4, 4, 4)",
+                "--config.model.dense_units=(8, 8)",
+                "--config.steps_per_call=2",
             ],
             cwd=REPOSITORY,
             env=os.environ | cache | {"JAX_NUM_CPU_DEVICES": "2"},  # as a batch of 24 has
@@ -62,7 +64,7 @@ def outcome(workdir):
         scores = {name: file[name] for name in file.files}
     kept = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
     assert kept == {result["best_epoch"], NUM_EPOCHS}
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(Workdir(workdir), read_only=True) as checkpoints:
         states = [checkpoints.restore_arrays(epoch) for epoch in (result["best_epoch"], NUM_EPOCHS)]
     return lines, result, scores, jax.tree.map(np.asarray, states)
 

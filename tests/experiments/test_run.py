@@ -10,19 +10,25 @@ from sklearn.metrics import average_precision_score
 
 from relabel_jax.data.data_set import open_data_set
 from relabel_jax.errors import InputError
-from relabel_jax.experiments import run as run_module
-from relabel_jax.experiments.base import load_base
+from relabel_jax.experiments.base import read_base
 from relabel_jax.experiments.config import paper_config
-from relabel_jax.experiments.run import run, summary
+from relabel_jax.experiments.experiment import Experiment
+from relabel_jax.experiments.run import _start, run
 from relabel_jax.runs.checkpoints import Checkpoints
+from relabel_jax.runs.workdir import Workdir
 from relabel_jax.train import resident
 
-SMALL = {"filters": (4,) * 9, "dense_units": (8, 8), "batch_size": 8, "num_epochs": 2}
+SMALL = {
+    "model.features": (4,) * 9,
+    "model.dense_units": (8, 8),
+    "batch_size": 8,
+    "num_epochs": 2,
+}
 
 
 def small_config(data_dir, method, **fields):
     config = paper_config("Human sounds", method)
-    config.update({"data_dir": str(data_dir), **SMALL, **fields})
+    config.update_from_flattened_dict({"data_dir": str(data_dir), **SMALL, **fields})
     return config
 
 
@@ -57,34 +63,34 @@ def test_transfer(miniature_data, base_dir, tmp_path, method, labeling):
     config = small_config(miniature_data, method, labeling=labeling, base=base)
     result = run(config, tmp_path)
 
-    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert json.loads((tmp_path / "result.json").read_text()) == result.as_json()
     data_set = open_data_set(miniature_data)
     base_result = json.loads((base_dir / "result.json").read_text())
-    num_clips = sum(result["num_clips"].values()) + sum(base_result["num_clips"].values())
+    num_clips = sum(result.num_clips.values()) + sum(base_result["num_clips"].values())
     assert num_clips == len(data_set.clip_ids)
-    assert (result["side"], result["method"], result["labeling"]) == ("target", method, labeling)
-    assert (result["root"], result["seed"]) == ("Human sounds", 0)
-    assert result["config"]["learning_rate_decay"] == 0.987
+    assert (result.side, result.method, result.labeling) == ("target", method, labeling)
+    assert (result.root, result.seed) == ("Human sounds", 0)
+    assert result.config["learning_rate_decay"] == 0.987
 
     scores = read_scores(tmp_path)
-    assert result["test"]["mAP"] == pytest.approx(recomputed_map(scores), abs=1e-6)
-    assert scores["scores"].shape == (result["num_clips"]["test"], result["num_labels"])
+    assert result.test["mAP"] == pytest.approx(recomputed_map(scores), abs=1e-6)
+    assert scores["scores"].shape == (result.num_clips["test"], result.num_labels)
     assert labeling == "pe_cml" or not scores["masked"].any()
     in_index = set(data_set.clip_ids[data_set.clip_splits == 2])
     assert set(scores["clip_id"]) <= in_index
 
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
-    steps = result["num_clips"]["train"] // 8
+    steps = result.num_clips["train"] // 8
     assert [line["step"] for line in lines] == [steps, 2 * steps]
     assert [line["learning_rate"] for line in lines] == pytest.approx([0.001, 0.001 * 0.987])
     assert all(line["clips_per_s"] > 0 and line["seconds"] > 0 for line in lines)
-    assert result["best_epoch"] == 1 + np.argmax([line["validation_mAP"] for line in lines])
+    assert result.best_epoch == 1 + np.argmax([line["validation_mAP"] for line in lines])
 
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert run(config, tmp_path) == result  # finished: read, not done again
     assert {path: path.read_bytes() for path in before} == before
-    assert f"{result['test']['mAP']:.4f}" in summary(result)
+    assert f"{result.test['mAP']:.4f}" in result.summary
 
 
 def test_a_finished_run_can_be_prolonged(miniature_data, tmp_path):
@@ -122,9 +128,9 @@ def test_what_finetuning_starts_from(miniature_data, base_dir):
     """The best epoch of the base, all of it."""
     config = small_config(miniature_data, "finetune", base=str(base_dir))
     data_set = open_data_set(miniature_data)
-    base = load_base(config, data_set.ontology, data_set.ontology.find("Human sounds"))
+    base = read_base(config, data_set.ontology, data_set.ontology.find("Human sounds"))
     best_epoch = json.loads((base_dir / "result.json").read_text())["best_epoch"]
-    with Checkpoints(base_dir, read_only=True) as checkpoints:
+    with Checkpoints(Workdir(base_dir), read_only=True) as checkpoints:
         state = checkpoints.restore_arrays(best_epoch)
     assert jax.tree.all(
         jax.tree.map(np.array_equal, base.variables["params"], dict(state["params"]))
@@ -133,6 +139,7 @@ def test_what_finetuning_starts_from(miniature_data, base_dir):
     scores = read_scores(base_dir)
     rows = [np.flatnonzero(data_set.clip_ids == clip_id)[0] for clip_id in scores["clip_id"]]
     outputs = base.network.apply(base.variables, data_set.read_waveforms(np.array(rows)), False)
+    outputs = outputs.scores
     columns = [
         mid in set(scores["mids"])
         for mid in np.array(data_set.ontology.mids)[side_columns_of(data_set)]
@@ -143,9 +150,9 @@ def test_what_finetuning_starts_from(miniature_data, base_dir):
 def test_finetuning_starts_from_the_base(miniature_data, base_dir, tmp_path):
     """All of it but the output layer, which has other classes."""
     config = small_config(miniature_data, "finetune", base=str(base_dir))
-    data_set, root, views = run_module._open([config], [tmp_path], "target")
-    base = load_base(config, data_set.ontology, root)
-    _, (start,), _ = run_module._prepare(config, data_set, views["ol"], base, [0])
+    experiment = Experiment.open([config], [tmp_path])
+    base = read_base(config, experiment.ontology, experiment.root)
+    _, (start,), _ = _start(experiment, base, [0])
     output = start["params"].pop("output")
     wanted = {name: dict(base.variables[name]) for name in ("params", "batch_stats")}
     assert output["kernel"].shape != wanted["params"].pop("output")["kernel"].shape
@@ -168,7 +175,7 @@ def test_a_base_that_has_moved_or_changed(miniature_data, base_dir, tmp_path, me
     config.num_epochs = 3
     with pytest.raises(InputError, match=r"was begun from other weights than config.base=.*moved"):
         run(config, tmp_path / "target")
-    assert json.loads((tmp_path / "target" / "result.json").read_text()) == result
+    assert json.loads((tmp_path / "target" / "result.json").read_text()) == result.as_json()
 
 
 def side_columns_of(data_set):
@@ -197,13 +204,24 @@ def side_columns_of(data_set):
         ({"learning_rate_decay": 0.0}, "config.learning_rate_decay: expected a positive number"),
         ({"seed": -1}, "config.seed: expected 0 or more"),
         ({"seed": 2**32}, r"config.seed: expected 0 or more and below 2\*\*32"),
-        ({"filters": (4, 4)}, "config.filters: expected 9 numbers"),
-        ({"filters": (0,) * 9}, "config.filters: expected positive numbers"),
-        ({"dense_units": (8, -1)}, "config.dense_units: expected positive numbers"),
-        ({"dense_units": ()}, "config.dense_units: expected at least one layer"),
-        ({"norm_order": "bn"}, "config.norm_order: 'bn' is none of elu_bn, bn_elu"),
-        ({"formulation": "fft"}, "config.formulation: 'fft' is none of auto, lax, direct"),
-        ({"precision": "f16"}, "config.precision: 'f16' is none of auto, f32, tf32, bf16"),
+        ({"model.features": (4, 4)}, "config.model.features: expected 9 numbers"),
+        ({"model.features": (0,) * 9}, "config.model.features: expected positive numbers"),
+        ({"model.dense_units": (8, -1)}, "config.model.dense_units: expected positive numbers"),
+        ({"model.dense_units": ()}, "config.model.dense_units: expected at least one layer"),
+        ({"model.norm_order": "bn"}, "config.model.norm_order: 'bn' is none of elu_bn, bn_elu"),
+        (
+            {"model.formulation": "fft"},
+            "config.model.formulation: 'fft' is none of auto",
+        ),
+        (
+            {"model.precision": "f16"},
+            "config.model.precision: 'f16' is none of auto",
+        ),
+        ({"model.name": "cnn"}, "config.model.name: 'cnn' is none of waveform_cnn, logmel_cnn"),
+        ({"model.name": "no.such:Net"}, "config.model.name=no.such:Net: cannot import it: ModuleN"),
+        ({"loss": "hinge"}, "config.loss: 'hinge' is none of mse, bce"),
+        ({"optimizer": "adamax"}, "config.optimizer: 'adamax' is none of adam, adamw, sgd"),
+        ({"classifier.norm_order": "bn"}, "config.classifier.norm_order: 'bn' is none of"),
         ({"data_dir": ""}, "config.data_dir is empty"),
         ({"data_dir": "nowhere"}, "nowhere: not a finished data set"),
         ({"method": "finetune"}, "config.base is empty; method 'finetune' needs"),
@@ -213,7 +231,7 @@ def side_columns_of(data_set):
 )
 def test_refused(miniature_data, tmp_path, fields, message):
     config = small_config(miniature_data, "scratch")
-    config.update(fields)
+    config.update_from_flattened_dict(fields)
     with pytest.raises(InputError, match=message) as caught:
         run(config, tmp_path)
     assert "\n" not in str(caught.value)
@@ -234,18 +252,25 @@ def change_result(**fields):
         (lambda workdir: shutil.rmtree(workdir / "checkpoints"), {}, "cannot restore"),
         (lambda workdir: (workdir / "result.json").unlink(), {}, "is not finished"),
         (lambda workdir: (workdir / "result.json").write_text("{"), {}, "cannot read it"),
-        (lambda workdir: (workdir / "result.json").write_text("{}"), {}, "has no field 'side'"),
+        (lambda workdir: (workdir / "result.json").write_text("{}"), {}, "has no field 'test'"),
         (change_result(side="target"), {}, "is a training of the target side"),
         (lambda workdir: None, {"root": "Natural sounds"}, "'Human sounds', so it has seen"),
-        (lambda workdir: None, {"filters": (5,) * 9}, "has config.filters .*, this config has"),
-        (lambda workdir: None, {"norm_order": "bn_elu"}, "has config.norm_order elu_bn"),
+        (
+            lambda workdir: None,
+            {"model.features": (5,) * 9},
+            "has config.model.features .* has",
+        ),
+        (
+            lambda workdir: None,
+            {"model.norm_order": "bn_elu"},
+            "config.model.norm_order elu_bn",
+        ),
     ],
 )
 def test_a_base_that_does_not_do(miniature_data, base_dir, tmp_path, damage, fields, message):
     shutil.copytree(base_dir, tmp_path / "base")
     damage(tmp_path / "base")
-    config = small_config(miniature_data, "finetune", base=str(tmp_path / "base"))
-    config.update(fields)
+    config = small_config(miniature_data, "finetune", base=str(tmp_path / "base"), **fields)
     with pytest.raises(InputError, match=message) as caught:
         run(config, tmp_path / "target")
     assert "\n" not in str(caught.value)

@@ -1,11 +1,7 @@
 """The embedder: parity with the training's own forward, windows, rates, and what is refused."""
 
-import json
-import pathlib
-import shutil
+import dataclasses
 
-import hypothesis
-import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
@@ -13,17 +9,14 @@ import scipy.signal
 import soundfile
 
 import relabel_jax
-from relabel_jax.audio.decode import (
-    cut_windows,
-    decode_blocks,
-    read_waveform,
-    resample,
-    resample_blocks,
-)
-from relabel_jax.data.data_set import ONTOLOGY_NAME, open_data_set
+from relabel_jax.audio.decode import read_waveform
+from relabel_jax.audio.resample import resample
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
+from relabel_jax.data.data_set import open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.inference.embedder import Embedder
-from relabel_jax.inference.pretrained import load_pretrained
+from relabel_jax.inference.loading import load_pretrained
+from relabel_jax.runs.workdir import Workdir
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +31,12 @@ def sound(duration_s, rate_hz=8_000, seed=0):
 
 def test_parity_on_real_recordings(paper_network, recordings):
     embedder = Embedder(paper_network)
-    waveforms = np.stack([read_waveform(str(path))[0] for path in recordings])
+    waveforms = np.stack([read_waveform(str(path), PAPER_FORMAT)[0] for path in recordings])
     network, variables = paper_network.network, paper_network.variables
     expected, scores = jax.jit(
         lambda batch: (
             network.apply(variables, batch, method="embed"),
-            network.apply(variables, batch, train=False),
+            network.apply(variables, batch, train=False).scores,
         )
     )(waveforms)
     assert np.std(expected, axis=0).mean() > 0.1  # or the tolerance would say nothing
@@ -61,22 +54,24 @@ def test_parity_on_real_recordings(paper_network, recordings):
 def test_scores_are_those_of_the_network(small_base, norm_order):
     pretrained = load_pretrained(small_base)
     network = pretrained.network.clone(norm_order=norm_order)
-    embedder = Embedder(type(pretrained)(network, pretrained.variables, pretrained.classes, {}))
+    embedder = Embedder(dataclasses.replace(pretrained, network=network))
     waveforms = (np.stack([sound(10, seed=i) for i in range(5)]) * 32_768).astype(np.int16)
     np.testing.assert_allclose(
         embedder.scores(waveforms, 8_000),
-        network.apply(pretrained.variables, waveforms, train=False),
-        **{"atol": 1e-6, "rtol": 0},
+        network.apply(pretrained.variables, waveforms, train=False).scores,
+        atol=1e-6,
+        rtol=0,
     )
 
 
 def test_the_scores_of_a_training_come_out_again(small, small_base, miniature_data):
     data_set = open_data_set(miniature_data)
-    with np.load(small_base / "test_scores.npz") as test:
-        rows = [data_set.clip_ids.tolist().index(clip_id) for clip_id in test["clip_id"]]
-        scores = small.scores(data_set.read_waveforms(np.array(rows)), 8_000)
-        np.testing.assert_allclose(scores, test["scores"], atol=1e-6)
-        assert [each.mid for each in small.classes] == test["mids"].tolist()
+    workdir = Workdir(small_base)
+    test = workdir.read_scores(workdir.read_result().test["mAP"])
+    rows = [data_set.clip_ids.tolist().index(clip_id) for clip_id in test.clip_id]
+    scores = small.scores(data_set.read_waveforms(np.array(rows)), 8_000)
+    np.testing.assert_allclose(scores, test.scores, atol=1e-6)
+    assert [each.mid for each in small.classes] == test.mids.tolist()
     for each in small.classes:
         number = data_set.ontology.index[each.mid]
         assert each.display_name == data_set.ontology.display_names[number]
@@ -141,7 +136,7 @@ def test_timestamps(small):
     np.testing.assert_array_equal(centers_ms, [0, 500, 1000, 1500, 2000])
     assert embeddings.shape == (2, 5, 8)
     np.testing.assert_array_equal(embeddings[0], embeddings[1])
-    waveform = np.pad(resample(samples, 16_000), 4_000)
+    waveform = np.pad(resample(samples, 16_000, 8_000), 4_000)
     for frame, center in enumerate(range(0, 17_600, 4_000)):
         expected = small.embed([waveform[center : center + 8_000]], 8_000)[0]
         np.testing.assert_allclose(embeddings[0, frame], expected, atol=1e-5)
@@ -150,7 +145,7 @@ def test_timestamps(small):
 def test_rates_agree_where_the_content_is_below_4_khz(paper_network, recordings):
     embedder = Embedder(paper_network)
     for path in recordings[:4]:
-        original = read_waveform(str(path))[0] / 32_768
+        original = read_waveform(str(path), PAPER_FORMAT)[0] / 32_768
         low_pass = scipy.signal.firwin(1_001, 3_400, fs=8_000)
         original = 0.9 * scipy.signal.fftconvolve(original, low_pass, mode="same")
         expected = embedder.embed([original], 8_000)[0]
@@ -159,33 +154,6 @@ def test_rates_agree_where_the_content_is_below_4_khz(paper_network, recordings)
             found = embedder.embed([other], rate_hz)[0]
             cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
             assert cosine > 0.99, (path, rate_hz)
-
-
-@hypothesis.given(
-    st.integers(1, 400_000), st.integers(1_000, 80_000), st.lists(st.integers(0, 400_000))
-)
-@hypothesis.settings(max_examples=50)
-def test_windows_cover_a_recording_however_it_comes(length, hop, cuts):
-    samples = np.random.default_rng(0).integers(-100, 100, length).astype(np.int16)
-    found = list(cut_windows(np.split(samples, sorted(min(cut, length) for cut in cuts)), hop))
-    starts = [0]
-    while starts[-1] + 80_000 < length:
-        starts.append(starts[-1] + hop)
-    assert [start for start, _ in found] == starts
-    for start, window in found:
-        part = samples[start : start + 80_000]
-        np.testing.assert_array_equal(window, np.pad(part, (0, 80_000 - len(part))))
-
-
-def test_resampling_in_pieces_changes_nothing(recordings, monkeypatch):
-    for path in recordings[:20]:
-        pieces, rates_hz = zip(*decode_blocks(str(path)), strict=True)
-        whole = resample(np.concatenate(pieces), rates_hz[0])
-        with monkeypatch.context() as patch:
-            patch.setattr("relabel_jax.audio.decode._BLOCK_SAMPLES", 10_000)
-            pieces = np.concatenate(list(resample_blocks(decode_blocks(str(path)))))
-        assert len(pieces) == len(whole)
-        assert np.abs(pieces.astype(int) - whole).max() <= 1
 
 
 GOOD = np.zeros(8_000, np.float32)
@@ -233,62 +201,6 @@ def test_refused_windows(small):
         small.embed_timestamps([GOOD, GOOD[:4_000]], 8_000)
     with pytest.raises(InputError, match="batch_size 0"):
         Embedder(None, batch_size=0)
-
-
-def test_a_workdir_whose_data_set_is_gone(small, small_base, miniature_data, tmp_path):
-    shutil.copytree(small_base, tmp_path / "base")
-    path = tmp_path / "base" / "result.json"
-    result = json.loads(path.read_text())
-    result["config"]["data_dir"] = str(tmp_path / "gone")
-    path.write_text(json.dumps(result))
-    moved = Embedder.load(tmp_path / "base")
-    np.testing.assert_allclose(moved.embed(GOOD, 8_000), small.embed(GOOD, 8_000), atol=1e-6)
-    with pytest.raises(InputError, match=r"the classes are not known.* give it as `ontology`"):
-        moved.scores(GOOD, 8_000)
-    named = Embedder.load(tmp_path / "base", ontology=miniature_data / ONTOLOGY_NAME)
-    assert named.classes == small.classes
-    # What one has embedded is not refused as another network's.
-    assert moved.fingerprint == named.fingerprint == small.fingerprint
-
-
-def test_an_ontology_in_another_order(small_base, miniature_data, tmp_path):
-    """The same classes, but the outputs would get one another's names."""
-    classes = json.loads((miniature_data / ONTOLOGY_NAME).read_text())
-    (tmp_path / "ontology.json").write_text(json.dumps(classes[::-1]))
-    with pytest.raises(
-        InputError, match=r"ontology\.json: has other classes .* or in another order"
-    ):
-        Embedder.load(small_base, ontology=tmp_path / "ontology.json")
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: (path / "result.json").unlink(), "is not finished"),
-        (lambda path: shutil.rmtree(path), "does not exist"),
-        (
-            lambda path: (path / "test_scores.npz").write_bytes(b"PK\x03\x04"),
-            "cannot read the classes",
-        ),
-        (lambda path: shutil.rmtree(path / "checkpoints"), "cannot restore"),
-        (lambda path: (shutil.rmtree(path), path.touch()), "is a file; give its folder"),
-        (lambda path: change(path, filters=[5] * 9), "does not fit the network"),
-        (lambda path: change(path, filters=[5] * 8), "filters is .*, expected a list of layer"),
-        (lambda path: change(path, norm_order="bn"), "norm_order is 'bn', expected elu_bn or"),
-    ],
-)
-def test_a_workdir_that_does_not_do(small_base, tmp_path, damage, message):
-    shutil.copytree(small_base, tmp_path / "base")
-    damage(tmp_path / "base")
-    with pytest.raises(InputError, match=message) as caught:
-        Embedder.load(tmp_path / "base")
-    assert "\n" not in str(caught.value)
-
-
-def change(path: pathlib.Path, **fields):
-    result = json.loads((path / "result.json").read_text())
-    result["config"] |= fields
-    (path / "result.json").write_text(json.dumps(result))
 
 
 def test_importing_the_package_is_light():

@@ -15,12 +15,15 @@ import pytest
 import soundfile
 
 from relabel_jax.audio.decode import list_recordings, read_waveform
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
+from relabel_jax.embed import main
 from relabel_jax.errors import InputError
-from relabel_jax.inference import folder as embed_module
+from relabel_jax.inference import recordings
 from relabel_jax.inference.embedder import Embedder
-from relabel_jax.inference.folder import embed, main
+from relabel_jax.inference.folder import embed
+from relabel_jax.inference.parts import NETWORK_KEY
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 def write(path, duration_s, rate_hz=8_000, seed=0, subtype="PCM_16"):
@@ -54,7 +57,8 @@ def read_rejects(output):
 
 def test_embed(small_base, audio, tmp_path, capsys):
     output = tmp_path / "out" / "e.parquet"
-    main([f"--checkpoint={small_base}", f"--audio={audio}", f"--output={output}", "--scores=3"])
+    arguments = [f"--checkpoint={small_base}", f"--audio={audio}", f"--output={output}"]
+    assert main([*arguments, "--scores=3"]) == 0
     captured = capsys.readouterr()
     assert "23 windows of 21 recordings; 4 rejected, see" in captured.out
     assert "embedding: 100%" in captured.err
@@ -63,11 +67,11 @@ def test_embed(small_base, audio, tmp_path, capsys):
     assert list(dict.fromkeys(row["path"] for row in rows)) == listed
     assert [row["start_s"] for row in rows if "long" in row["path"]] == [0, 10, 20]
     embedder = Embedder.load(small_base)
-    network = pq.read_schema(output).metadata[embed_module.NETWORK_KEY]
+    network = pq.read_schema(output).metadata[NETWORK_KEY]
     assert network.decode() == embedder.fingerprint
     for row in rows:
         if "long" not in row["path"]:
-            waveform, _ = read_waveform(row["path"])
+            waveform, _ = read_waveform(row["path"], PAPER_FORMAT)
             expected = embedder.embed(waveform, 8_000)[0]
             np.testing.assert_allclose(row["embedding"], expected, atol=1e-5)
             scores = embedder.scores(waveform, 8_000)[0]
@@ -76,11 +80,14 @@ def test_embed(small_base, audio, tmp_path, capsys):
             assert row["mids"] == [embedder.classes[i].mid for i in best]
             assert row["display_names"] == [embedder.classes[i].display_name for i in best]
     assert read_rejects(output) == {
-        **{"damaged.flac": "unreadable", "empty.wav": "empty", "nan.wav": "not_finite"},
+        "damaged.flac": "unreadable",
+        "empty.wav": "empty",
+        "nan.wav": "not_finite",
         "2samples.wav": "empty",
     }
     assert sorted(path.name for path in output.parent.iterdir()) == [
-        *("e.parquet", "e.parquet.rejects.csv"),
+        "e.parquet",
+        "e.parquet.rejects.csv",
     ]
 
 
@@ -88,12 +95,13 @@ def test_killed_and_started_again(small_base, audio, tmp_path):
     expected, output = tmp_path / "expected.parquet", tmp_path / "e.parquet"
     embed(small_base, audio, expected, hop_s=0.05)
     program = (
-        "import sys, relabel_jax.embed as e; e._PART_ROWS = 20; e.main(sys.argv[1:])",
-        *(f"--checkpoint={small_base}", f"--audio={audio}", f"--output={output}", "--hop_s=0.05"),
+        "import sys; from relabel_jax.inference.folder import embed; "
+        "embed(*sys.argv[1:], hop_s=0.05, part_rows=20)"
     )
+    arguments = [str(small_base), str(audio), str(output)]
     parts = tmp_path / "e.parquet.parts"
     process = subprocess.Popen(
-        [sys.executable, "-c", *program], cwd=REPOSITORY, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", program, *arguments], cwd=REPOSITORY, stderr=subprocess.DEVNULL
     )
     while process.poll() is None and len(list(parts.glob("*.parquet"))) < 3:
         time.sleep(0.002)
@@ -114,9 +122,9 @@ def test_killed_and_started_again(small_base, audio, tmp_path):
     np.testing.assert_allclose(
         np.stack(found["embedding"].to_numpy()),
         np.stack(wanted["embedding"].to_numpy()),
-        **{"atol": 1e-5},
+        atol=1e-5,
     )
-    # What was done is taken over, not done again.
+    # The parts that were complete are used as they are.
     assert found.slice(0, 1)["embedding"].to_pylist() == first_row["embedding"].to_pylist()
     assert read_rejects(output) == read_rejects(expected)
     assert not parts.exists()
@@ -152,7 +160,7 @@ def test_killed_at_the_end(small_base, audio, tmp_path, monkeypatch, moment):
     assert output.exists() == (moment == "parts")
     if moment == "parts":
         before = output.stat().st_mtime_ns
-        with pytest.raises(InputError, match=r"parts: was begun with hop_s 10, not 5"):
+        with pytest.raises(InputError, match=r"parts: was begun with hop_s 10.0, not 5"):
             embed(small_base, audio, output, hop_s=5)
     assert embed(small_base, audio, output) == summary
     assert pq.read_table(output).drop_columns("embedding") == (
@@ -170,10 +178,10 @@ def test_what_fails_in_a_thread_is_raised(small_base, audio, tmp_path, monkeypat
     """With the recording's name; and if the list of recordings is gone, nothing waits for ever."""
     output = tmp_path / "e.parquet"
 
-    def fail(path):
+    def fail(path, duration_s):
         raise MemoryError
 
-    monkeypatch.setattr(embed_module, "decode_blocks", fail)
+    monkeypatch.setattr(recordings, "decode_blocks", fail)
     with pytest.raises(MemoryError) as caught:
         embed(small_base, audio, output)
     assert str(audio) in caught.value.__notes__[0]
@@ -182,15 +190,14 @@ def test_what_fails_in_a_thread_is_raised(small_base, audio, tmp_path, monkeypat
         embed(small_base, audio, output)
 
 
-def test_many_recordings_without_a_window_are_no_trap(small_base, tmp_path, monkeypatch):
+def test_many_recordings_without_a_window_are_no_trap(small_base, tmp_path):
     """Nothing waits for a batch that never fills."""
-    monkeypatch.setattr(embed_module, "_PART_ROWS", 100)
     folder = tmp_path / "audio"
     write(folder / "a.wav", 1)
     for i in range(500):
         (folder / f"b{i:03}.wav").touch()
     write(folder / "c.wav", 1)
-    summary = embed(small_base, folder, tmp_path / "e.parquet")
+    summary = embed(small_base, folder, tmp_path / "e.parquet", part_rows=100)
     assert summary == {"recordings": 502, "rejects": 500, "windows": 2}
 
 
@@ -211,7 +218,10 @@ def test_an_hour_takes_the_memory_of_a_minute(small_base, tmp_path):
         arguments += [f"--output={tmp_path / f'{minutes}.parquet'}"]
         run = subprocess.run(
             [sys.executable, "-c", program, *arguments],
-            **{"cwd": REPOSITORY, "capture_output": True, "text": True, "check": True},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         peaks.append(int(run.stdout.split()[-1]) * 1024)
         assert f"{6 * minutes} windows of 1 recordings" in run.stdout
@@ -244,9 +254,7 @@ def test_refused(small_base, tmp_path, capsys, arguments, message):
     given = [f"--checkpoint={small_base}", f"--audio={tmp_path / 'a.wav'}"]
     given += [f"--output={tmp_path / 'e.parquet'}"]
     arguments = [each.replace("EMPTY", str(tmp_path / "empty")) for each in arguments]
-    with pytest.raises(SystemExit) as caught:
-        main([*given, *arguments])
-    assert caught.value.code == 1
+    assert main([*given, *arguments]) == 1
     error = capsys.readouterr().err.splitlines()[-1] + "\n"
     assert message in error
     assert error.startswith("error: ")

@@ -55,9 +55,10 @@ def test_the_official_validator(small_base):
             pytest.skip(f"needs {name}: pip install hearvalidator")
     run = subprocess.run(
         [sys.executable, "-m", "hearvalidator.validate", "relabel_jax.hear", "-m", small_base],
-        cwd=pathlib.Path(__file__).parents[1],
+        cwd=pathlib.Path(__file__).parents[2],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        **{"capture_output": True, "text": True},
+        capture_output=True,
+        text=True,
     )
     assert run.stdout.endswith("Looks good!\n"), run.stderr
     assert "We suggest" not in run.stderr

@@ -1,6 +1,8 @@
 """The ontology as a library, and what is refused."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -56,8 +58,48 @@ def test_find():
         ontology.find("Bb")
 
 
-def test_audioset(audioset_dir):
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
+def test_the_ontology_of_the_package_is_audiosets(audioset_dir):
+    packaged = Ontology.audioset()
+    original = Ontology.from_json(audioset_dir / "ontology.json")
+    assert packaged.mids == original.mids
+    assert packaged.display_names == original.display_names
+    for field in ("is_parent", "is_abstract", "is_blacklisted"):
+        np.testing.assert_array_equal(getattr(packaged, field), getattr(original, field))
+    nodes, original_nodes = json.loads(packaged.text), json.loads(original.text)
+    facts = ("id", "name", "child_ids", "restrictions")
+    for node, original_node in zip(nodes, original_nodes, strict=True):
+        assert list(node) == list(original_node)
+        assert [node[fact] for fact in facts] == [original_node[fact] for fact in facts]
+
+
+def test_the_text_of_the_package_is_an_ontology_file(tmp_path):
+    packaged = Ontology.audioset()
+    (tmp_path / "ontology.json").write_text(packaged.text)
+    written = Ontology.read(tmp_path / "ontology.json")
+    assert (written.mids, written.text) == (packaged.mids, packaged.text)
+    np.testing.assert_array_equal(written.is_parent, packaged.is_parent)
+    assert Ontology.read(None) is Ontology.audioset()
+
+
+def test_loading_it_loads_no_jax():
+    code = "import sys; from relabel_jax.labels.ontology import Ontology; Ontology.audioset(); "
+    command = [sys.executable, "-c", code + "sys.exit('jax' in sys.modules)"]
+    assert subprocess.run(command).returncode == 0
+
+
+def test_restricted_to():
+    """The order of the mids given; an edge stays if both of its ends do."""
+    ontology = Ontology.from_text(json.dumps([A, node("/m/b", "B"), node("/m/d", "D", "/m/b")]))
+    part = ontology.restricted_to(["/m/d", "/m/b"])
+    assert part.mids == ("/m/d", "/m/b")
+    assert part.is_parent.tolist() == [[False, True], [False, False]]
+    assert not ontology.restricted_to(["/m/a", "/m/d"]).is_parent.any()
+    with pytest.raises(KeyError, match="/m/q"):
+        ontology.restricted_to(["/m/q"])
+
+
+def test_audioset():
+    ontology = Ontology.audioset()
     assert len(ontology) == 632
     assert len(ontology.roots) == 7
     assert (ontology.is_parent.sum(axis=0) > 1).sum() == 38

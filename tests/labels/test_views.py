@@ -142,11 +142,10 @@ def test_any_ontology_root_and_side(data):
 
 
 @pytest.fixture(scope="module")
-def audioset(audioset_dir):
-    """(ontology, labels, the same as sets, splits) of balanced_train and eval."""
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
-    files = ("balanced_train_segments.csv", "eval_segments.csv")
-    segments = read_segments([audioset_dir / file for file in files], ontology)
+def audioset(real_segments):
+    """(ontology, labels, the same as sets, splits) of AudioSet's segments."""
+    ontology = Ontology.audioset()
+    segments = read_segments(real_segments, ontology)
     clips = [frozenset(row) for row in segments.labels.to_pylist()]
     splits = hashed_splits(segments.clip_ids.to_pylist())
     return ontology, multi_hot(segments.labels, len(ontology)), clips, splits
@@ -154,7 +153,7 @@ def audioset(audioset_dir):
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("root", ROOTS)
-def test_all_of_balanced_train_and_eval(audioset, root, side):
+def test_real_segments(audioset, root, side):
     ontology, labels, clips, splits = audioset
     brute_force = BruteForce(ontology, ontology.find(root), side)
     for labeling in LABELINGS:
@@ -166,7 +165,7 @@ def test_all_of_balanced_train_and_eval(audioset, root, side):
 
 @pytest.mark.parametrize(("root", "num_used"), ROOTS.items())
 def test_num_labels_of_a_set_with_all_used_labels(audioset_dir, root, num_used):
-    ontology = Ontology.from_json(audioset_dir / "ontology.json")
+    ontology = Ontology.audioset()
     with open(audioset_dir / "class_labels_indices.csv", newline="") as file:
         used = [ontology.index[row["mid"]] for row in csv.DictReader(file)]
     labels = np.tile(np.eye(len(ontology), dtype=bool)[used], (3, 1))

@@ -24,8 +24,13 @@ from relabel_jax.train.loop import train
 REPOSITORY = pathlib.Path(__file__).parents[2]
 NUM_EPOCHS = 5
 SMALL = {
-    **{"filters": (4,) * 9, "dense_units": (8, 8), "batch_size": 8, "num_epochs": NUM_EPOCHS},
-    **{"steps_per_call": 2, "formulation": "lax", "seed": 1},
+    "model.features": (4,) * 9,
+    "model.dense_units": (8, 8),
+    "model.formulation": "lax",
+    "batch_size": 8,
+    "num_epochs": NUM_EPOCHS,
+    "steps_per_call": 2,
+    "seed": 1,
 }
 
 
@@ -100,7 +105,8 @@ def wait_for_lines(workdir, num_lines, processes, timeout_s=300):
 def on_one_device(miniature_data, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one")
     config = paper_config("Human sounds", "base")
-    config.update({"data_dir": str(miniature_data), **SMALL})
+    config.data_dir = str(miniature_data)
+    config.update_from_flattened_dict(SMALL)
     run(config, workdir)
     return workdir
 

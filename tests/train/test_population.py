@@ -13,7 +13,7 @@ from relabel_jax.data.pipeline import epoch_order
 from relabel_jax.errors import InputError, Interrupted
 from relabel_jax.experiments.config import members, paper_config
 from relabel_jax.experiments.run import member_workdirs, run, run_population
-from relabel_jax.runs.training_folder import RunFolder
+from relabel_jax.runs.training_folder import TrainingFolder
 from relabel_jax.train.loop import train
 from relabel_jax.train.population import Layout, split_members
 
@@ -66,15 +66,15 @@ def assert_same(folder, expected, atol=1e-5):
         )
 
 
-@pytest.mark.parametrize("wrapper", ["map", "vmap"])
+@pytest.mark.parametrize("members_by", ["map", "vmap"])
 @pytest.mark.parametrize("resident", ["always", "never"])
-def test_a_member_is_what_it_is_alone(alone, tmp_path, wrapper, resident):
-    trained = train(training(population(tmp_path), wrapper=wrapper, resident=resident))
+def test_a_member_is_what_it_is_alone(alone, tmp_path, members_by, resident):
+    trained = train(training(population(tmp_path), members_by=members_by, resident=resident))
     assert_same(tmp_path, alone)
     for result, of_member in zip(trained, population(alone), strict=True):
-        best = max(lines(of_member.workdir), key=lambda line: line["validation_mAP"])
+        best = max(lines(of_member.workdir.path), key=lambda line: line["validation_mAP"])
         assert result.best_epoch == best["epoch"]
-        (state,) = states(of_member.workdir, best["epoch"])
+        (state,) = states(of_member.workdir.path, best["epoch"])
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5),
             dict(result.variables["params"]),
@@ -206,8 +206,8 @@ def test_sigterm_when_all_is_computed(alone, tmp_path, monkeypatch):
         handlers.append(signal.getsignal(signal.SIGTERM))
         wait(folder)
 
-    wait = RunFolder.wait
-    monkeypatch.setattr(RunFolder, "wait", wait_and_note)
+    wait = TrainingFolder.wait
+    monkeypatch.setattr(TrainingFolder, "wait", wait_and_note)
     everyone = population(tmp_path)
     train(training(everyone, num_epochs=EPOCHS - 1))
     handlers.clear()
@@ -266,17 +266,18 @@ def test_members_of_a_config():
 def test_runs_from_a_config(miniature_data, tmp_path):
     """The audio network, from config to results: each folder like the lone run's."""
     config = paper_config("Human sounds", "base")
-    config.update({"filters": (4,) * 9, "dense_units": (8, 8), "batch_size": 8, "num_epochs": 1})
-    config.update({"data_dir": str(miniature_data), "formulation": "lax"})
+    config.update({"data_dir": str(miniature_data), "batch_size": 8, "num_epochs": 1})
+    config.model.update({"features": (4,) * 9, "dense_units": (8, 8), "formulation": "lax"})
     config.labelings = "ol,pe_cml"
     configs = members(config)
     workdirs = member_workdirs(configs, tmp_path)
     assert [path.name for path in workdirs] == ["ol_seed0", "pe_cml_seed0"]
     results = run_population(configs, workdirs)
-    assert run_population(configs, workdirs) == results
+    again = run_population(configs, workdirs)
+    assert [each.as_json() for each in again] == [each.as_json() for each in results]
     alone = run(configs[1], tmp_path / "alone")
-    assert alone["config"] == results[1]["config"]
-    assert alone["test"] == pytest.approx(results[1]["test"], abs=1e-4)
+    assert alone.config == results[1].config
+    assert alone.test == pytest.approx(results[1].test, abs=1e-4)
     scores = [np.load(folder / "test_scores.npz") for folder in (workdirs[1], tmp_path / "alone")]
     np.testing.assert_allclose(scores[0]["scores"], scores[1]["scores"], atol=1e-5)
     for file in scores:

@@ -10,13 +10,15 @@ import jax
 import numpy as np
 
 from relabel_jax.labels.views import SPLITS, View
-from relabel_jax.models.waveform_cnn import FeatureNetwork
+from relabel_jax.models.heads import EmbeddingClassifier
 from relabel_jax.runs.checkpoints import Checkpoints
-from relabel_jax.train.loop import Member, Training, train
+from relabel_jax.runs.workdir import Workdir
+from relabel_jax.train.loop import train
+from relabel_jax.train.training import Member, Training
 
 NUM_CLIPS = {"train": 52, "validation": 21, "test": 8}
 CLASSES, FEATURES, EPOCHS = 5, 6, 4
-NETWORK = FeatureNetwork(CLASSES, hidden_units=8)
+NETWORK = EmbeddingClassifier(CLASSES, hidden_units=8)
 STEPS_PER_EPOCH = NUM_CLIPS["train"] // 8
 
 
@@ -36,21 +38,21 @@ def member(workdir, labels_seed, seed):
         label_set=np.ones(CLASSES, bool),
     )
     variables = NETWORK.init(jax.random.key(seed), inputs("train", np.arange(1)), train=False)
-    return Member(workdir.name, workdir, jax.device_get(variables), view, seed)
+    return Member(Workdir(workdir), jax.device_get(variables), view, seed)
 
 
 def training(members, **fields):
     values = {
         **{"members": members, "network": NETWORK, "inputs": inputs, "batch_size": 8},
         **{"num_epochs": EPOCHS, "learning_rate": 0.01, "learning_rate_decay": 0.9},
-        **{"steps_per_call": 4, "resident": "auto", "wrapper": "auto"},
+        **{"steps_per_call": 4, "resident": "auto", "members_by": "auto"},
     }
     return Training(**values | fields)
 
 
 def states(workdir, *epochs):
     """The checkpoints of epochs, as nested dicts of NumPy arrays."""
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(Workdir(workdir), read_only=True) as checkpoints:
         return [jax.tree.map(np.asarray, checkpoints.restore_arrays(epoch)) for epoch in epochs]
 
 

@@ -14,7 +14,9 @@ from tiny_training import EPOCHS, member, states, training
 
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.pretrained import Pretrained
-from relabel_jax.models.waveform_cnn import AudioNetwork, FeatureNetwork
+from relabel_jax.models.heads import EmbeddingClassifier
+from relabel_jax.models.waveform_cnn import WaveformCNN
+from relabel_jax.ops.formulation import Formulation
 from relabel_jax.train.loop import train
 from relabel_jax.train.population import Layout, stack_members, train_population
 from relabel_jax.train.step import Recipe, init_state
@@ -38,8 +40,11 @@ def features():
 
 # The loops over blocks with folded normalization; Flax's own normalization.
 STEPS = (
-    (AudioNetwork(CLASSES, "toom_cook", FILTERS, (8, 8)), waveforms()),
-    (FeatureNetwork(CLASSES, norm_order="bn_elu"), features()),
+    (
+        WaveformCNN(CLASSES, FILTERS, (8, 8), formulation=Formulation.resolve("toom_cook")),
+        waveforms(),
+    ),
+    (EmbeddingClassifier(CLASSES, norm_order="bn_elu"), features()),
 )
 
 
@@ -86,7 +91,7 @@ def check_embeddings(network):
     got, scores = map(np.concatenate, zip(*chunks, strict=True))
     expected = network.apply(variables, windows, method="embed")
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
-    expected = network.apply(variables, windows, train=False)
+    expected = network.apply(variables, windows, train=False).scores
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 
 
@@ -123,7 +128,7 @@ if __name__ == "__main__":
         assert "all-reduce(" in text
         assert "all-gather" not in text
         print("step")
-    check_embeddings(AudioNetwork(CLASSES, "lax", (4,) * 9, (8, 8)))
+    check_embeddings(WaveformCNN(CLASSES, (4,) * 9, (8, 8)))
     print("embeddings")
     # Each has its device, and the one that is behind keeps it; or both devices share each batch.
     for size in (2, 3):

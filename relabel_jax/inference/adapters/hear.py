@@ -11,19 +11,26 @@ import torch
 from relabel_jax.errors import InputError
 from relabel_jax.inference.embedder import Embedder
 
-# The lowest rate that HEAR knows. The embedder resamples to 8 kHz, with a low-pass.
-SAMPLE_RATE_HZ = 16_000
+SAMPLE_RATES_HZ = (16_000, 22_050, 32_000, 44_100, 48_000)  # the rates that HEAR allows
 TIMESTAMP_HOP_S = 0.05  # HEAR asks for 50 ms at most
 TIMESTAMP_WINDOW_S = 1.0
 
 
 class HearModel(torch.nn.Module):
-    """An `Embedder` with the attributes that HEAR asks for; it has no parameters of PyTorch's."""
+    """An `Embedder` with the attributes that HEAR asks for; it has no PyTorch parameters.
+
+    Attributes:
+      sample_rate: the lowest of HEAR's rates that keeps all that the network hears. The embedder
+        resamples from it to the network's rate.
+    """
 
     def __init__(self, embedder: Embedder):
         super().__init__()
         self.embedder = embedder
-        self.sample_rate = SAMPLE_RATE_HZ
+        self.sample_rate = next(
+            (each for each in SAMPLE_RATES_HZ if each >= embedder.sample_rate_hz),
+            SAMPLE_RATES_HZ[-1],
+        )
         self.scene_embedding_size = embedder.embedding_size
         self.timestamp_embedding_size = embedder.embedding_size
 
@@ -32,10 +39,10 @@ def load_model(model_file_path: str = "") -> HearModel:
     """Loads the workdir of a finished training, or an exported folder.
 
     Args:
-      model_file_path: the folder; there are no weights by default.
+      model_file_path: the folder. There is no default model.
 
     Raises:
-      InputError: there is none, or it cannot be loaded.
+      InputError: the folder does not exist or cannot be loaded.
     """
     return HearModel(Embedder.load(model_file_path))
 
@@ -48,10 +55,10 @@ def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
       model: of `load_model`.
 
     Returns:
-      float32[sounds, 128].
+      float32[sounds, embedding_size].
 
     Raises:
-      InputError: the audio is not of that form.
+      InputError: the audio does not have that form.
     """
     embeddings = model.embedder.embed(_numpy(audio), model.sample_rate)
     return torch.from_numpy(embeddings).to(audio.device)
@@ -60,20 +67,23 @@ def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
 def get_timestamp_embeddings(
     audio: torch.Tensor, model: HearModel
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings along the time, of 1 s around every 50 ms.
+    """Embeddings along the time, each of 1 s of sound, or less if the network takes less.
 
     Args:
-      audio, model: as of `get_scene_embeddings`.
+      audio, model: as in `get_scene_embeddings`.
 
     Returns:
-      `(embeddings, timestamps)`: float32[sounds, frames, 128], and float32[sounds, frames], the
-      centres in ms.
+      `(embeddings, timestamps)`: float32[sounds, frames, embedding_size], and
+      float32[sounds, frames], the centres in ms, one every 50 ms.
 
     Raises:
-      InputError: the audio is not of that form.
+      InputError: the audio does not have that form.
     """
     embeddings, centers_ms = model.embedder.embed_timestamps(
-        _numpy(audio), model.sample_rate, hop_s=TIMESTAMP_HOP_S, window_s=TIMESTAMP_WINDOW_S
+        _numpy(audio),
+        model.sample_rate,
+        hop_s=TIMESTAMP_HOP_S,
+        window_s=min(TIMESTAMP_WINDOW_S, model.embedder.waveform_format.duration_s),
     )
     timestamps = np.tile(centers_ms.astype(np.float32), (len(embeddings), 1))
     return torch.from_numpy(embeddings).to(audio.device), torch.from_numpy(timestamps).to(

@@ -30,9 +30,14 @@ class MtebModel(AbsEncoder):
         )
 
     def encode(self, inputs: Any, **_: Any) -> np.ndarray:
-        """float32[clips, 128] of MTEB's batches `{"audio": [{"array", "sampling_rate"}]}`.
+        """Embeds MTEB's batches.
 
-        Arrays are `[time]` or `[channels, time]`, as `datasets` decodes them.
+        Args:
+          inputs: batches `{"audio": [{"array": ..., "sampling_rate": ...}, ...]}`. Arrays are
+            `[time]` or `[channels, time]`, as `datasets` decodes them.
+
+        Returns:
+          float32[clips, embedding_size].
         """
         rows = [
             self._embedder.embed([np.asarray(clip["array"]).T], clip["sampling_rate"])

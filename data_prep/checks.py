@@ -1,0 +1,245 @@
+"""The single checks of a data set's files; verify.py puts them in order."""
+
+import csv
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
+
+from data_prep.segments import multi_hot
+from relabel_jax.audio.waveform_format import WaveformFormat
+from relabel_jax.data.layout import (
+    FEATURES_NAME,
+    INDEX_NAME,
+    INDEX_SCHEMA,
+    INFO_NAME,
+    ONTOLOGY_NAME,
+    REJECTS_NAME,
+    SHARD_NAME,
+    shard_name,
+    stored_format,
+)
+from relabel_jax.data.schema import record_features
+from relabel_jax.errors import InputError
+from relabel_jax.labels.labelings import relabel
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import SPLITS
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is wrong with one file of the data set."""
+
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+def read_ontology(data_dir: pathlib.Path, problems: list[Problem]) -> Ontology | None:
+    """Reads the ontology; if it cannot, adds a problem and returns None."""
+    try:
+        return Ontology.from_json(data_dir / ONTOLOGY_NAME)
+    except InputError as error:
+        problems.append(Problem(ONTOLOGY_NAME, str(error)))
+        return None
+
+
+def read_metadata(
+    data_dir: pathlib.Path,
+    ontology: Ontology | None,
+    waveform_format: WaveformFormat | None,
+    problems: list[Problem],
+) -> dict[str, list[int]] | None:
+    """Reads TFDS's metadata and adds what is wrong with them to `problems`.
+
+    Args:
+      data_dir: the data set's folder.
+      ontology, waveform_format: of the data set; where one is None, the schema is not checked.
+      problems: is added to.
+
+    Returns:
+      By split, the number of records of each shard; None if the metadata cannot be read.
+    """
+    try:
+        info = tfds.builder_from_directory(data_dir).info
+        lengths = {name: list(split.shard_lengths) for name, split in info.splits.items()}
+        # The first says the shapes, the second the encoding.
+        features = info.features.get_tensor_info(), info.features.get_serialized_info()
+    except Exception as error:  # TFDS raises what it likes
+        what = f"TFDS cannot read it, or {FEATURES_NAME}: {_line(error)}"
+        problems.append(Problem(INFO_NAME, what))
+        return None
+    if set(lengths) - set(SPLITS):
+        problems.append(Problem(INFO_NAME, f"splits {sorted(lengths)}"))
+    if ontology and waveform_format:
+        expected = record_features(len(ontology), waveform_format.num_samples)
+        if features != (expected.get_tensor_info(), expected.get_serialized_info()):
+            what = (
+                f"is not the schema of records over the {len(ontology)} classes of "
+                f"{ONTOLOGY_NAME}, with waveforms of {waveform_format}"
+            )
+            problems.append(Problem(FEATURES_NAME, what))
+    return lengths
+
+
+def read_index(
+    data_dir: pathlib.Path, ontology: Ontology | None, problems: list[Problem]
+) -> tuple[pa.Table | None, WaveformFormat | None]:
+    """Reads the clip index and adds what is wrong with it to `problems`.
+
+    Args:
+      data_dir: the data set's folder.
+      ontology: if None, the labels are not checked.
+      problems: is added to.
+
+    Returns:
+      `(index, waveform_format)`: the index, None if something is wrong with it; and the format that
+      it says the waveforms have, None if it cannot be read.
+    """
+    try:
+        index = pq.read_table(data_dir / INDEX_NAME)
+        waveform_format = stored_format(index.schema)
+    except FileNotFoundError:
+        what = "is missing: the build has not ended; the same data_prep.build finishes it"
+        problems.append(Problem(INDEX_NAME, what))
+        return None, None
+    except (OSError, pa.ArrowException, ValueError) as error:
+        problems.append(Problem(INDEX_NAME, f"cannot be read: {_line(error)}"))
+        return None, None
+    if index.schema != INDEX_SCHEMA:
+        names = ", ".join(f"{field.name} {field.type}" for field in index.schema)
+        problems.append(Problem(INDEX_NAME, f"has the columns {names}"))
+        return None, waveform_format
+    wrong: list[str] = []
+    if any(column.null_count for column in index.columns):
+        wrong.append("has empty cells")
+    counts = pc.value_counts(index["clip_id"])
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        wrong.append(f"has {len(twice)} clips more than once, the first is {twice[0]}")
+    place = pc.index_in(index["split"], pa.array(SPLITS))
+    if place.null_count or (np.diff(np.asarray(place)) < 0).any():
+        wrong.append(f"is not in the order {', '.join(SPLITS)}")
+    if not wrong and ontology is not None:
+        numbers = np.asarray(pc.list_flatten(index["ol"]))
+        lengths = np.asarray(pc.list_value_length(index["ol"]))
+        of_row = np.repeat(np.arange(len(index)), lengths)
+        if ((numbers < 0) | (numbers >= len(ontology))).any():
+            wrong.append(f"has labels that are not among the {len(ontology)} classes")
+        elif ((np.diff(numbers) <= 0) & (np.diff(of_row) == 0)).any():
+            wrong.append("has labels that are not in ascending order")
+    problems += [Problem(INDEX_NAME, what) for what in wrong]
+    return (None if wrong else index), waveform_format
+
+
+def check_rejects(data_dir: pathlib.Path, index: pa.Table) -> list[Problem]:
+    """What is wrong with the table of rejects."""
+    try:
+        with open(data_dir / REJECTS_NAME, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        ids = [row["clip_id"] for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        return [Problem(REJECTS_NAME, f"cannot be read: {_line(error)}")]
+    both = set(ids) & set(index["clip_id"].to_pylist())
+    if both:
+        what = f"{len(both)} clips are in the index too, one is {min(both)}"
+        return [Problem(REJECTS_NAME, what)]
+    return []
+
+
+def shard_rows(
+    data_dir: pathlib.Path,
+    shard_lengths: Mapping[str, list[int]],
+    index: pa.Table,
+    problems: list[Problem],
+) -> dict[str, pa.Table]:
+    """Finds the rows of the index that each shard must hold.
+
+    Args:
+      data_dir: the data set's folder.
+      shard_lengths: by split, the number of records of each shard.
+      index: the clip index.
+      problems: missing and superfluous shards are added to it, and splits whose lengths differ.
+
+    Returns:
+      For each shard that is there and expected its rows, by name.
+    """
+    found = sorted(path.name for path in data_dir.glob("*.array_record*"))
+    expected: dict[str, tuple[int, int]] = {}  # by name, first row and number of records
+    row = 0
+    for split in SPLITS:
+        lengths = shard_lengths.get(split, [])
+        num_rows = pc.sum(pc.equal(index["split"], split)).as_py() or 0
+        if sum(lengths) != num_rows:
+            what = f"{sum(lengths)} {split} records, but {INDEX_NAME} has {num_rows}"
+            problems.append(Problem(INFO_NAME, what))
+        for number, length in enumerate(lengths):
+            expected[shard_name(split, number, len(lengths))] = (row, length)
+            row += length
+    # TFDS knows no empty split, but the build may have left its empty shards.
+    for name in found:
+        match = SHARD_NAME.fullmatch(name)
+        if match and match[1] in SPLITS and match[1] not in shard_lengths:
+            expected.setdefault(name, (0, 0))
+    problems += [Problem(name, f"is not in {INFO_NAME}") for name in found if name not in expected]
+    problems += [Problem(name, "is missing") for name in expected if name not in found]
+    return {
+        name: index.slice(first_row, length).combine_chunks()
+        for name, (first_row, length) in expected.items()
+        if name in found
+    }
+
+
+def check_shard(
+    data_dir: pathlib.Path,
+    ontology: Ontology,
+    waveform_format: WaveformFormat,
+    name: str,
+    rows: pa.Table,
+) -> list[str]:
+    """What is wrong with one shard, whose records are these rows of the index."""
+    try:
+        reader = ArrayRecordReader(os.fspath(data_dir / name), "readahead_buffer_size:0")
+        num_records = reader.num_records()
+    except Exception as error:  # ArrayRecord raises RuntimeError, ValueError, IndexError
+        return [f"cannot be read: {_line(error)}"]
+    if num_records != len(rows):
+        return [f"{num_records} records, but {INFO_NAME} says {len(rows)}"]
+    ol = multi_hot(rows["ol"].combine_chunks(), len(ontology))
+    pel, masked = relabel(ol, ontology.is_ancestor, "pe_cml")
+    expected = {"ol": ol, "pel": pel, "masked": masked}
+    features = record_features(len(ontology), waveform_format.num_samples)
+    problems: list[str] = []
+    for position, clip_id in enumerate(rows["clip_id"].to_pylist()):
+        try:
+            # One by one, as a damaged record would hide those that are read together with it.
+            (serialized,) = reader.read([position])
+            record = features.deserialize_example_np(serialized)
+        except Exception as error:
+            problems.append(f"record {position} ({clip_id}): cannot be read: {_line(error)}")
+            continue
+        found_id = record["clip_id"].decode(errors="replace")
+        if found_id != clip_id:
+            problems.append(f"record {position}: is {found_id}, but {INDEX_NAME} says {clip_id}")
+            continue
+        wrong = [key for key, labels in expected.items() if (record[key] != labels[position]).any()]
+        if wrong:
+            problems.append(
+                f"record {position} ({clip_id}): {', '.join(wrong)} are not what {INDEX_NAME} and "
+                f"{ONTOLOGY_NAME} make of it"
+            )
+    reader.close()
+    return problems
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

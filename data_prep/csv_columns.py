@@ -1,0 +1,60 @@
+"""CSV files with a header line: `clip_id,path`, `clip_id,split`, `index,mid,display_name`."""
+
+import pathlib
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from relabel_jax.errors import InputError
+
+
+def read_columns(
+    path: str | pathlib.Path, value_column: str, key_column: str = "clip_id"
+) -> dict[str, str]:
+    """Reads two columns of a CSV with a header line as a dict.
+
+    Raises:
+      InputError: the CSV cannot be read, lacks a column, or has a key twice.
+    """
+    names = (key_column, value_column)
+    try:
+        table = pa.csv.read_csv(
+            path,
+            convert_options=pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+            ),
+        )
+    except (OSError, pa.ArrowInvalid) as error:
+        first_line = str(error).partition("\n")[0]
+        raise InputError(f"{path}: cannot read it as a CSV: {first_line}") from error
+    for name in names:
+        if name not in table.column_names:
+            raise InputError(
+                f"{path}: no column {name!r} (found {', '.join(table.column_names)}); expected a "
+                f"header line with the columns {' and '.join(names)}"
+            )
+    counts = pc.value_counts(table[key_column])
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        raise InputError(
+            f"{path}: {len(twice)} clips stand more than once, the first is {twice[0].as_py()!r}; "
+            "expected one row a clip; remove the duplicate rows"
+        )
+    return dict(zip(*(table[name].to_pylist() for name in names), strict=True))
+
+
+def read_class_indices(path: str | pathlib.Path) -> list[str]:
+    """Reads the mids of AudioSet's `class_labels_indices.csv`, in the order of their indices.
+
+    Raises:
+      InputError: it cannot be read, or the indices are not 0, 1, 2 and so on.
+    """
+    by_index = read_columns(path, "mid", key_column="index")
+    try:
+        return [by_index[str(number)] for number in range(len(by_index))]
+    except KeyError as error:
+        raise InputError(
+            f"{path}: no index {error}; expected AudioSet's class_labels_indices.csv, with the "
+            f"indices 0 to {len(by_index) - 1}"
+        ) from error

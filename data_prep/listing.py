@@ -1,0 +1,86 @@
+"""Lists the recordings that `--audio` names, in files of their own and in files with many."""
+
+import glob
+import os
+import pathlib
+import sys
+from collections.abc import Generator, Sequence
+
+import tqdm
+
+from data_prep import sources
+from data_prep.sources import Entry
+from relabel_jax.audio.decode import EXTENSIONS, list_recordings
+from relabel_jax.errors import InputError, Rejected
+
+
+def audio_places(audio: str | pathlib.Path) -> list[str]:
+    """The folders and files that `--audio` names: one, or several with commas; wildcards too.
+
+    Raises:
+      InputError: a name is empty.
+    """
+    places: list[str] = []
+    for item in [os.fspath(audio)] if os.path.exists(audio) else os.fspath(audio).split(","):
+        if not item:  # it would name the current folder
+            raise InputError(f"--audio={audio}: an empty name; expected folders or files")
+        found = [item] if os.path.exists(item) else sorted(glob.glob(item, recursive=True))
+        places += found or [item]
+    return [os.path.abspath(place) for place in places]
+
+
+def audio_files(
+    audio: str | pathlib.Path,
+) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """Lists the files in `audio`.
+
+    Returns:
+      `(recordings, packed)`: the recordings in files of their own, and the files with many
+      recordings. Each is a pair of the number of the place in `audio_places(audio)` and the path.
+
+    Raises:
+      InputError: a place cannot be listed.
+    """
+    recordings: list[tuple[int, str]] = []
+    packed: list[tuple[int, str]] = []
+    for place, item in enumerate(audio_places(audio)):
+        if os.path.isfile(item) and not item.lower().endswith(sources.EXTENSIONS):
+            raise InputError(
+                f"{item}: cannot list the recordings: not a folder, nor a file with many "
+                f"recordings ({', '.join(sources.EXTENSIONS)}, not compressed)"
+            )
+        for path in (
+            [item]
+            if os.path.isfile(item)
+            else list_recordings(item, (*EXTENSIONS, *sources.EXTENSIONS))
+        ):
+            extension = os.path.splitext(path)[1].lower()
+            if extension in EXTENSIONS:
+                recordings.append((place, path))
+            elif extension in sources.EXTENSIONS:
+                packed.append((place, path))
+    return recordings, packed
+
+
+def packed_entries(paths: Sequence[str], *, with_labels: bool) -> Generator[Entry, None, None]:
+    """Yields what files with many recordings hold.
+
+    The last entry of a damaged file has a `Rejected` for a recording, which says so.
+    """
+    with tqdm.tqdm(paths, desc="listing", unit="file", disable=not paths) as bar:
+        for path in bar:
+            try:
+                yield from sources.open_source(path).entries(with_labels)
+            except Rejected as error:
+                yield Entry("", "", error)
+
+
+def warn_of_damage(details: Sequence[str]) -> None:
+    """Prints one warning for each damaged file."""
+    for detail in details:
+        warn(f"{detail}; going on without the rest of it")
+
+
+def warn(text: str) -> None:
+    """Prints a warning on stderr."""
+    print(f"warning: {text}", file=sys.stderr)

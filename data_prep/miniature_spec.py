@@ -1,0 +1,67 @@
+"""What defines a miniature AudioSet: its ontology, its arguments, and its random draws."""
+
+import csv
+import dataclasses
+import enum
+import functools
+import pathlib
+
+import numpy as np
+
+from relabel_jax.errors import InputError
+from relabel_jax.labels.ontology import Ontology
+
+# The mids, in the order of the miniature's classes; the names are for people.
+_CLASSES = pathlib.Path(__file__).with_name("miniature_ontology.csv")
+
+
+@functools.cache
+def ontology() -> Ontology:
+    """The miniature's part of AudioSet's ontology; its `text` is the content of `ontology.json`."""
+    with open(_CLASSES, encoding="utf-8", newline="") as file:
+        mids = [row["mid"] for row in csv.DictReader(file)]
+    return Ontology.audioset().restricted_to(mids)
+
+
+class Draw(enum.IntEnum):
+    """What a random generator draws; each draws from a stream of its own."""
+
+    RATES = 1
+    ORDER = 2
+    CLIP = 3
+    RATERS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class MiniatureSpec:
+    """The arguments of a miniature: with the same libraries, the same spec gives the same bytes.
+
+    Attributes:
+      num_clips: number of recordings.
+      seed: seed of everything drawn.
+      parent_left_out: how often raters leave out the parent of a class that they named: the mean of
+        this rate over the ontology's edges.
+      general_only: probability that raters name an ancestor of an event's class in its stead.
+
+    Raises:
+      InputError: a number is out of its range.
+    """
+
+    num_clips: int = 600
+    seed: int = 0
+    parent_left_out: float = 0.6
+    general_only: float = 0.25
+
+    def __post_init__(self):
+        if self.num_clips < 1:
+            raise InputError(f"--num_clips={self.num_clips}: expected at least 1")
+        if self.seed < 0:
+            raise InputError(f"--seed={self.seed}: expected 0 or more")
+        for name in ("parent_left_out", "general_only"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"--{name}={getattr(self, name)}: expected a rate from 0 to 1")
+
+    def generator(self, draw: Draw, *numbers: int) -> np.random.Generator:
+        """The random generator of one draw, such as that of a clip by its number."""
+        # A seed sequence ignores zeros at its end, so each number is raised by one.
+        return np.random.default_rng([self.seed, draw, *(number + 1 for number in numbers)])

@@ -1,0 +1,255 @@
+"""The plan of a data set: which clips go into which shard. Each shard is a task.
+
+The plan is made once and holds all that a task needs, so a task is given by its number alone. Local
+worker processes or a cluster engine run the tasks, in any order and any number of times.
+
+A seeded hash of the clip id places the clips: every shard is a random sample of its split, and the
+sizes of a split's shards differ by one clip at most. The number of workers does not matter. Clips
+that can only be read together with their neighbours (a row group of a Parquet file) are placed
+together.
+
+The working folder `DATA/.build` holds
+
+- `plan.arrow`: one record batch for each shard, in the order of the data set, and a last batch of
+  the clips that have no recording. The schema's metadata hold the ontology and the inputs;
+- `train-00000.json` and so on: the outcome of a task, written last. A shard that has one is done.
+
+A file gets its final name when it is complete and on disk; until then it is `.*.tmp` beside it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_prep.segments import Segments
+from data_prep.sources import Recording
+from data_prep.working_folder import WORKING_FOLDER
+from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
+from relabel_jax.data.layout import INDEX_SCHEMA, shard_name
+from relabel_jax.errors import InputError, Rejected
+from relabel_jax.files import complete_file
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import SPLITS
+
+_PLAN = f"{WORKING_FOLDER}/plan.arrow"
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int32()),  # in the segments
+        *INDEX_SCHEMA,
+        pa.field("path", pa.binary()),  # file names are bytes and need not be UTF-8
+        pa.field("member", pa.string()),  # place in a file with many recordings; else ""
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Shard `index` of the `count` shards of a split; `number` counts over all splits."""
+
+    number: int
+    split: str
+    index: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return shard_name(self.split, self.index, self.count)
+
+    @property
+    def outcome_name(self) -> str:
+        """The name of its outcome, below the data set's folder."""
+        return f"{WORKING_FOLDER}/{self.split}-{self.index:05d}.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a task did.
+
+    Attributes:
+      num_records: number of clips written.
+      num_bytes: size of the shard.
+      duration_s: seconds of sound in it, without the padding.
+      rejects: position in the plan's batch, reason and detail of each clip that was left out.
+    """
+
+    num_records: int
+    num_bytes: int
+    duration_s: float
+    rejects: list[tuple[int, str, str]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A plan on disk, memory-mapped: clips that nobody looks at take no memory.
+
+    Attributes:
+      data_dir: the data set's folder.
+      inputs: what the plan was made from, by flag.
+      shards: all tasks, in the order of the data set.
+    """
+
+    data_dir: pathlib.Path
+    inputs: dict[str, str]
+    shards: tuple[Shard, ...]
+    _file: pa.RecordBatchFileReader
+
+    @classmethod
+    def open(cls, data_dir: pathlib.Path) -> "Plan":
+        """Opens the plan of a data set's folder.
+
+        Raises:
+          FileNotFoundError: there is none yet.
+          InputError: it cannot be read.
+        """
+        try:
+            file = pa.ipc.open_file(pa.memory_map(os.fspath(data_dir / _PLAN)))
+            about = json.loads(file.schema.metadata[b"about"])
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{data_dir / _PLAN}: damaged ({error}); delete {data_dir} and build it again"
+            ) from error
+        shards: list[Shard] = []
+        for split, count in about["num_shards"].items():
+            for index in range(count):
+                shards.append(Shard(len(shards), split, index, count))
+        # A plan that does not say the format was made when there was only the paper's.
+        inputs = format_inputs(PAPER_FORMAT) | about["inputs"]
+        return cls(data_dir, inputs, tuple(shards), file)
+
+    @property
+    def waveform_format(self) -> WaveformFormat:
+        """Sample rate and length of the waveforms."""
+        return WaveformFormat(
+            int(self.inputs["--sample_rate_hz"]), float(self.inputs["--duration_s"])
+        )
+
+    @functools.cached_property
+    def ontology(self) -> Ontology:
+        """The ontology that the labels refer to."""
+        return Ontology.from_text(self._file.schema.metadata[b"ontology"].decode())
+
+    def clips(self, shard: Shard) -> pa.RecordBatch:
+        """The clips of one shard, in the order of its records."""
+        return self._file.get_batch(shard.number)
+
+    @property
+    def without_recording(self) -> pa.RecordBatch:
+        """The clips of no shard, with reason and detail."""
+        return self._file.get_batch(len(self.shards))
+
+    def num_recordings_below(self, folder: str) -> int:
+        """Number of the plan's recordings that lie in a folder, at any depth."""
+        prefix = os.fsencode(folder.rstrip(os.sep) + os.sep)
+        batches = (self.clips(shard)["path"] for shard in self.shards)
+        return sum(pc.sum(pc.starts_with(paths, prefix)).as_py() or 0 for paths in batches)
+
+    def outcome(self, shard: Shard) -> Outcome | None:
+        """The outcome of a finished task, or None if the task has still or again to be done."""
+        try:
+            outcome = Outcome(**json.loads((self.data_dir / shard.outcome_name).read_bytes()))
+            size = (self.data_dir / shard.name).stat().st_size
+        except (FileNotFoundError, ValueError, TypeError):  # absent or damaged
+            return None
+        return outcome if size == outcome.num_bytes else None
+
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of all tasks, which must be done."""
+        outcomes = [self.outcome(shard) for shard in self.shards]
+        assert None not in outcomes
+        return [outcome for outcome in outcomes if outcome is not None]
+
+
+def format_inputs(waveform_format: WaveformFormat) -> dict[str, str]:
+    """The part of a plan's `inputs` that says the format of the waveforms."""
+    return {
+        "--sample_rate_hz": str(waveform_format.sample_rate_hz),
+        "--duration_s": str(float(waveform_format.duration_s)),
+    }
+
+
+def write_plan(
+    data_dir: pathlib.Path,
+    *,
+    inputs: Mapping[str, str],
+    ontology: Ontology,
+    segments: Segments,
+    recordings: Sequence[Recording | Rejected],
+    clip_splits: np.ndarray,
+    clips_per_shard: int,
+    seed: int,
+) -> None:
+    """Places every clip in a shard and writes the plan.
+
+    Args:
+      data_dir: the data set's folder, which has its working folder.
+      inputs: what the plan is made from, by flag; a later run compares them.
+      ontology: goes into the plan.
+      segments: all clips.
+      recordings: for each clip its recording, or why it has none.
+      clip_splits: int8[clips], index into `SPLITS`.
+      clips_per_shard: the largest number of clips in a shard.
+      seed: of the hash that orders the clips.
+    """
+    nowhere = Recording("")
+    places = [each if isinstance(each, Recording) else nowhere for each in recordings]
+    has_recording = np.array([isinstance(recording, Recording) for recording in recordings])
+    order = _random_order(segments.clip_ids.to_pylist(), places, seed)
+    batches: list[np.ndarray] = []
+    num_shards: dict[str, int] = {}
+    for split_number, split in enumerate(SPLITS):
+        rows = order[((clip_splits == split_number) & has_recording)[order]]
+        num_shards[split] = -(-len(rows) // clips_per_shard)
+        if len(rows):
+            batches += np.array_split(rows, num_shards[split])
+    batches.append(np.flatnonzero(~has_recording))
+
+    columns = {
+        "row": np.arange(len(segments)),
+        "clip_id": segments.clip_ids,
+        "split": pa.array(SPLITS).take(pa.array(clip_splits)),
+        "start_s": segments.start_s,
+        "end_s": segments.end_s,
+        "ol": segments.labels,
+        "path": [os.fsencode(place.path) for place in places],
+        "member": [place.member for place in places],
+        "reason": [each.reason if isinstance(each, Rejected) else None for each in recordings],
+        "detail": [each.detail if isinstance(each, Rejected) else None for each in recordings],
+    }
+    about = {"inputs": dict(inputs), "num_shards": num_shards}
+    clips = pa.RecordBatch.from_pydict(
+        columns,
+        _SCHEMA.with_metadata({"about": json.dumps(about), "ontology": ontology.text}),
+    )
+    with (
+        complete_file(data_dir / _PLAN) as path,
+        pa.ipc.new_file(os.fspath(path), clips.schema) as file,
+    ):
+        for rows in batches:
+            file.write_batch(clips.take(pa.array(rows)))
+
+
+def _random_order(clip_ids: Sequence[str], places: Sequence[Recording], seed: int) -> np.ndarray:
+    """int64[clips]: the clips sorted by a seeded hash of their id or, in a block, of its name."""
+    salt = f"shard:{seed}:".encode()
+
+    def key(row: int):
+        place = places[row]
+        name = (place.block or clip_ids[row]).encode()
+        digest = hashlib.blake2b(salt + name, digest_size=8).digest()
+        return digest, place.path if place.block else "", place.row, clip_ids[row]
+
+    return np.array(sorted(range(len(clip_ids)), key=key))

@@ -1,0 +1,202 @@
+"""The ways of computing a train step of the paper's network, compiled."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
+from relabel_jax.models.variables import random_variables, waveform_batch
+from relabel_jax.models.waveform_cnn import FEATURES, WaveformCNN, convolution_sizes
+from relabel_jax.ops.batch_axis import on_each_device
+from relabel_jax.ops.formulation import Formulation
+from relabel_jax.train.population import Layout, stack_members, train_population
+from relabel_jax.train.step import Recipe, TrainState, init_state, train_step
+
+MODES = ("loop", "scan")
+RECIPE = Recipe(learning_rate=0.001, decay=0.987, steps_per_epoch=4000)
+"""The paper's."""
+
+Batches = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Variant(NamedTuple):
+    """One way of computing a train step.
+
+    Attributes:
+      formulation: how the convolutions are computed, one of `FORMULATIONS`.
+      mode: `loop` compiles one step and calls it from Python for each step; `scan` compiles all
+        steps of a round as one program.
+      fold_norm: whether the next layer's weights take over the normalization.
+      precision: one of `PRECISIONS`.
+    """
+
+    formulation: str
+    mode: str
+    fold_norm: bool
+    precision: str
+
+    def network(self, num_classes: int, features: Sequence[int] = FEATURES) -> WaveformCNN:
+        """The paper's network, computed in this way.
+
+        Args:
+          num_classes: outputs.
+          features: channels of the nine convolutions.
+        """
+        return WaveformCNN(
+            num_classes,
+            features=tuple(features),
+            fold_norm=self.fold_norm,
+            precision=self.precision,
+            formulation=Formulation.resolve(self.formulation),
+        )
+
+
+class Program(NamedTuple):
+    """A compiled variant.
+
+    Attributes:
+      start: returns the state before the first step. Each call returns a new copy, because `run`
+        reuses the buffers of its argument.
+      run: takes a state through all steps of a round and returns the new state.
+      compile_s: seconds of lowering and compiling.
+      memory_bytes: arguments, results and temporary buffers of one call on one device, by XLA's
+        plan; None if the backend does not say.
+      accessed_bytes: bytes that one step reads and writes on one device, by XLA's cost analysis;
+        None if the program has inner loops, of which the analysis counts one turn only.
+    """
+
+    start: Callable[[], TrainState]
+    run: Callable[[TrainState], TrainState]
+    compile_s: float
+    memory_bytes: int | None
+    accessed_bytes: float | None
+
+
+def train_flop(features: Sequence[int], dense_units: Sequence[int], num_classes: int) -> int:
+    """Multiplications and additions of a training step for one clip, by the direct sums.
+
+    They are those of the forward pass, the gradients of the weights and the gradients of the
+    inputs, over all convolutions and dense layers. The first layer needs no gradient of its inputs.
+    A formulation that multiplies less does not count as less.
+
+    Args:
+      features: channels of the nine convolutions.
+      dense_units: units of the dense layers before the output layer.
+      num_classes: outputs.
+    """
+    channels, total = 1, 0
+    for size in convolution_sizes(PAPER_FORMAT.num_samples, features):
+        passes = 2 if channels == 1 else 3
+        total += passes * 2 * size.time_out * size.kernel_size * channels * size.features
+        channels = size.features
+    for units in (*dense_units, num_classes):
+        total += 3 * 2 * channels * units
+        channels = units
+    return total
+
+
+def batches(num_batches: int, batch_size: int, num_classes: int) -> Batches:
+    """Noise at several levels, with labels and masks about as dense as AudioSet's.
+
+    Returns:
+      int16[num_batches, batch_size, 80000] and twice bool[num_batches, batch_size, num_classes]:
+      waveforms, labels, masked.
+    """
+    rng = np.random.default_rng(0)
+    levels = rng.uniform(100, 5000, (num_batches, batch_size, 1))
+    shape = (num_batches, batch_size, PAPER_FORMAT.num_samples)
+    noise = levels * rng.standard_normal(shape, np.float32)
+    shape = (num_batches, batch_size, num_classes)
+    labels, masked = rng.random(shape) < 0.01, rng.random(shape) < 0.1
+    return noise.clip(-32768, 32767).astype(np.int16), labels & ~masked, masked
+
+
+def initial_state(network: WaveformCNN) -> TrainState:
+    """Random weights and the optimizer's first state, on the host."""
+    variables = random_variables(network, waveform_batch(network), seed=0)
+    return jax.device_get(init_state(variables, RECIPE))
+
+
+def compile_variant(network: WaveformCNN, mode: str, data: Batches) -> Program:
+    """Compiles one variant for the batches of a round.
+
+    Args:
+      network: the network.
+      mode: one of `MODES`.
+      data: of `batches`.
+
+    Raises:
+      InputError: the batch size is not divisible by the devices.
+    """
+    layout = Layout.of(1, data[0].shape[1], "map")
+    plan = (_scan if mode == "scan" else _loop)(network, layout, data)
+    state = plan.start()
+    begin = time.perf_counter()
+    compiled = plan.lower(state).compile()
+    compile_s = time.perf_counter() - begin
+    memory = compiled.memory_analysis()
+    memory_bytes = accessed = None
+    if memory is not None:
+        memory_bytes = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+        )
+    if mode == "loop" and network.formulation.name == "lax":
+        accessed = (compiled.cost_analysis() or {}).get("bytes accessed")
+    return Program(
+        plan.start, functools.partial(plan.run, compiled), compile_s, memory_bytes, accessed
+    )
+
+
+class _Plan(NamedTuple):
+    """What is to be compiled: `lower(state)`; and `run(compiled, state)`, which takes a round."""
+
+    start: Callable[[], TrainState]
+    lower: Callable[[TrainState], Any]
+    run: Callable[[Any, TrainState], TrainState]
+
+
+def _scan(network: WaveformCNN, layout: Layout, data: Batches) -> _Plan:
+    """All steps of a round as one program."""
+    waveforms, labels, masked = data
+    arguments = layout.put_chunk(waveforms, labels[None], masked[None])
+    state = stack_members([initial_state(network)])
+
+    def run(compiled: Any, state: TrainState) -> TrainState:
+        return compiled(state, *arguments)[0]
+
+    return _Plan(
+        lambda: layout.put(state, "member"),
+        lambda state: train_population.lower(network, RECIPE, layout, state, *arguments),
+        run,
+    )
+
+
+def _loop(network: WaveformCNN, layout: Layout, data: Batches) -> _Plan:
+    """One step as a program, called for each batch of a round."""
+    singles = [layout.put(batch, "data") for batch in zip(*data, strict=True)]
+    shared, divided = PartitionSpec(), PartitionSpec("data")
+    state = initial_state(network)
+
+    def one_step(state: TrainState, *batch: jax.Array) -> TrainState:
+        part = layout.divided(network)
+        return train_step(part, RECIPE, state, *batch, axis_name=layout.axis_name)[0]
+
+    def run(compiled: Any, state: TrainState) -> TrainState:
+        for single in singles:
+            state = compiled(state, *single)
+        return state
+
+    step = on_each_device(one_step, layout.mesh, (shared, divided, divided, divided), shared)
+    return _Plan(
+        lambda: layout.put(state),
+        lambda state: jax.jit(step, donate_argnums=0).lower(state, *singles[0]),
+        run,
+    )

@@ -1,0 +1,123 @@
+"""The runs of a grid: which there are, from which bases, and which of them train together."""
+
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from relabel_jax.errors import InputError
+from relabel_jax.experiments.config import METHODS, TUNED, paper_config
+from relabel_jax.labels.labelings import LABELINGS
+
+# Fields of a grid that no run has.
+_OF_GRID = ("roots", "target_labelings", "num_seeds", "only", "truth")
+
+
+class Cell(NamedTuple):
+    """A run of a grid; `base_labeling` is "" where there is no base. Its seed is its base's too.
+
+    The root is a display name once the ontology is known, whatever the config has.
+    """
+
+    root: str
+    method: str
+    base_labeling: str
+    seed: int
+    labeling: str
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Below the workdir of the grid."""
+        from_base = f"from_{self.base_labeling}" if self.base_labeling else ""
+        parts = (self.method, from_base, self.labeling, f"seed{self.seed}")
+        return pathlib.Path(self.root.lower().replace(" ", "_"), "_".join(filter(None, parts)))
+
+    @property
+    def base(self) -> "Cell | None":
+        """The base training that it starts from."""
+        if not self.base_labeling:
+            return None
+        return Cell(self.root, "base", "", self.seed, self.base_labeling)
+
+
+def grid_config(roots: tuple[str, ...], target_labelings: tuple[str, ...]) -> ConfigDict:
+    """The paper's recipe for a grid: for each root a base training with each labeling, and on its
+    target side `features` and `finetune` from each base, and `scratch`, with each target labeling.
+    """
+    config = paper_config(root="", method="")
+    for field in ("root", "method", "labeling", "labelings", "seeds", "base"):
+        del config[field]
+    config.roots = roots
+    config.target_labelings = target_labelings
+    config.num_seeds = 1  # the whole grid with config.seed, config.seed + 1, and so on
+    config.only = ""  # such as human,finetune: of these roots and methods, with the bases needed
+    config.truth = ""  # a CSV of true labels, the miniature's truth.csv: scored on in the report
+    return config
+
+
+def run_config(config: ConfigDict, cell: Cell, workdir: pathlib.Path) -> ConfigDict:
+    """The config of one run of a grid whose workdir is `workdir`."""
+    of_run = ConfigDict({k: v for k, v in config.to_dict().items() if k not in _OF_GRID})
+    of_run.update(root=cell.root, method=cell.method, labeling=cell.labeling, seed=cell.seed)
+    of_run.base = str(workdir / cell.base.folder) if cell.base else ""
+    return of_run
+
+
+def all_cells(config: ConfigDict) -> list[Cell]:
+    """The runs that a grid's config asks for, in the order in which they are run.
+
+    Raises:
+      InputError: there are no roots or seeds, or `only` names something that the grid has not.
+    """
+    seeds = range(config.seed, config.seed + config.num_seeds)
+    if not config.roots:
+        raise InputError("config.roots: expected at least one target root")
+    if config.num_seeds < 1:
+        raise InputError(f"config.num_seeds: expected 1 or more, got {config.num_seeds}")
+    cells = []
+    for root in config.roots:
+        transfers = [
+            (method, base, seed)
+            for base, seed in itertools.product(LABELINGS, seeds)
+            for method in TUNED
+        ]
+        transfers += [("scratch", "", seed) for seed in seeds]
+        cells += [Cell(root, "base", "", *rest) for rest in itertools.product(seeds, LABELINGS)]
+        cells += [
+            Cell(root, *transfer, labeling)
+            for transfer in transfers
+            for labeling in config.target_labelings
+        ]
+    return _only(cells, config)
+
+
+def _only(cells: Sequence[Cell], config: ConfigDict) -> list[Cell]:
+    """The cells that `config.only` names, and the bases that these need."""
+    words = [word.strip().casefold() for word in config.only.split(",") if word.strip()]
+    methods = [word for word in words if word in METHODS]
+    of_roots = [word for word in words if word not in METHODS]
+    for word in of_roots:
+        if not any(word in root.casefold() for root in config.roots):
+            raise InputError(
+                f"config.only: {word!r} is neither in a root ({', '.join(config.roots)}) nor a "
+                f"method ({', '.join(METHODS)})"
+            )
+    wanted = {
+        cell
+        for cell in cells
+        if (not methods or cell.method in methods)
+        and (not of_roots or any(word in cell.root.casefold() for word in of_roots))
+    }
+    wanted |= {cell.base for cell in wanted if cell.base}
+    return [cell for cell in cells if cell in wanted]
+
+
+def populations(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that train together: those of one root, method and base."""
+
+    def key(cell: Cell) -> tuple:
+        return (*cell[:3], cell.seed if cell.base_labeling else None)
+
+    return [list(group) for _, group in itertools.groupby(cells, key)]

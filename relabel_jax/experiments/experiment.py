@@ -1,0 +1,124 @@
+"""The runs of a population with the data that they are on: the same in every process."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from relabel_jax.data.data_set import DataSet, check_format, open_data_set
+from relabel_jax.errors import InputError
+from relabel_jax.experiments.config import check, plain
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import View, make_view
+from relabel_jax.models import registry
+from relabel_jax.models.backbone import Backbone
+from relabel_jax.runs.old_configs import flat
+from relabel_jax.runs.schema import Identity
+from relabel_jax.runs.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+    """Runs that differ in labeling and seed alone.
+
+    Attributes:
+      configs: of each run.
+      workdirs: of each run.
+      data_set: the data set of all.
+      root: class number of the target root.
+      views: the side's view by labeling.
+    """
+
+    configs: Sequence[ConfigDict]
+    workdirs: Sequence[Workdir]
+    data_set: DataSet
+    root: int
+    views: dict[str, View]
+
+    @classmethod
+    def open(cls, configs: Sequence[ConfigDict], paths: Sequence[pathlib.Path]) -> "Experiment":
+        """Opens the data set and makes the views.
+
+        Args:
+          configs: of single runs.
+          paths: of their workdirs.
+
+        Raises:
+          InputError: a value of a config, the data set or the network does not fit.
+          ValueError: the configs differ in more than labeling and seed.
+        """
+        config = configs[0]
+        for other in configs[1:]:
+            different = {field for field in config if config[field] != other[field]}
+            if different - {"labeling", "seed"}:
+                raise ValueError(
+                    f"members of a population differ in {', '.join(sorted(different))}"
+                )
+        for each in configs:
+            check(each)
+        if len(set(paths)) < len(configs):
+            raise InputError("config.labelings, config.seeds: a labeling or a seed is there twice")
+        data_set = open_data_set(config.data_dir)
+        root = data_set.ontology.find(config.root)
+        views = {
+            labeling: make_view(
+                data_set.ontology,
+                data_set.labels,
+                data_set.clip_splits,
+                root=root,
+                side="base" if config.method == "base" else "target",
+                labeling=labeling,
+            )
+            for labeling in dict.fromkeys(each.labeling for each in configs)
+        }
+        experiment = cls(configs, [Workdir(path) for path in paths], data_set, root, views)
+        check_format(
+            data_set, experiment.network.waveform_format, f"the network {config.model.name}"
+        )
+        return experiment
+
+    @property
+    def config(self) -> ConfigDict:
+        """What all runs have in common; its labeling and seed are the first run's."""
+        return self.configs[0]
+
+    @property
+    def ontology(self) -> Ontology:
+        """The data set's."""
+        return self.data_set.ontology
+
+    @property
+    def side(self) -> str:
+        """`base` or `target`."""
+        return "base" if self.config.method == "base" else "target"
+
+    def view(self, m: int) -> View:
+        """The view of run `m`."""
+        return self.views[self.configs[m].labeling]
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the side."""
+        return len(self.view(0).columns)
+
+    @functools.cached_property
+    def network(self) -> Backbone:
+        """The network of the config, over the classes of the side."""
+        return registry.build(plain(self.config.model), self.num_classes)
+
+    def identity(self, m: int, base: str = "") -> Identity:
+        """What the folder of run `m` is begun with; `base` is the base's fingerprint."""
+        return Identity(plain(self.configs[m]), self.data_set.fingerprint, base)
+
+    def shared_facts(self) -> dict[str, Any]:
+        """What must be the same in all processes, by the name that a message has for it."""
+        facts: dict[str, Any] = {"the data set of fingerprint": self.data_set.fingerprint}
+        configs = [flat(plain(config)) for config in self.configs]
+        for field in configs[0]:
+            if field not in ("data_dir", "base"):  # process 0 alone reads the base
+                values = [config[field] for config in configs]
+                facts[f"config.{field}"] = values[0] if len(values) == 1 else values
+        return facts

@@ -1,0 +1,127 @@
+"""Loads a trained network from the workdir of a finished training or from an exported folder."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from relabel_jax.data.data_set import ONTOLOGY_NAME
+from relabel_jax.errors import InputError
+from relabel_jax.files import reading
+from relabel_jax.inference import exported
+from relabel_jax.inference.pretrained import (
+    TRAINED_FACTS,
+    Pretrained,
+    SoundClass,
+    build_network,
+)
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import classes_digest, side_columns
+from relabel_jax.models.variables import num_outputs, select_outputs
+from relabel_jax.runs.schema import RunResult
+from relabel_jax.runs.trained import read_trained_variables
+from relabel_jax.runs.workdir import Workdir
+
+
+def load_pretrained(
+    path: str | pathlib.Path, ontology: str | pathlib.Path | None = None
+) -> Pretrained:
+    """Loads the best epoch of a finished training, or an exported folder.
+
+    Args:
+      path: the workdir of the training, or the exported folder.
+      ontology: `ontology.json`, which names the classes of a workdir. By default that of the data
+        set of the training, if it is still there, or AudioSet's own, if its classes are those of
+        the training. An exported folder has the names itself.
+
+    Raises:
+      InputError: the folder is neither, is not finished, is damaged, or has another network.
+    """
+    path = pathlib.Path(path)
+    with reading(path):
+        if path.is_file():
+            raise InputError(f"{path}: is a file; give its folder")
+        is_exported = (path / exported.WEIGHTS_NAME).exists()
+        has_no_weights = not Workdir(path).is_finished and (path / exported.CLASSES_NAME).exists()
+    if is_exported:
+        return exported.read(path)
+    if has_no_weights:
+        raise InputError(
+            f"{path}: has no {exported.WEIGHTS_NAME}; export it again with --format=safetensors"
+        )
+    return _load_workdir(Workdir(path), ontology)
+
+
+def _load_workdir(workdir: Workdir, ontology_path: str | pathlib.Path | None) -> Pretrained:
+    where = str(workdir.path)
+    result = workdir.read_result()
+    if result.method == "features":
+        raise InputError(
+            f"{where}: is a classifier on another network's embeddings; give the base training "
+            f"that it was made with ({result.config.get('base')})"
+        )
+    trained = {field: getattr(result, field) for field in TRAINED_FACTS}
+    mids = workdir.read_scored_mids()
+    found = _find_classes(result, mids, ontology_path, where)
+    if found is None:
+        # Without the ontology only the checkpoint tells the number of classes.
+        network = build_network(result.model, 0, str(workdir.result_path))
+        variables = read_trained_variables(workdir, result, network, where)
+        network = network.clone(num_classes=num_outputs(network, variables))
+        return Pretrained(network, variables, None, trained)
+    ontology, columns = found
+    network = build_network(result.model, len(columns), str(workdir.result_path))
+    variables = read_trained_variables(workdir, result, network, where)
+    # Classes outside the label set were masked for every clip, so their outputs mean nothing.
+    position = {ontology.mids[column]: i for i, column in enumerate(columns)}
+    variables = select_outputs(network, variables, np.array([position[mid] for mid in mids]))
+    classes = tuple(_sound_class(ontology, mid) for mid in mids)
+    return Pretrained(network.clone(num_classes=len(mids)), variables, classes, trained)
+
+
+def _find_classes(
+    result: RunResult, mids: Sequence[str], ontology_path: str | pathlib.Path | None, where: str
+) -> tuple[Ontology, np.ndarray] | None:
+    """The ontology of a training and the class numbers of its side, None if it is not found.
+
+    Args:
+      mids: the label set of the training.
+      ontology_path: as of `load_pretrained`.
+      where: what error messages call the training.
+
+    Raises:
+      InputError: the ontology has other classes than that of the training.
+    """
+    data_dir = pathlib.Path(result.config["data_dir"])
+    if ontology_path is None and (data_dir / ONTOLOGY_NAME).is_file():
+        ontology_path = data_dir / ONTOLOGY_NAME
+    if ontology_path is None:
+        ontology = Ontology.audioset()
+        if result.root_mid not in ontology.index:
+            return None
+        columns = side_columns(ontology, ontology.index[result.root_mid], result.side)
+        is_same = classes_digest(ontology, columns) == result.classes
+        return (ontology, columns) if is_same else None
+    ontology = Ontology.from_json(ontology_path)
+    if result.root_mid not in ontology.index:
+        raise InputError(f"{ontology_path}: has no class {result.root_mid}, the root of {where}")
+    columns = side_columns(ontology, ontology.index[result.root_mid], result.side)
+    missing = set(mids) - {ontology.mids[column] for column in columns}
+    if missing:
+        raise InputError(
+            f"{ontology_path}: has no class {min(missing)} on the {result.side} side, but {where} "
+            "was trained on it; give the ontology.json of its data set"
+        )
+    if classes_digest(ontology, columns) != result.classes:
+        raise InputError(
+            f"{ontology_path}: has other classes on the {result.side} side than {where} was "
+            "trained with, or in another order; give the ontology.json of its data set"
+        )
+    return ontology, columns
+
+
+def _sound_class(ontology: Ontology, mid: str) -> SoundClass:
+    number = ontology.index[mid]
+    names = ontology.display_names
+    paths = tuple(tuple(names[i] for i in path) for path in ontology.paths(number))
+    return SoundClass(mid, names[number], paths)

@@ -1,0 +1,193 @@
+"""The output of an embedded folder: parts that are complete or absent, and one file in the end."""
+
+import csv
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from relabel_jax.errors import InputError, Rejected
+from relabel_jax.files import complete_file
+from relabel_jax.inference.pretrained import SoundClass
+
+NETWORK_KEY = b"relabel_jax.network"
+"""Key of the Parquet file's metadata for the fingerprint of the network."""
+
+_REJECTS_FIELDS = ("path", "reason", "detail")
+
+
+class PartWriter:
+    """Collects rows by recording and writes them to parts in the order of the recordings."""
+
+    def __init__(
+        self,
+        parts: pathlib.Path,
+        recordings: Iterator[tuple[int, str]],
+        first: int,
+        *,
+        part_rows: int,
+        embedding_size: int,
+        classes: Sequence[SoundClass],
+        num_scores: int,
+    ):
+        """Begins a part.
+
+        Args:
+          parts: the folder of the parts.
+          recordings: number and path of the recordings, beginning with `first`.
+          first: number of the first recording that is in no part yet.
+          part_rows: a part is complete when it has this many rows, or this many recordings.
+          embedding_size: values of an embedding.
+          classes: of the scores; needed if there are `num_scores`.
+          num_scores: this many classes that score highest are written with each row.
+        """
+        self._parts = parts
+        self._recordings = recordings
+        self._first = first  # first recording of the part
+        self._next = first  # first recording that is not yet in the part
+        self._part_rows = part_rows
+        self._classes = classes
+        self._num_scores = num_scores
+        self._schema = _schema(embedding_size, num_scores)
+        self._rows: dict[int, list[tuple[float, np.ndarray, np.ndarray]]] = {}
+        self._ended: dict[int, Rejected | None] = {}
+        self._part: dict[str, list[Any]] = {name: [] for name in self._schema.names}
+        self._rejects: list[tuple[str, str, str]] = []
+
+    def add(self, number: int, start_s: float, embedding: np.ndarray, scores: np.ndarray) -> None:
+        """Adds the row of a window of recording `number`."""
+        best = np.argsort(-scores, kind="stable")[: self._num_scores]
+        row = (start_s, embedding.copy(), np.stack([best, scores[best]]))
+        self._rows.setdefault(number, []).append(row)
+
+    def end(self, number: int, outcome: Rejected | None) -> None:
+        """Notes that all windows of a recording are read, or why it is left out."""
+        self._ended[number] = outcome
+
+    def write_complete(self, waiting: Sequence[tuple[int, int]]) -> int:
+        """Puts the earliest recordings that are complete into the part; returns how many.
+
+        Args:
+          waiting: recording and start of the windows that are read but not yet added.
+        """
+        waiting_numbers = {number for number, _ in waiting}
+        before = self._next
+        while self._next in self._ended and self._next not in waiting_numbers:
+            outcome = self._ended.pop(self._next)
+            rows = self._rows.pop(self._next, [])
+            _, path = next(self._recordings)
+            name = os.fsencode(path).decode(errors="replace")
+            self._next += 1
+            if outcome is not None:
+                self._rejects.append((name, outcome.reason, outcome.detail))
+                rows = []
+            for start_s, embedding, best in rows:
+                self._part["path"].append(name)
+                self._part["start_s"].append(start_s)
+                self._part["embedding"].append(embedding)
+                if self._num_scores:
+                    classes = [self._classes[int(i)] for i in best[0]]
+                    self._part["mids"].append([each.mid for each in classes])
+                    self._part["display_names"].append([each.display_name for each in classes])
+                    self._part["scores"].append(best[1])
+            if max(len(self._part["path"]), self._next - self._first) >= self._part_rows:
+                self.close()
+        return self._next - before
+
+    def close(self) -> None:
+        """Writes the part, if it has any recording, and begins the next one."""
+        if self._next == self._first:
+            return
+        about = json.dumps({"end": self._next, "rejects": self._rejects})
+        table = pa.Table.from_pydict(self._part, self._schema.with_metadata({"about": about}))
+        with complete_file(_part_path(self._parts, self._first)) as temporary:
+            pq.write_table(table, temporary)
+        self._first = self._next
+        self._part = {name: [] for name in self._schema.names}
+        self._rejects = []
+
+
+def first_without_part(parts: pathlib.Path) -> int:
+    """The number of the first recording that is in no part.
+
+    Raises:
+      InputError: a part is damaged.
+    """
+    first = 0
+    while (part := _part_path(parts, first)).exists():
+        first = _read_about(part)["end"]
+    return first
+
+
+def assemble(
+    parts: pathlib.Path, output: pathlib.Path, num_recordings: int, fingerprint: str
+) -> None:
+    """Writes all parts to one file, and their rejects to another, which gets its name first.
+
+    Args:
+      parts: the folder of the parts, which have all recordings.
+      output: the Parquet file.
+      num_recordings: recordings in all parts.
+      fingerprint: the network's.
+    """
+    first = 0
+    schema = pq.read_schema(_part_path(parts, 0)).with_metadata({NETWORK_KEY: fingerprint})
+    with (
+        complete_file(output) as temporary,
+        complete_file(_rejects_path(output)) as rejects_temporary,
+        open(rejects_temporary, "w", newline="", encoding="utf-8") as rejects_file,
+        pq.ParquetWriter(temporary, schema) as writer,
+    ):
+        rejects = csv.writer(rejects_file)
+        rejects.writerow(_REJECTS_FIELDS)
+        while first < num_recordings:
+            part = _part_path(parts, first)
+            about = _read_about(part)
+            table = pq.read_table(part).replace_schema_metadata(None)
+            writer.write_table(table.cast(schema))
+            rejects.writerows(about["rejects"])
+            first = about["end"]
+
+
+def count_rows(output: pathlib.Path) -> tuple[int, int]:
+    """The number of rows and of rejects of a complete output."""
+    with open(_rejects_path(output), newline="", encoding="utf-8") as file:
+        num_rejects = sum(1 for _ in csv.DictReader(file))
+    return pq.read_metadata(output).num_rows, num_rejects
+
+
+def _schema(embedding_size: int, num_scores: int) -> pa.Schema:
+    fields = {
+        "path": pa.string(),
+        "start_s": pa.float64(),
+        "embedding": pa.list_(pa.float32(), embedding_size),
+    }
+    if num_scores:
+        fields |= {
+            "mids": pa.list_(pa.string()),
+            "display_names": pa.list_(pa.string()),
+            "scores": pa.list_(pa.float32()),
+        }
+    return pa.schema(fields)
+
+
+def _part_path(parts: pathlib.Path, first: int) -> pathlib.Path:
+    return parts / f"{first:09}.parquet"
+
+
+def _read_about(part: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(pq.read_schema(part).metadata[b"about"])
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        raise InputError(
+            f"{part}: damaged ({error}); delete it and run the same command"
+        ) from error
+
+
+def _rejects_path(output: pathlib.Path) -> pathlib.Path:
+    return output.with_name(f"{output.name}.rejects.csv")

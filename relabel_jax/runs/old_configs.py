@@ -1,0 +1,45 @@
+"""Configs of older versions in today's form.
+
+Until version 0.1 the fields of the one network stood beside those of the training.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+MOVED = {
+    "filters": "model.features",
+    "dense_units": "model.dense_units",
+    "norm_order": "model.norm_order",
+    "formulation": "model.formulation",
+    "fold_norm": "model.fold_norm",
+    "precision": "model.precision",
+}
+"""By the old name of a field, its name now."""
+
+_FORMERLY_FIXED = {"loss": "mse", "optimizer": "adam"}
+
+
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config, as JSON has it, with the fields that today's configs have.
+
+    Raises:
+      KeyError: an old config lacks one of the fields of the network.
+    """
+    if "model" in config:
+        return dict(config)
+    kept = {name: value for name, value in config.items() if name not in MOVED}
+    model = {"name": "waveform_cnn"}
+    model |= {new.partition(".")[2]: config[old] for old, new in MOVED.items()}
+    classifier = {"hidden_units": 256, "norm_order": config["norm_order"]}
+    return kept | _FORMERLY_FIXED | {"model": model, "classifier": classifier}
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested fields by their dotted names: `{"model.name": "waveform_cnn", "seed": 0, ...}`."""
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            fields |= {f"{name}.{inner}": deeper for inner, deeper in flat(value).items()}
+        else:
+            fields[name] = value
+    return fields

@@ -1,0 +1,224 @@
+"""What the files of a run folder hold."""
+
+import dataclasses
+import pathlib
+import typing
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from relabel_jax.errors import InputError
+from relabel_jax.files import read_json
+from relabel_jax.metrics import Evaluation, evaluate
+from relabel_jax.runs.old_configs import flat, upgraded
+
+FORMAT_VERSION = 2
+"""Of `config.json`, `result.json` and `grid.json`. Version 1, without such a field, is read too."""
+
+MAY_CHANGE = ("data_dir", "base", "num_epochs", "steps_per_call", "resident", "members_by")
+"""Config fields in which a run may differ from its beginning. The data and the base may move, but
+not change; a run may be prolonged; the others change speed and memory, not results."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Identity:
+    """What a run or a grid was begun with: the content of `config.json`, and part of `grid.json`.
+
+    Attributes:
+      config: all fields, as JSON has them.
+      data_set: fingerprint of the data set.
+      base: digest of the base's weights; "" for a run without a base, None where it is not known.
+    """
+
+    config: dict[str, Any]
+    data_set: str
+    base: str | None = ""
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> "Identity":
+        """Reads `config.json` or `grid.json`.
+
+        Raises:
+          InputError: the file is damaged, or was written by a newer version.
+        """
+        content = read_versioned(path, "give another --workdir")
+        try:
+            config = upgraded(content["config"])
+            int(config["num_epochs"])
+            return cls(config, content["data_set"], content.get("base", ""))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{path}: is damaged or of an older version ({error!r}); give another --workdir"
+            ) from error
+
+    def check_same(
+        self, now: "Identity", may_change: Collection[str], workdir: pathlib.Path, data_dir: Any
+    ) -> None:
+        """Refuses a workdir that was begun with something else.
+
+        Args:
+          now: what the same folder would be begun with now.
+          may_change: fields of the config that may differ.
+          workdir, data_dir: for messages.
+
+        Raises:
+          InputError: the config or the data set differs.
+        """
+        before = flat(self.config)
+        for field, value in flat(now.config).items():
+            if field.partition(".")[0] not in may_change and before.get(field) != value:
+                raise InputError(
+                    f"{workdir}: was begun with config.{field} {before.get(field)!r}, not "
+                    f"{value!r}; go on with the same config or give another --workdir"
+                )
+        if self.data_set != now.data_set:
+            raise InputError(
+                f"{workdir}: was begun on another data set than {data_dir}; go on with that one or "
+                "give another --workdir"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """The content of `result.json`.
+
+    Attributes:
+      test: `mAP`, `mean_auc` and `d_prime` on the test clips; None where undefined.
+      best_epoch: the epoch that was tested, by validation mAP; 1 is the first.
+      root, root_mid: display name and mid of the target root.
+      side: `base` or `target`.
+      labeling: the labels that were trained on and scored.
+      method: `base`, `features`, `finetune` or `scratch`.
+      precision: arithmetic of the network; None in results of older versions.
+      backend: JAX's backend; None in results of older versions.
+      base_labeling: labeling of the base; "" without a base.
+      seed: of weights and order.
+      num_clips: clips by split.
+      num_labels: classes of the label set.
+      classes: digest of the classes of the side, in the order of the network's outputs.
+      data_set: fingerprint of the data set.
+      config: all fields, as JSON has them.
+    """
+
+    test: dict[str, float | None]
+    best_epoch: int
+    root: str
+    root_mid: str
+    side: str
+    labeling: str
+    method: str
+    precision: str | None
+    backend: str | None
+    base_labeling: str
+    seed: int
+    num_clips: dict[str, int]
+    num_labels: int
+    classes: str
+    data_set: str
+    config: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> "RunResult":
+        """Reads `result.json`.
+
+        Raises:
+          InputError: the file is damaged, or was written by a newer version.
+        """
+        content = read_versioned(path, "delete it and run the same command again, which tests anew")
+        for field, kind in _TYPES.items():
+            if not isinstance(content.get(field), kind):
+                raise InputError(
+                    f"{path}: has no field {field!r} of type {kind.__name__}: it was written by an "
+                    "older version or is damaged; delete it and run the same command again, which "
+                    "tests anew"
+                )
+        facts: dict[str, Any] = {
+            name: content.get(name, default) for name, default in _OPTIONAL.items()
+        }
+        facts |= {name: content[name] for name in _TYPES}
+        try:
+            facts["config"] = upgraded(facts["config"])
+            facts["config"]["model"]["name"], facts["config"]["num_epochs"]
+            facts["config"]["data_dir"]
+            facts["test"]["mAP"], facts["test"]["mean_auc"], facts["test"]["d_prime"]
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: has no field {error}: it is damaged; delete it and run the same command "
+                "again, which tests anew"
+            ) from error
+        return cls(**facts)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The network: its `name` in the registry, and its options."""
+        return self.config["model"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The value that stands in `result.json`."""
+        return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+
+    @property
+    def summary(self) -> str:
+        """What the run reached, in one line."""
+        names = (("mAP", "mAP"), ("mean AUC", "mean_auc"), ("d-prime", "d_prime"))
+        metrics = ", ".join(
+            f"{name} {'undefined' if self.test[field] is None else format(self.test[field], '.4f')}"
+            for name, field in names
+        )
+        return (
+            f"{self.root}, {self.side} side, {self.method}, {self.labeling}: "
+            f"test {metrics} ({self.num_clips['test']} clips, {self.num_labels} labels, "
+            f"best epoch {self.best_epoch} of {self.config['num_epochs']})"
+        )
+
+
+_OPTIONAL = {"precision": None, "backend": None}
+_TYPES: dict[str, type] = {
+    field.name: typing.get_origin(field.type) or typing.cast(type, field.type)
+    for field in dataclasses.fields(RunResult)
+    if field.name not in _OPTIONAL
+}
+
+
+class Scores(NamedTuple):
+    """The content of `test_scores.npz`.
+
+    Attributes:
+      clip_id: str[clips].
+      mids: str[classes], the classes of the label set.
+      scores: float32[clips, classes].
+      labels, masked: bool[clips, classes].
+    """
+
+    clip_id: np.ndarray
+    mids: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masked: np.ndarray
+
+    def evaluate(self) -> Evaluation:
+        """The metrics of these scores."""
+        return evaluate(self.scores, self.labels, self.masked)
+
+
+def read_versioned(path: pathlib.Path, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file that carries a `format_version`.
+
+    Args:
+      path: the file.
+      remedy: what to do if the file is damaged.
+
+    Raises:
+      InputError: the file is damaged, or was written by a newer version.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is damaged: expected an object; {remedy}")
+    version = content.get("format_version", 1)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: was written by a newer version of relabel_jax (format_version {version!r}, "
+            f"this version reads up to {FORMAT_VERSION}); install the newer version"
+        )
+    return content

@@ -1,0 +1,35 @@
+"""The weights that a finished run leaves: its best epoch's."""
+
+from relabel_jax.errors import InputError
+from relabel_jax.models import variables as network_variables
+from relabel_jax.models.backbone import Backbone
+from relabel_jax.models.variables import Variables
+from relabel_jax.runs.checkpoints import Checkpoints
+from relabel_jax.runs.schema import RunResult
+from relabel_jax.runs.workdir import Workdir
+
+
+def read_trained_variables(
+    workdir: Workdir, result: RunResult, network: Backbone, where: str
+) -> Variables:
+    """The variables after the best epoch of a finished run, on the host.
+
+    Args:
+      workdir: the run folder.
+      result: its result.
+      network: what the variables must fit, but for the number of classes if that is 0.
+      where: what error messages call the run.
+
+    Raises:
+      InputError: the checkpoint is damaged, or of another network.
+    """
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        variables = network_variables.trained(checkpoints.restore_arrays(result.best_epoch))
+    if not network.num_classes:
+        network = network.clone(num_classes=network_variables.num_outputs(network, variables))
+    if not network_variables.same_shapes(network, variables):
+        raise InputError(
+            f"{where}: its checkpoint does not fit the network of its config over "
+            f"{network.num_classes} classes; it was trained with another ontology or is damaged"
+        )
+    return variables

@@ -1,0 +1,201 @@
+"""The run folder: the names of its files, what they hold, and how they are read and written.
+
+A run (one training and its test) leaves in its `--workdir`:
+
+- `config.json`: what it was begun with (`Identity`);
+- `metrics.jsonl`: a line for each epoch;
+- `checkpoints/`, `interrupted/`: see `checkpoints.py`;
+- `test_scores.npz`: the scores on the test clips (`Scores`);
+- `result.json`: written last, so a folder that has it is finished (`RunResult`);
+- `events.out.tfevents.*`: the numbers of `metrics.jsonl` for TensorBoard.
+
+No other module knows these names; `schema.py` has what the files hold, `grid_folder.py` the folder
+of a grid. Nothing here needs JAX.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from relabel_jax.errors import InputError
+from relabel_jax.files import complete_file, only_process, reading, write_json
+from relabel_jax.runs.schema import FORMAT_VERSION, Identity, RunResult, Scores
+
+TEST_AGAIN = "delete result.json beside it and run the same command again, which tests anew"
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """The folder of one run.
+
+    Attributes:
+      path: the folder, which need not exist yet.
+    """
+
+    path: pathlib.Path
+
+    @property
+    def config_path(self) -> pathlib.Path:
+        return self.path / "config.json"
+
+    @property
+    def result_path(self) -> pathlib.Path:
+        return self.path / "result.json"
+
+    @property
+    def metrics_path(self) -> pathlib.Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def scores_path(self) -> pathlib.Path:
+        return self.path / "test_scores.npz"
+
+    @property
+    def checkpoints_path(self) -> pathlib.Path:
+        return self.path / "checkpoints"
+
+    @property
+    def interrupted_path(self) -> pathlib.Path:
+        return self.path / "interrupted"
+
+    @property
+    def event_paths(self) -> list[pathlib.Path]:
+        """TensorBoard's files."""
+        return sorted(self.path.glob("events.out.tfevents.*"))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process.
+
+        Raises:
+          InputError: another process holds it, or it cannot be made.
+        """
+        busy = "another process is training here; wait for it or give another --workdir"
+        with only_process(self.path / ".lock", self.path, busy):
+            yield
+
+    def begun_with(self) -> Identity | None:
+        """What the run was begun with; None if it has not begun.
+
+        Raises:
+          InputError: the folder has checkpoints but does not say of what, or `config.json` is
+            damaged.
+        """
+        if self.config_path.exists():
+            return Identity.read(self.config_path)
+        if any(self.checkpoints_path.glob("*")):
+            raise InputError(
+                f"{self.path}: has checkpoints but no config.json to tell of what; give another "
+                "--workdir"
+            )
+        return None
+
+    def begin(self, identity: Identity) -> None:
+        """Says what the run is begun, or prolonged, with. A result of the shorter run goes."""
+        self.result_path.unlink(missing_ok=True)
+        content = {
+            "format_version": FORMAT_VERSION,
+            "config": identity.config,
+            "data_set": identity.data_set,
+            "base": identity.base,
+        }
+        write_json(self.config_path, content)
+
+    @property
+    def is_begun(self) -> bool:
+        return self.config_path.exists() or self.result_path.exists()
+
+    @property
+    def is_finished(self) -> bool:
+        return self.result_path.exists()
+
+    def write_result(self, result: RunResult) -> None:
+        """Finishes the run."""
+        write_json(self.result_path, result.as_json())
+
+    def read_result(self) -> RunResult:
+        """The result of a finished run.
+
+        Raises:
+          InputError: the run is not finished, or the file is damaged or of a newer version.
+        """
+        path = self.result_path
+        with reading(path):
+            is_finished = path.is_file()
+        if not is_finished:
+            state = f"is not finished (no {path.name})" if self.path.is_dir() else "does not exist"
+            raise InputError(f"{self.path}: {state}; train it first")
+        return RunResult.read(path)
+
+    def read_curve(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`.
+
+        Raises:
+          InputError: the file is absent or damaged.
+        """
+        path = self.metrics_path
+        try:
+            curve = [json.loads(line) for line in path.read_text().splitlines()]
+            for line in curve:
+                line["epoch"], line["train_loss"], line["validation_mAP"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: cannot read it ({error!r}); delete the folder, with a base's those of "
+                "the runs that start from it too, and run the same command again"
+            ) from error
+        return curve
+
+    def epochs_done(self) -> int:
+        """Lines of `metrics.jsonl`; 0 without the file."""
+        return len(self.metrics_path.read_text().splitlines()) if self.metrics_path.exists() else 0
+
+    def write_scores(self, scores: Scores) -> None:
+        """Writes `test_scores.npz`."""
+        with complete_file(self.scores_path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **scores._asdict())
+
+    def read_scores(self, expected_map: float | None) -> Scores:
+        """The scores, which may be large.
+
+        Args:
+          expected_map: the mAP that `result.json` says; None is undefined.
+
+        Raises:
+          InputError: the file is absent, damaged, or does not belong to the result.
+        """
+        path = self.scores_path
+        try:
+            # Opened here, because NumPy leaves a damaged file open.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                scores = Scores(*(arrays[name] for name in Scores._fields))
+            measured = scores.evaluate().mean_average_precision
+        except Exception as error:  # zip, zlib and NumPy raise errors of many kinds
+            raise InputError(f"{path}: cannot read it ({error}); {TEST_AGAIN}") from error
+        if scores.scores.shape != (len(scores.clip_id), len(scores.mids)):
+            raise InputError(f"{path}: its arrays do not fit together; {TEST_AGAIN}")
+        expected = np.nan if expected_map is None else expected_map
+        if not np.isclose(measured, expected, rtol=0, atol=1e-6, equal_nan=True):
+            raise InputError(
+                f"{path}: its mAP is {measured:.6f}, but result.json says {expected_map}; "
+                f"{TEST_AGAIN}"
+            )
+        return scores
+
+    def read_scored_mids(self) -> list[str]:
+        """The mids of the label set, which the scores are of.
+
+        Raises:
+          InputError: the file is absent or damaged.
+        """
+        path = self.scores_path
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return [str(mid) for mid in arrays["mids"]]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: cannot read the classes: {error}; train it again") from error

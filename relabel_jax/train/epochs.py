@@ -1,0 +1,223 @@
+"""The epochs of members that stand at the same step: steps, validation, checkpoints, metrics.
+
+The device does not wait for the host: while it computes a chunk the next is on its way to it, and
+while it trains an epoch the host scores and saves the one before.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from relabel_jax.data.pipeline import epoch_order, to_batches
+from relabel_jax.errors import InputError, Interrupted
+from relabel_jax.models import backbone
+from relabel_jax.runs import processes
+from relabel_jax.runs.training_folder import TrainingFolder
+from relabel_jax.train.population import Layout, split_members, stack_members, train_population
+from relabel_jax.train.predict import begin_predict
+from relabel_jax.train.resident import Blocks, input_chunks, load_resident
+from relabel_jax.train.saving import Saver
+from relabel_jax.train.step import TrainState
+from relabel_jax.train.training import Training
+
+_LOG = logging.getLogger(__name__)
+
+
+def train_epochs(
+    training: Training,
+    folders: Sequence[TrainingFolder],
+    starts: Sequence[TrainState],
+    *,
+    epochs_done: int,
+    steps_done: int,
+    population: int,
+) -> None:
+    """Trains the epochs that are missing.
+
+    Args:
+      training: of members that stand at the same step.
+      folders: theirs; none but in process 0.
+      starts: their states at `steps_done`, on the host.
+      epochs_done: whole epochs that they have done.
+      steps_done: steps that they have done.
+      population: as of `Layout.of`.
+
+    Raises:
+      InputError, Interrupted: as of `loop.train`.
+    """
+    layout = Layout.of(len(training.members), training.batch_size, training.members_by, population)
+    _check_shared_batch(training, layout)
+    resident = load_resident(
+        {
+            "train": (training.read("train"), training.num_clips),
+            "validation": (training.read("validation"), training.num_validation),
+        },
+        training.resident,
+        layout,
+    )
+    if steps_done:
+        _LOG.info("going on after step %d (epoch %d is done)", steps_done, epochs_done)
+    states = layout.put(stack_members(starts), "member")
+    training.on_start()
+    with contextlib.ExitStack() as stack:
+        should_stop = stack.enter_context(processes.until_terminated())
+        saver = stack.enter_context(Saver(training, folders))
+        stack.enter_context(jax.transfer_guard("disallow"))
+        for epoch in range(epochs_done + 1, training.num_epochs + 1):
+            start_s = time.perf_counter()
+            states, num_steps = _train_epoch(
+                training, epoch, steps_done, layout, resident["train"], states, should_stop, saver
+            )
+            num_clips = num_steps * training.batch_size
+            # None where an interrupted run had done all steps of the epoch.
+            clips_per_s = num_clips / (time.perf_counter() - start_s) if num_clips else None
+            snapshot = split_members(layout, states)
+
+            def stop_if_asked(snapshot=snapshot) -> None:
+                if should_stop():
+                    saver.interrupt(snapshot)
+
+            scores = begin_predict(
+                training.network,
+                states.variables,
+                training.read("validation"),
+                training.num_validation,
+                layout=layout,
+                resident=resident["validation"],
+                batch_size=training.batch_size,
+                batches_per_call=training.steps_per_call,
+                after_chunk=stop_if_asked,
+            )
+            zeros = np.zeros(len(training.members), np.float32)
+            states = dataclasses.replace(states, loss_sum=layout.put(zeros, "member"))
+            saver.submit(epoch, snapshot, scores, clips_per_s, start_s)
+        saver.wait()
+        if should_stop():
+            raise Interrupted(
+                f"interrupted; epoch {training.num_epochs} is saved, the same command goes on "
+                "from there"
+            )
+
+
+def _check_shared_batch(training: Training, layout: Layout) -> None:
+    """Refuses to divide a batch of which a network normalizes each device's part by itself."""
+    has_statistics = bool(training.members[0].variables.get("batch_stats"))
+    if layout.axis_name and has_statistics and not backbone.sums_over_devices(training.network):
+        raise InputError(
+            f"config.model.name: {type(training.network).__name__} has batch_stats but no field "
+            f"axis_name, so {layout.mesh.shape['data']} devices cannot share its batch; add the "
+            "field (relabel_jax/models/backbone.py), or use one device (JAX_NUM_CPU_DEVICES=1)"
+        )
+
+
+def _train_epoch(
+    training: Training,
+    epoch: int,
+    steps_done: int,
+    layout: Layout,
+    resident: Blocks,
+    states: TrainState,
+    should_stop: Callable[[], bool],
+    saver: Saver,
+) -> tuple[TrainState, int]:
+    """Does what is left of an epoch; returns the states and the number of steps done."""
+    recipe = training.recipe
+    first_step = max(steps_done, (epoch - 1) * recipe.steps_per_epoch)
+    running: list[tuple[int, jax.Array]] = []
+    for step, inputs in _train_inputs(training, epoch, first_step, layout, resident):
+        states, loss_sums = train_population(training.network, recipe, layout, states, *inputs)
+        # The chunk before this one is checked, so that the device always has one to do.
+        _check_losses(training, epoch, running)
+        running = [(step, loss_sums)]
+        if should_stop():
+            _check_losses(training, epoch, running)
+            saver.interrupt(split_members(layout, states))
+    _check_losses(training, epoch, running)
+    return states, epoch * recipe.steps_per_epoch - first_step
+
+
+def _train_inputs(
+    training: Training, epoch: int, first_step: int, layout: Layout, resident: Blocks
+) -> Iterator[tuple[int, tuple]]:
+    """What is left of an epoch, chunk by chunk, put on the devices when it is asked for.
+
+    Yields:
+      The step (0 is the first of the training) at which the chunk begins, and the arguments of
+      `train_population` from `resident` on.
+    """
+    recipe, batch_size, chunk = training.recipe, training.batch_size, training.steps_per_call
+    start, end = (epoch - 1) * recipe.steps_per_epoch, epoch * recipe.steps_per_epoch
+    # Members of one seed share an order: its clips are read once for all of them.
+    orders = {
+        member.seed: epoch_order(member.seed, epoch, training.num_clips)[
+            (first_step - start) * batch_size : (end - start) * batch_size
+        ]
+        for member in training.members
+    }
+    order = np.array([list(orders).index(member.seed) for member in training.members], np.int32)
+    order = layout.put(order, "member")
+    seeds = np.array([member.seed for member in training.members], np.uint32)
+    seeds = layout.put(seeds, "member")
+    readers = [
+        input_chunks(training.read("train"), clips, batch_size, chunk, layout, resident)
+        for clips in orders.values()
+    ]
+    with tqdm(
+        total=(end - first_step) * batch_size,
+        desc=f"epoch {epoch}/{training.num_epochs}",
+        unit=" clips",
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        for step in range(first_step, end, chunk):
+            inputs, num_steps = zip(*map(next, readers), strict=True)
+            clips = slice(
+                (step - first_step) * batch_size, (step - first_step + chunk) * batch_size
+            )
+            labels, masked = (
+                np.stack(
+                    [
+                        to_batches(
+                            getattr(member.view, field)["train"][orders[member.seed][clips]],
+                            batch_size,
+                            chunk,
+                        )
+                        for member in training.members
+                    ]
+                )
+                for field in ("labels", "masked")
+            )
+            yield (
+                step,
+                (
+                    resident,
+                    inputs,
+                    order,
+                    layout.put(labels, "member", None, "data"),
+                    layout.put(masked, "member", None, "data"),
+                    layout.put(np.int32(num_steps[0])),
+                    seeds,
+                ),
+            )
+            progress.update(num_steps[0] * batch_size)
+
+
+def _check_losses(training: Training, epoch: int, running: list[tuple[int, jax.Array]]) -> None:
+    """Waits for chunks; raises InputError where the loss of a step is not finite."""
+    for first_step, loss_sums in running:
+        values = jax.device_get(loss_sums)
+        if not np.isfinite(values).all():
+            step = int(np.argmin(np.isfinite(values).all(axis=0)))
+            m = int(np.argmin(np.isfinite(values[:, step])))
+            raise InputError(
+                f"epoch {epoch}: the training loss is {values[m, step]} at step "
+                f"{first_step + step + 1} ({training.members[m].name}); the checkpoints of the "
+                "epochs before are kept; lower config.learning_rate"
+            )

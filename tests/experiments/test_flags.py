@@ -1,0 +1,67 @@
+"""The config of a command line: files, names, fields, and the options of the network it names."""
+
+import pytest
+
+from relabel_jax.errors import InputError
+from relabel_jax.experiments.flags import read_config
+
+
+def test_fields_and_options():
+    config = read_config(
+        "base_human",
+        ["--config.num_epochs=3", "--config.model.features=(1,2,3)", "--config.data_dir", "D"],
+    )
+    assert (config.num_epochs, config.data_dir, config.root) == (3, "D", "Human sounds")
+    assert config.model.features == (1, 2, 3)
+
+
+@pytest.mark.parametrize("name_first", [True, False])
+def test_another_network_brings_its_own_options(name_first):
+    flags = ["--config.model.name=logmel_cnn", "--config.model.num_mels=32"]
+    config = read_config("base_human", flags if name_first else flags[::-1])
+    assert config.model.name == "logmel_cnn"
+    assert config.model.num_mels == 32
+    assert "dense_units" not in config.model
+
+
+def test_a_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from relabel_jax.experiments.config import paper_config\n"
+        "def get_config(root='Music'):\n    return paper_config(root, 'base')\n"
+    )
+    assert read_config(str(path), []).root == "Music"
+    assert read_config(f"{path}:Animal", []).root == "Animal"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 / 0", "it fails: ZeroDivisionError: division by zero"),
+        ("def get_config(:", "it fails: SyntaxError"),
+        ("", "it fails: AttributeError: .*get_config"),
+    ],
+)
+def test_a_file_that_fails(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_config(str(path), [])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.norm_order=bn_elu", "config.norm_order is now config.model.norm_order"),
+        ("--config.num_epoch=1", "the config has no field num_epoch; Did you mean num_epochs"),
+        ("--config.num_epochs=many", "num_epochs=many: invalid literal"),
+        ("--cofig.num_epochs=1", "unknown flag --cofig.num_epochs; see --help"),
+        ("--data_dir=D", "unknown flag --data_dir; see --help"),
+        ("3", "unexpected '3'"),
+    ],
+)
+def test_refused(flag, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_config("base_human", [flag])
+    assert "\n" not in str(caught.value)
