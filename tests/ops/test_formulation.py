@@ -25,10 +25,10 @@ def test_auto_follows_the_backend(monkeypatch):
     assert Formulation.resolve().name == "lax"
 
 
-@pytest.mark.parametrize("name", FORMULATIONS)
-def test_resolving_a_name_notes_whether_cores_share(name, monkeypatch):
-    for cores_share in (True, False):
-        monkeypatch.setattr(cpu_devices, "cores_share", lambda: cores_share)
+@pytest.mark.parametrize("cores_share", [True, False])
+def test_resolving_a_name_notes_whether_cores_share(cores_share, monkeypatch):
+    monkeypatch.setattr(cpu_devices, "cores_share", lambda: cores_share)
+    for name in FORMULATIONS:
         assert Formulation.resolve(name) == Formulation(name, cores_share)
 
 
