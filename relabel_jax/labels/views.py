@@ -91,7 +91,7 @@ def make_view(
         labels[split], masked[split] = relabel(
             original_labels[np.ix_(rows[split], columns)], is_ancestor, labeling
         )
-    label_set = labels["train"].any(axis=0)
+    label_set = np.asarray(labels["train"].any(axis=0))
     for split in SPLITS:
         labels[split] &= label_set
         masked[split] |= ~label_set
