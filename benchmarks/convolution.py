@@ -11,53 +11,41 @@ import numpy as np
 from jax import lax
 from tqdm import tqdm
 
-from relabel_jax.ops.convolution import FORMULATIONS, convolution
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
+from relabel_jax.models.waveform_cnn import convolution_sizes
+from relabel_jax.ops.convolution import convolution
+from relabel_jax.ops.formulation import FORMULATIONS, Formulation
 
-# Table II: taps, stride, filters.
-LAYERS = (
-    (17, 3, 64),
-    (16, 3, 64),
-    (15, 3, 96),
-    (14, 3, 96),
-    (13, 3, 128),
-    (12, 3, 128),
-    (9, 3, 192),
-    (9, 3, 192),
-    (9, 1, 256),
-)
-SAMPLES = 80_000
+SAMPLES = PAPER_FORMAT.num_samples
+LAYERS = tuple(convolution_sizes(SAMPLES))
 
 
-def shapes():
-    """(time, channels_in, time_out) of every layer."""
-    length, channels = SAMPLES, 1
-    for taps, stride, filters in LAYERS:
-        length_out = (length - taps) // stride + 1
-        yield length, channels, length_out
-        length, channels = length_out, filters
+def input_size(layer: int) -> tuple[int, int]:
+    """(time, channels) of a layer's inputs."""
+    return (LAYERS[layer - 1].time_out, LAYERS[layer - 1].features) if layer else (SAMPLES, 1)
 
 
 def flop(layer: int, batch: int) -> int:
-    """What the direct sums of a forward and the needed gradients take."""
-    (_, channels_in, time_out) = list(shapes())[layer]
-    taps, _, filters = LAYERS[layer]
-    # The waveform needs no gradient.
-    return (2 if layer == 0 else 3) * 2 * batch * time_out * taps * channels_in * filters
+    """Operations of the direct sums, for a forward pass and the gradients that are needed."""
+    size, (_, channels_in) = LAYERS[layer], input_size(layer)
+    passes = 2 if layer == 0 else 3  # the gradient by the waveform is not needed
+    products = batch * size.time_out * size.kernel_size * channels_in * size.features
+    return passes * 2 * products
 
 
 def kernel(rng, layer: int):
-    taps, _, filters = LAYERS[layer]
-    channels_in = list(shapes())[layer][1]
+    size, (_, channels_in) = LAYERS[layer], input_size(layer)
     return jnp.asarray(
-        rng.normal(size=(taps, channels_in, filters)) / np.sqrt(taps * channels_in), jnp.float32
+        rng.normal(size=(size.kernel_size, channels_in, size.features))
+        / np.sqrt(size.kernel_size * channels_in),
+        jnp.float32,
     )
 
 
 def layer_job(rng, layer: int, batch: int):
-    """(function of a formulation -> step of kernels, kernels, inputs) for one layer alone."""
-    length, channels_in, _ = list(shapes())[layer]
-    stride = LAYERS[layer][1]
-    x = jnp.asarray(rng.normal(size=(batch, length, channels_in)), jnp.float32)
+    """(formulation -> step of kernels, kernels, inputs) for one layer alone."""
+    stride = LAYERS[layer].stride
+    x = jnp.asarray(rng.normal(size=(batch, *input_size(layer))), jnp.float32)
 
     def of(formulation):
         def step(w, x):
@@ -80,8 +68,8 @@ def stack_job(rng, batch: int):
 
     def of(formulation):
         def loss(kernels, x):
-            for w, (_, stride, _) in zip(kernels, LAYERS, strict=True):
-                x = jax.nn.elu(convolution(x, w, stride, formulation))
+            for w, size in zip(kernels, LAYERS, strict=True):
+                x = jax.nn.elu(convolution(x, w, size.stride, formulation))
             return jnp.mean(x**2)
 
         def step(kernels, x):
@@ -101,7 +89,7 @@ def compile_steps(step, steps: int, weights, x):
 
 
 def interleave(programs: dict, rounds: int, name: str) -> dict[str, float]:
-    """Median seconds of each program; the first round is not counted."""
+    """Median seconds of each program, without the first round."""
     seconds: dict[str, list[float]] = {key: [] for key in programs}
     for _ in tqdm(range(rounds + 1), desc=name, file=sys.stderr, leave=False):
         for key, (program, arguments) in programs.items():
@@ -111,7 +99,7 @@ def interleave(programs: dict, rounds: int, name: str) -> dict[str, float]:
     return {key: statistics.median(values[1:]) for key, values in seconds.items()}
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Example: python benchmarks/convolution.py --formulations direct toom_cook "
@@ -137,7 +125,11 @@ def main() -> None:
         default=["stack", *"123456789"],
         help="layers by number, and `stack` for all nine together",
     )
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = _parser().parse_args()
     rng = np.random.default_rng(0)
     size = 4096
     square = jnp.ones((size, size), jnp.float32)
@@ -152,7 +144,10 @@ def main() -> None:
             of, weights, x = layer_job(rng, int(job) - 1, args.batch)
             work = flop(int(job) - 1, args.batch)
         programs = {
-            name: (compile_steps(of(name), args.steps, weights, x), (weights, x))
+            name: (
+                compile_steps(of(Formulation.resolve(name)), args.steps, weights, x),
+                (weights, x),
+            )
             for name in args.formulations
         }
         programs["peak"] = peak_program, (square, square)

@@ -17,26 +17,25 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from relabel_jax.data.schema import WAVEFORM_SAMPLES
-from relabel_jax.experiments.config import audio_network, paper_config
+from relabel_jax.experiments.config import paper_config, plain
 from relabel_jax.experiments.run import run
+from relabel_jax.models import registry
+from relabel_jax.models.variables import random_variables, waveform_batch
 from relabel_jax.ops import cpu_devices
-from relabel_jax.train.population import WRAPPERS, Layout, stack_members, train_population
+from relabel_jax.train.population import MEMBERS_BY, Layout, stack_members, train_population
 from relabel_jax.train.step import Recipe, init_state
 
 
-def bare_steps(config, num_classes, num_members, wrapper, num_chunks):
+def bare_steps(config, num_classes, num_members, members_by, num_chunks):
     """A function that trains for `num_chunks` chunks and returns its training clips a second."""
-    network = audio_network(config, num_classes)
+    network = registry.build(plain(config.model), num_classes)
     recipe = Recipe(config.learning_rate, config.learning_rate_decay, 100)
-    layout = Layout.of(num_members, config.batch_size, wrapper)
+    layout = Layout.of(num_members, config.batch_size, members_by)
     rng = np.random.default_rng(0)
     chunk = (config.steps_per_call, config.batch_size)
-    waveforms = rng.integers(-8000, 8000, (*chunk, WAVEFORM_SAMPLES), np.int16)
+    waveforms = rng.integers(-8000, 8000, (*chunk, network.waveform_format.num_samples), np.int16)
     labels, masked = rng.random((2, num_members, *chunk, num_classes)) < 0.1
-    variables = jax.jit(network.init, static_argnames="train")(
-        jax.random.key(0), waveforms[0], train=False
-    )
+    variables = random_variables(network, waveform_batch(network), seed=0)
     state = jax.device_get(init_state(variables, recipe))
     states = layout.put(stack_members([state] * num_members), "member")
     arguments = layout.put_chunk(waveforms, labels, masked)
@@ -62,7 +61,7 @@ def whole_run(config, **fields):
             start = time.perf_counter()
             result = run(own, pathlib.Path(folder, "run"))
             seconds = time.perf_counter() - start
-        clips = result["num_clips"]["train"] // config.batch_size * config.batch_size
+        clips = result.num_clips["train"] // config.batch_size * config.batch_size
         return config.num_epochs * clips / seconds
 
     return measure
@@ -89,11 +88,12 @@ def main() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     config = paper_config(args.root, "base")
     config.update({"data_dir": args.data_dir, "num_epochs": args.epochs})
-    config.filters = tuple(max(1, int(filters * args.share)) for filters in config.filters)
+    features = tuple(max(1, int(each * args.share)) for each in config.model.features)
+    config.model.features = features
     cpu_devices.use_cores(config.batch_size)
     print(
         f"jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}, "
-        f"batch {config.batch_size}, filters {config.filters}"
+        f"batch {config.batch_size}, features {features}"
     )
     if "run" in args.jobs:
         modes = {"resident": whole_run(config, resident="always")}
@@ -103,8 +103,8 @@ def main() -> None:
     if "members" in args.jobs:
         config.steps_per_call = args.member_steps
         wrapped = {
-            f"{args.members} members, {wrapper}": bare_steps(config, 527, args.members, wrapper, 1)
-            for wrapper in WRAPPERS
+            f"{args.members} members, {way}": bare_steps(config, 527, args.members, way, 1)
+            for way in MEMBERS_BY
         }
         lone = bare_steps(config, 527, 1, "auto", args.members)
         interleave({f"bare step, {args.member_steps} a call": lone, **wrapped}, args.rounds)

@@ -27,7 +27,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from data_prep import build, miniature, raters
 from relabel_jax.data.data_set import INDEX_NAME
-from relabel_jax.experiments.grid import grid_config, run_grid
+from relabel_jax.experiments.cells import grid_config
+from relabel_jax.experiments.grid import run_grid
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.metrics import evaluate
 from relabel_jax.report.results import find_runs
@@ -99,8 +100,8 @@ def main() -> None:
             only="features",
             num_seeds=flags.num_seeds,
             num_epochs=flags.num_epochs,
-            filters=(8, 8, 12, 12, 16, 16, 24, 24, 32),
         )
+        config.model.features = (8, 8, 12, 12, 16, 16, 24, 24, 32)
         problems = run_grid(config, at / "runs")["problems"]
         if problems:
             sys.exit("error: " + "; ".join(problems))

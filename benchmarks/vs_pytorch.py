@@ -47,7 +47,7 @@ def flax_loop(batch_size: int, steps: int, num_classes: int) -> Callable[[], Non
     from flax import linen as nn
 
     from relabel_jax.benchmark.programs import batches
-    from relabel_jax.models.waveform_cnn import DENSE_UNITS, FILTERS, STRIDES, TAPS
+    from relabel_jax.models.waveform_cnn import DENSE_UNITS, FEATURES, KERNEL_SIZES, STRIDES
 
     class Plain(nn.Module):
         @nn.compact
@@ -56,8 +56,8 @@ def flax_loop(batch_size: int, steps: int, num_classes: int) -> Callable[[], Non
                 return nn.BatchNorm(False, momentum=0.99, epsilon=1e-3)(nn.elu(x))
 
             x = x.astype(jnp.float32)[:, :, None] / 32768
-            for taps, stride, filters in zip(TAPS, STRIDES, FILTERS, strict=True):
-                x = norm(nn.Conv(filters, (taps,), (stride,), padding="VALID")(x))
+            for kernel_size, stride, features in zip(KERNEL_SIZES, STRIDES, FEATURES, strict=True):
+                x = norm(nn.Conv(features, (kernel_size,), (stride,), padding="VALID")(x))
             x = x.reshape(len(x), -1)
             for units in DENSE_UNITS:
                 x = norm(nn.Dense(units)(x))
@@ -98,21 +98,18 @@ def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Call
     import numpy as np
 
     from relabel_jax.benchmark.programs import batches, compile_variant, initial_state
-    from relabel_jax.experiments.config import audio_network, paper_config
+    from relabel_jax.models import registry
     from relabel_jax.ops import cpu_devices
     from relabel_jax.train.population import Layout, predict_population, stack_members
 
     mode, *options = form
     cpu_devices.use_cores(batch_size)
-    config = paper_config("Human sounds", "base")
-    if "bf16" in options:
-        config.precision = "bf16"
-    network = audio_network(config, num_classes)
+    model = {"name": "waveform_cnn"} | ({"precision": "bf16"} if "bf16" in options else {})
+    network = registry.build(model, num_classes)
     if "evaluate" in options:
         layout = Layout.of(1, batch_size, "map")
         state = stack_members([jax.device_get(initial_state(network))])
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        variables = layout.put(variables, "member")
+        variables = layout.put(state.variables, "member")
         calls = 1 if mode == "scan" else steps
         waveforms, *_ = batches(steps, batch_size, num_classes)
         parts = [layout.put(part, None, "data") for part in np.split(waveforms, calls)]
@@ -120,9 +117,7 @@ def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Call
 
         def evaluate():
             for part in parts:
-                scores = predict_population(
-                    network, layout, "__call__", variables, (), part, number
-                )
+                scores = predict_population(network, layout, "scores", variables, (), part, number)
             jax.block_until_ready(scores)
 
         return evaluate
@@ -142,19 +137,19 @@ def torch_loop(form: list[str], batch_size: int, steps: int, num_classes: int):
     from torch import nn
 
     from relabel_jax.benchmark.programs import batches
-    from relabel_jax.models.waveform_cnn import DENSE_UNITS, FILTERS, STRIDES, TAPS
+    from relabel_jax.models.waveform_cnn import DENSE_UNITS, FEATURES, KERNEL_SIZES, STRIDES
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     flat = "conv1d" in form
     layers, channels = [], 1
-    for taps, stride, filters in zip(TAPS, STRIDES, FILTERS, strict=True):
+    for kernel_size, stride, features in zip(KERNEL_SIZES, STRIDES, FEATURES, strict=True):
         if flat:
-            layers += [nn.Conv1d(channels, filters, taps, stride), nn.ELU()]
-            layers += [nn.BatchNorm1d(filters, 1e-3, 0.01)]
+            layers += [nn.Conv1d(channels, features, kernel_size, stride), nn.ELU()]
+            layers += [nn.BatchNorm1d(features, 1e-3, 0.01)]
         else:
-            layers += [nn.Conv2d(channels, filters, (1, taps), (1, stride)), nn.ELU()]
-            layers += [nn.BatchNorm2d(filters, 1e-3, 0.01)]
-        channels = filters
+            layers += [nn.Conv2d(channels, features, (1, kernel_size), (1, stride)), nn.ELU()]
+            layers += [nn.BatchNorm2d(features, 1e-3, 0.01)]
+        channels = features
     layers.append(nn.Flatten())
     for units in DENSE_UNITS:
         layers += [nn.Linear(channels, units), nn.ELU(), nn.BatchNorm1d(units, 1e-3, 0.01)]
@@ -249,6 +244,20 @@ def main() -> int:
         worker(args.worker, *sizes)
         return 0
 
+    seconds = measure(args, sizes)
+    if not seconds:
+        print("error: no contestant started", file=sys.stderr)
+        return 1
+    print_table(seconds, args)
+    if args.output:
+        with open(args.output, "w") as file:
+            clips = args.batch_size * args.steps
+            json.dump({"seconds": seconds, "clips_a_round": clips}, file, indent=2)
+    return 0
+
+
+def measure(args: argparse.Namespace, sizes: tuple[int, int, int]) -> dict[str, list[float]]:
+    """Seconds of every round by contestant, each of which is a process of its own."""
     seconds: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         processes = {}
@@ -280,9 +289,11 @@ def main() -> int:
                 process.stdin.flush()
                 seconds[name].append(float(process.stdout.readline()))
 
-    if not seconds:
-        print("error: no contestant started", file=sys.stderr)
-        return 1
+    return seconds
+
+
+def print_table(seconds: dict[str, list[float]], args: argparse.Namespace) -> None:
+    """Prints clips/s and the time against the first contestant, medians and ranges."""
     clips = args.batch_size * args.steps
     first = next(iter(seconds))
     print(f"{versions()}, {len(os.sched_getaffinity(0))} CPU cores, batch {args.batch_size}, ")
@@ -296,10 +307,6 @@ def main() -> int:
             f"{name:44} {statistics.median(rates):6.1f} ({min(rates):5.1f}-{max(rates):5.1f})"
             f"   {statistics.median(ratios):6.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
         )
-    if args.output:
-        with open(args.output, "w") as file:
-            json.dump({"seconds": seconds, "clips_a_round": clips}, file, indent=2)
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the raters said and left unsaid: the paper's section II for any segment files.
+"""What raters chose and what they left out: the paper's section II for any segment files.
 
     python -m data_prep.audit --segments=A.csv,B.csv.gz --output_dir=AUDIT
 
-Leaves in AUDIT: `audit.json` with everything, `files.csv`, `classes.csv` and `edges.csv` as tables,
-and `audit.html`, a page with plots that needs nothing but itself.
+Writes into AUDIT: `audit.json` with all counts, `files.csv`, `classes.csv` and `edges.csv` as
+tables, and `audit.html`, a self-contained page with plots.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _Path = str | pathlib.Path
 
 
 def page(result: Mapping[str, Any], ontology: Ontology) -> str:
-    """The self-contained page.
+    """Returns the self-contained HTML page.
 
     Raises:
       InputError: plotly is not installed.
@@ -50,9 +50,10 @@ def page(result: Mapping[str, Any], ontology: Ontology) -> str:
 
 
 def _tree(classes: Sequence[Mapping[str, Any]], ontology: Ontology) -> list[dict[str, Any]]:
-    """A node for every path from a root: a class with several parents has several nodes.
+    """The nodes of the treemap, one for every path from a root.
 
-    The class's own clips are shared out evenly among its nodes, so that the areas add up.
+    A class with several parents has several nodes. Its own clips are shared evenly among them, so
+    that the areas add up.
     """
     nodes = []
     for number in range(len(ontology)):
@@ -70,7 +71,7 @@ def _tree(classes: Sequence[Mapping[str, Any]], ontology: Ontology) -> list[dict
 
 
 def _table(rows: Sequence[Mapping[str, Any]], fields: Sequence[str] = ()) -> bytes:
-    """A CSV; its columns are those of the first row, or `fields` where there may be none."""
+    """A CSV with the columns of the first row, or `fields` where there may be no row."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=fields or list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -86,13 +87,13 @@ def audit_files(
     unknown: str = "refuse",
     overwrite: bool = False,
 ) -> None:
-    """Audits segment files into a folder; tells of it on stderr.
+    """Audits segment files into a folder; reports on stderr.
 
     Args:
       ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       segments: segment files.
       output_dir: the folder.
-      unknown: `refuse` or `drop` labels that the ontology has not.
+      unknown: `refuse` or `drop` labels that are not in the ontology.
       overwrite: whether outputs that exist are replaced.
 
     Raises:
@@ -137,7 +138,7 @@ def _summarise(result: Mapping[str, Any], folder: pathlib.Path) -> None:
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(
         "data_prep.audit",
-        "What the raters said and left unsaid, per class, per edge of the ontology and "
+        "What raters chose and what they left out, per class, per edge of the ontology and "
         "over all clips: audit.json, tables, and a page to look at, audit.html.",
         epilog="""\
 example:

@@ -86,7 +86,7 @@ class _Counts:
         self.offered_parent = ontology.is_parent & self.on_offer[:, None]
         self.beside_parent_clips = self.clips(self.beside(self.offered_parent))
         above = self.ol @ sparse.csr_array(ontology.is_ancestor.T)
-        has_descendants = ontology.is_ancestor.any(axis=1)
+        has_descendants = np.asarray(ontology.is_ancestor.any(axis=1))
         self.general = sparse.csr_array((self.ol > above).multiply(has_descendants[None]))
         self.general.eliminate_zeros()
 

@@ -1,4 +1,4 @@
-"""Other data sets with AudioSet's classes, in the form that data_prep.build takes.
+"""Converts other data sets with AudioSet's classes to the inputs of data_prep.build.
 
     python -m data_prep.datasets --dataset=fsd50k --input_dir=FSD50K --output_dir=META
     python -m data_prep.build --ontology=ontology.json --audio=FSD50K --segments=META/segments.csv \
@@ -23,10 +23,10 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labels.views import SPLITS
 
-# The class that says what ESC-50's name says and no more: `dog` is Dog, not Bark, so that under
-# pe_cml the kinds of barking are unknown and not denied. Two mids where the name has two parts.
-# Three names have no class of their own; these take the nearest one that is true of them:
-# can_opening (an enclosure coming open suddenly), drinking_sipping, and washing_machine.
+# Each class is as general as ESC-50's name: `dog` is Dog, not Bark, so that under pe_cml the kinds
+# of barking are unknown and not denied. A name with two parts has two mids. Three names have no
+# class of their own and take the nearest class that is true of them: can_opening (an enclosure
+# coming open suddenly), drinking_sipping, and washing_machine.
 ESC50_MIDS: Mapping[str, tuple[str, ...]] = {
     "airplane": ("/m/0cmf2",),  # Fixed-wing aircraft, airplane
     "breathing": ("/m/0lyf6",),  # Breathing
@@ -83,7 +83,7 @@ _ESC50_FOLDS = 5
 
 
 class Clip(NamedTuple):
-    """One clip: its id, the file below the data set's folder, seconds, mids and split."""
+    """One clip: its id, its file relative to the data set's folder, seconds, mids and split."""
 
     clip_id: str
     path: str
@@ -93,15 +93,15 @@ class Clip(NamedTuple):
 
 
 def read_fsd50k(folder: pathlib.Path) -> Iterator[Clip]:
-    """FSD50K's clips: dev.csv's `train` and `val` are train and validation, eval.csv is test.
+    """Reads FSD50K: dev.csv's `train` and `val` are train and validation, eval.csv is test.
 
-    Recordings are 0.3 to 30 s long; the data set keeps the first 10 s.
+    The recordings are 0.3 to 30 s long; the data set keeps the first 10 s.
 
     Args:
       folder: with FSD50K.ground_truth, FSD50K.dev_audio and FSD50K.eval_audio.
 
     Raises:
-      InputError: a ground-truth file is absent or of another form.
+      InputError: a ground-truth file cannot be read or has another form.
     """
     splits = {"train": "train", "val": "validation"}
     for part in ("dev", "eval"):
@@ -120,14 +120,14 @@ def read_fsd50k(folder: pathlib.Path) -> Iterator[Clip]:
 
 
 def read_esc50(folder: pathlib.Path, test_fold: int = _ESC50_FOLDS) -> Iterator[Clip]:
-    """ESC-50's clips: one fold is test, the one before it (cyclically) validation, three are train.
+    """Reads ESC-50: one fold is test, the one before it (cyclically) validation, three are train.
 
     Args:
       folder: with `audio` and `meta/esc50.csv`.
       test_fold: 1 to 5; five data sets make the official cross-validation.
 
     Raises:
-      InputError: meta/esc50.csv is absent or of another form.
+      InputError: meta/esc50.csv cannot be read or has another form.
     """
     if not 1 <= test_fold <= _ESC50_FOLDS:
         raise InputError(f"--test_fold={test_fold}: expected 1 to {_ESC50_FOLDS}")
@@ -146,7 +146,7 @@ def read_esc50(folder: pathlib.Path, test_fold: int = _ESC50_FOLDS) -> Iterator[
 
 
 def _rows(path: pathlib.Path, columns: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """The rows of a CSV; in each of `columns` the whole value must match the pattern."""
+    """Yields the rows of a CSV whose value in each of `columns` must match its pattern."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

@@ -4,15 +4,15 @@
         --segments=balanced_train_segments.csv,eval_segments.csv,unbalanced_train_segments.csv.gz
 
 The paper says only that it took AudioSet's balanced and evaluation sets and added rare labels from
-the unbalanced one. The reading here gives its size:
+the unbalanced one. These rules give its size:
 
-- of several files the one with the most segments is the pool, and all others are taken whole; a
-  single file is the pool;
-- labels are ranked once, rarest first, by the number of their clips that can be had, whole files
-  and pool together;
-- label by label, clips are drawn from the pool at random, without replacement, among those with
-  this original label, until min_per_label of the excerpt's clips have it or no clip with it is
-  left. What is drawn for one label counts for the labels that come later.
+- The file with the most segments is the pool, and all others are taken whole. A single file is the
+  pool.
+- Labels are ranked once, rarest first, by the number of clips that exist in whole files and pool
+  together.
+- Label by label, clips with this original label are drawn from the pool at random, without
+  replacement, until min_per_label of the excerpt's clips have it or no clip with it is left. Clips
+  that are drawn for one label count for all later labels.
 """
 
 import argparse
@@ -47,15 +47,15 @@ def excerpt(
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Writes an excerpt of segment files as a segment file; tells of it on stderr.
+    """Writes an excerpt of segment files as a segment file; reports on stderr.
 
     Args:
       ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       segments: segment files; the one with the most segments is the pool.
       output: the segment file to write.
-      min_per_label: clips that each used label shall have.
-      have: a file of the clip ids that exist, one a line; by default all of them do.
-      seed: of the draw.
+      min_per_label: the number of clips that each used label should have.
+      have: a file with the ids of the clips that exist, one a line; None if all of them do.
+      seed: seed of the random draw.
       overwrite: whether an output that exists is replaced.
 
     Raises:
@@ -112,17 +112,17 @@ def top_up(
     min_per_label: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Which clips make the excerpt.
+    """Chooses the clips of the excerpt.
 
     Args:
       labels: bool[clips, classes], sparse, the original labels.
-      is_whole: bool[clips], taken in any case.
-      is_pool: bool[clips], drawn from.
-      min_per_label: clips that each label shall have.
-      rng: of the draw.
+      is_whole: bool[clips], clips that are taken in any case.
+      is_pool: bool[clips], clips that may be drawn.
+      min_per_label: the number of clips that each label should have.
+      rng: draws the clips.
 
     Returns:
-      bool[clips].
+      bool[clips], the chosen clips.
     """
     chosen = is_whole.copy()
     available = _clips_per_class(labels[is_whole | is_pool])
@@ -146,7 +146,7 @@ def _clips_per_class(labels: sparse.csr_array) -> np.ndarray:
 
 
 def _existing(table: GroupedSegments, path: _Path) -> np.ndarray:
-    """bool[clips]: whether the file of clip ids has the clip."""
+    """bool[clips]: whether the clip is in the file of clip ids."""
     try:
         lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -210,10 +210,10 @@ The result is a segment file of AudioSet's own form, in the order of the input."
         type=int,
         default=300,
         metavar="N",
-        help="clips that each used label shall have (default: %(default)s, the paper's size)",
+        help="the clips that each used label should have (default: %(default)s, the paper's size)",
     )
-    add("--have", metavar="TXT", help="the clip ids that exist, one a line (default: all)")
-    add("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
+    add("--have", metavar="TXT", help="the ids of the clips that exist, one a line (default: all)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the draw (default: %(default)s)")
     segment_flags.add_overwrite(parser)
     return parser.parse_args(arguments)
 

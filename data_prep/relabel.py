@@ -1,12 +1,12 @@
-"""Segment files in; the same segments with the paper's labels out, for anybody's training code.
+"""Re-labels segment files by the ontology, for any training code.
 
     python -m data_prep.relabel \
         --segments=balanced_train_segments.csv,unbalanced_train_segments.csv.gz \
         --output=labels.parquet
 
-`ol` are the raters' labels, `pel` those and all of their ancestors; `masked` are the classes of
-which nothing is known for this clip, because only something more general was chosen: they belong
-out of the loss and the metric (relabel_jax/labelings.py).
+`ol` are the raters' labels, and `pel` these and all of their ancestors. `masked` are the classes
+that are unknown for the clip, because the raters chose only something more general: leave them out
+of the loss and the metric (relabel_jax/labels/labelings.py).
 """
 
 import argparse
@@ -47,16 +47,17 @@ def relabel_files(
     unknown: str = "refuse",
     overwrite: bool = False,
 ) -> None:
-    """Re-labels segment files into one table, in the order of the input; tells of it on stderr.
+    """Re-labels segment files into one table, in the order of the input; reports on stderr.
 
     Args:
       ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       segments: segment files.
-      output: the file to write; for `csv` the name of which `.pel.csv` and `.pe_cml.csv` are made.
+      output: the file to write; `csv` writes two files, with `.pel.csv` and `.pe_cml.csv` for the
+        suffix.
       format: one of `FORMATS`.
-      classes: `all` of the ontology, or only those `used` as original labels in these segments,
-        projected after the expansion over all.
-      unknown: `refuse` or `drop` labels that the ontology has not.
+      classes: `all` classes of the ontology, or only those `used` as original labels in these
+        segments. Labels are expanded over all classes in either case.
+      unknown: `refuse` or `drop` labels that are not in the ontology.
       overwrite: whether an output that exists is replaced.
 
     Raises:
@@ -91,8 +92,8 @@ class Relabelled:
 
     Attributes:
       segments: the segments.
-      mids, display_names: of the chosen classes, in the ontology's order.
-      ol, pel, masked: bool[sets, chosen classes], sparse, for each of the different label sets.
+      mids, display_names: the chosen classes, in the ontology's order.
+      ol, pel, masked: bool[sets, chosen classes], sparse: the labels for each distinct label set.
     """
 
     def __init__(self, segments: GroupedSegments, ontology: Ontology, classes: str = "all"):
@@ -245,8 +246,8 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(
         "data_prep.relabel",
         "Re-labels AudioSet's segment files by the ontology: every clip's original "
-        "labels (ol), these and all of their ancestors (pel), and the classes of which nothing is "
-        "known (masked), which belong out of the loss and the metric.",
+        "labels (ol), these and all of their ancestors (pel), and the classes that are unknown "
+        "(masked), which belong out of the loss and the metric.",
         epilog="""\
 formats:
   parquet  a row for each segment in input order: clip_id, start_s, end_s, and ol, pel, masked
@@ -270,7 +271,7 @@ example:
         choices=("all", "used"),
         default="all",
         help="all classes of the ontology, or only those that are original labels in these "
-        "segments (AudioSet: 527 of 632); ancestors are found over all of them either way "
+        "segments (AudioSet: 527 of 632); ancestors are found over all classes in either case "
         "(default: %(default)s)",
     )
     segment_flags.add_unknown(parser)

@@ -273,7 +273,7 @@ def _hum(rng: np.random.Generator, seconds: float) -> np.ndarray:
         rng.uniform(0.2, 1) * sine(np.full(num_samples(seconds), harmonic * base))
         for harmonic in (1, 2, 3, 4)
     ]
-    return fade(np.sum(tones, axis=0, dtype=np.float32), 0.3)
+    return fade(np.asarray(np.sum(tones, axis=0, dtype=np.float32)), 0.3)
 
 
 # Wind, water and fire

@@ -1,31 +1,31 @@
-"""The errors that a command line answers with one line."""
+"""The errors that a command answers with one line instead of a traceback."""
 
 
 class InputError(ValueError):
-    """Something given to the program is wrong: a file, a row, a field, a flag or a config key.
+    """An input is wrong: a file, a row, a field, a flag or a config key.
 
-    The message is one line that says what is wrong, where it stands, what was expected and what to
-    do. Command lines print it without a traceback and exit with status 1.
+    The message is one line. It says what is wrong and where, what was expected, and what to do.
+    Commands print it without a traceback and exit with code 1.
     """
 
 
 class ProcessFailed(Exception):
-    """What InputError is, in one of several processes while the others go on.
+    """An InputError in one of several processes while the others go on.
 
-    They wait for it sooner or later: the command line prints the line and ends this process at
-    once, so that they end too. Nothing that is common to all is tried after it.
+    The others will wait for this process sooner or later. So the command prints the message and
+    ends this process at once, which ends the others too. No collective operation follows.
     """
 
 
 class Interrupted(Exception):
-    """The system asked the program to end (SIGTERM) and the work is saved.
+    """The program was asked to end (SIGTERM), and its work is saved.
 
-    Command lines print it and exit with status 143, as a program does that the signal ends.
+    Commands print the message and exit with code 143, as if the signal had ended them.
     """
 
 
 class Rejected(Exception):
-    """Why a clip is not in the data set.
+    """A recording cannot be used.
 
     Attributes:
       reason: a short slug, the `reason` column of rejects.csv.

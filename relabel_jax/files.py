@@ -1,4 +1,4 @@
-"""Files that are complete under their final name or not there at all."""
+"""Files that are complete under their final name, or absent."""
 
 import contextlib
 import fcntl
@@ -14,10 +14,10 @@ from relabel_jax.errors import InputError
 
 @contextlib.contextmanager
 def complete_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary path to write to; when the block ends well it is on disk under the name `path`.
+    """Gives a temporary path to write to, and renames the file to `path` when the block ends.
 
-    On an error nothing is left behind and what stood under the name before stays. Only a process
-    that is killed leaves its `.*.tmp` beside `path`. The folder is made where absent.
+    On an error the temporary file is deleted and an older file at `path` stays. Only a killed
+    process leaves its `.*.tmp` beside `path`. The folder is made if it is absent.
 
     Raises:
       InputError: an OSError while writing: no folder, no permission, no space.
@@ -34,19 +34,20 @@ def complete_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     except OSError as error:
         raise InputError(f"{path}: cannot write: {error.strerror or error}") from error
     finally:
-        # Its folder may be no folder; then the error above says so.
+        # The parent may not be a folder. Then the error above says so.
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 @contextlib.contextmanager
 def only_process(lock_file: pathlib.Path, name: pathlib.Path, busy: str) -> Iterator[None]:
-    """Makes the file and holds it for this process; the system lets go however the process ends.
+    """Locks a file for this process. The system releases the lock however the process ends.
 
     Args:
-      lock_file: its folder is made where absent. It stays, as another may be waiting for it.
-      name: what errors are about.
-      busy: what to say where another process holds it, and what to do then.
+      lock_file: made if it is absent, with its folder. It is never deleted, because another process
+        may be waiting for it.
+      name: what error messages are about.
+      busy: the message if another process holds the lock.
 
     Raises:
       InputError: it cannot be made, or another process holds it.
@@ -73,7 +74,7 @@ def only_process(lock_file: pathlib.Path, name: pathlib.Path, busy: str) -> Iter
 
 @contextlib.contextmanager
 def reading(path: str | pathlib.Path) -> Iterator[None]:
-    """An OSError within becomes an InputError: no permission, a name too long, a bad disk."""
+    """Turns an OSError in the block into an InputError."""
     try:
         yield
     except OSError as error:

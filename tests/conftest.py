@@ -22,7 +22,6 @@ from relabel_jax.experiments.config import paper_config
 from relabel_jax.experiments.run import run
 from relabel_jax.inference.pretrained import Pretrained, SoundClass
 from relabel_jax.models.waveform_cnn import WaveformCNN
-from relabel_jax.ops import cpu_devices
 from relabel_jax.ops.formulation import Formulation
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -101,12 +100,6 @@ def small_base(miniature_data: pathlib.Path, tmp_path_factory: pytest.TempPathFa
     workdir = tmp_path_factory.mktemp("small_base")
     run(config, workdir)
     return workdir
-
-
-@pytest.fixture
-def each_core_a_device(monkeypatch: pytest.MonkeyPatch):
-    """The forms of a CPU whose cores are devices, as of two cores and the paper's batch."""
-    monkeypatch.setattr(cpu_devices, "cores_share", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""The ontology, the labelings, and the views on a data set that they make."""
+"""The ontology, the labelings, and the views of a data set that follow from them."""

@@ -7,19 +7,20 @@ For one clip with the raters' labels L (paper, section III; design.md, section 1
 - `pe_cml` (parent-expanded, children-masked labels): the labels of `pel`; and for every *original*
   label p in L none of whose descendants is in L, all descendants of p are masked.
 
-`masked` is True where the truth is unknown: left out of the loss, its gradient and the metric.
+`masked` is True where the truth is unknown. Such labels are left out of loss, gradient and metric.
 
-No label is both positive and masked. Let d be masked because of p: p is in L, d is a descendant of
-p, and no descendant of p is in L. Were d positive, then d or a descendant of d would be in L, and
-that is a descendant of p: a contradiction.
+No label is both positive and masked. Proof: let d be masked because of p. Then p is in L, d is a
+descendant of p, and no descendant of p is in L. If d were positive, d or a descendant of d would be
+in L. That would be a descendant of p in L: a contradiction.
 
-`relabel` takes boolean matrices, `relabel_sparse` SciPy's sparse ones and `relabel_set` the set of
-one clip's mids. The matrices are bool[clips, classes] over the same classes in the same order as
-`is_ancestor` bool[classes, classes] (strict, `is_ancestor[a, c]`: a is an ancestor of c).
+`relabel` takes boolean matrices, `relabel_sparse` SciPy's sparse matrices, and `relabel_set` the
+mids of one clip. The matrices are bool[clips, classes], with the classes in the order of
+`is_ancestor` bool[classes, classes], where `is_ancestor[a, c]` is True if a is a (strict) ancestor
+of c.
 
-A clip has two or three labels of hundreds, so the work is done on sparse matrices: with A for
-`is_ancestor`, `L @ A.T` holds the ancestors of the labels; a label is general, that is, has no
-descendant in L, where it is not among them; and what is masked is `general @ A`.
+A clip has two or three labels of hundreds of classes, so the work is done on sparse matrices. With
+A for `is_ancestor`, `L @ A.T` holds the ancestors of the labels. A label that is not among them has
+no descendant in L: it is general. `general @ A` is masked.
 
 >>> import numpy as np
 >>> is_ancestor = np.zeros((3, 3), bool)  # Music > Guitar > Strum
@@ -68,13 +69,13 @@ def relabel(
 
 
 def parent_expanded(labels: np.ndarray, is_ancestor: np.ndarray) -> np.ndarray:
-    """The labels and all of their ancestors: bool[clips, classes]."""
+    """bool[clips, classes]: the labels and all of their ancestors."""
     _check(labels, is_ancestor)
     return relabel_sparse(sparse.csr_array(labels), is_ancestor, "pel")[0].toarray()
 
 
 def children_masked(labels: np.ndarray, is_ancestor: np.ndarray) -> np.ndarray:
-    """What is unknown because only something more general was chosen: bool[clips, classes]."""
+    """bool[clips, classes]: classes that are unknown as only something more general was chosen."""
     _check(labels, is_ancestor)
     return relabel_sparse(sparse.csr_array(labels), is_ancestor, "pe_cml")[1].toarray()
 
@@ -138,8 +139,8 @@ def relabel_set(
     (['/m/06mb1', '/m/0838f'], ['/m/07r10fb'])
 
     Args:
-      labels: the original labels of a clip, as mids.
-      ontology: has all of these mids.
+      labels: the original labels of a clip, as mids of the ontology.
+      ontology: the ontology.
       labeling: `ol`, `pel` or `pe_cml`.
 
     Returns:

@@ -1,8 +1,7 @@
 """AudioSet's ontology as boolean matrices.
 
 The ontology is a directed acyclic graph of 632 classes below 7 roots; 38 classes have several
-parents. All relations are sets, held as one boolean matrix each, so that what follows from them
-(labelings, sides, audits) is array algebra.
+parents. Each relation is one boolean matrix, so that labelings, sides and audits are array algebra.
 
 >>> ontology = Ontology.from_text('''[
 ...     {"id": "/m/04rlf", "name": "Music", "child_ids": ["/m/04szw", "/m/02mscn"]},
@@ -42,18 +41,18 @@ _AUDIOSET_TABLE = pathlib.Path(__file__).with_name("audioset_ontology.csv")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ontology:
-    """A class ontology; class `i` is row and column `i` of every matrix, in the file's order.
+    """A class ontology. Class `i` is row and column `i` of every matrix, in the file's order.
 
     Attributes:
       mids: machine ids, such as `/m/09x0r`.
       display_names: names, such as `Speech`.
       is_parent: bool[classes, classes]; `is_parent[p, c]` is True where p is a parent of c.
-      is_abstract: bool[classes]; grouping nodes that raters were never offered.
+      is_abstract: bool[classes]; classes that only group others, which raters were never offered.
       is_blacklisted: bool[classes]; classes withheld from the raters.
-      text: the JSON it was read from, kept so that a data set can carry its own ontology.
+      text: the JSON of the ontology, so that a data set can carry its own.
 
     Raises:
-      InputError: a mid or name stands twice, or the relation has a cycle.
+      InputError: a mid or name occurs twice, or the relation has a cycle.
     """
 
     mids: tuple[str, ...]
@@ -70,7 +69,7 @@ class Ontology:
                     raise InputError(
                         f"ontology: the {field} {value!r} stands {count} times; it must be unique"
                     )
-        _ = self.is_ancestor  # a cycle shows in the closure: look at once, not on first use
+        _ = self.is_ancestor  # raises for a cycle now, not on first use
 
     @classmethod
     @functools.cache
@@ -108,7 +107,7 @@ class Ontology:
         """Reads AudioSet's `ontology.json`: a list of objects with `id`, `name`, `child_ids`.
 
         Raises:
-          InputError: the file is absent, is not of that form, or names a child that is not in it.
+          InputError: the file cannot be read, has another form, or names a child that is not in it.
         """
         try:
             text = pathlib.Path(path).read_text(encoding="utf-8-sig")
@@ -121,7 +120,11 @@ class Ontology:
 
     @classmethod
     def from_text(cls, text: str) -> "Ontology":
-        """The same from the JSON text itself."""
+        """Reads the ontology from JSON text.
+
+        Raises:
+          InputError: as `from_json`.
+        """
         try:
             nodes = json.loads(text)
         except json.JSONDecodeError as error:
@@ -161,14 +164,14 @@ class Ontology:
 
     @functools.cached_property
     def index(self) -> dict[str, int]:
-        """Class number by mid."""
+        """The class numbers by mid."""
         return {mid: i for i, mid in enumerate(self.mids)}
 
     @functools.cached_property
     def is_ancestor(self) -> np.ndarray:
-        """bool[classes, classes]; `is_ancestor[a, c]`: a is c's parent, grandparent, and so on.
+        """bool[classes, classes]; `is_ancestor[a, c]` is True if a is above c.
 
-        Strict: no class is its own ancestor.
+        The relation is strict: no class is its own ancestor.
         """
         children = {i: np.flatnonzero(row).tolist() for i, row in enumerate(self.is_parent)}
         closure = self.is_parent.copy()
@@ -185,14 +188,14 @@ class Ontology:
 
     @functools.cached_property
     def roots(self) -> tuple[int, ...]:
-        """Numbers of the classes without a parent."""
+        """The class numbers of the classes without a parent."""
         return tuple(np.flatnonzero(~self.is_parent.any(axis=0)).tolist())
 
     def find(self, name_or_mid: str) -> int:
-        """Number of the class with this mid or display name (names also without regard to case).
+        """The number of the class with this mid or display name; names in any case.
 
         Raises:
-          InputError: there is none; the message proposes the nearest names.
+          InputError: there is no such class; the message proposes similar names.
         """
         if name_or_mid in self.index:
             return self.index[name_or_mid]
@@ -241,7 +244,7 @@ class Ontology:
         return tuple(frozenset(np.flatnonzero(row).tolist()) for row in self.is_ancestor)
 
     def paths(self, to: int) -> list[tuple[int, ...]]:
-        """Every path of class numbers from a root down to class number `to`, both included."""
+        """All paths from a root to class number `to`, as class numbers with both ends included."""
         parents = np.flatnonzero(self.is_parent[:, to]).tolist()
         if not parents:
             return [(to,)]

@@ -1,12 +1,12 @@
-"""Views: every experiment is rows and columns of the one data set on disk.
+"""Views: each experiment takes some rows and columns of the one data set on disk.
 
-A root R of the ontology divides the classes in two sides: `target` is R and its descendants, `base`
-is all the others. A clip with an original label on the target side is a target clip, and its base
-labels are dropped; the rest are base clips. First drop, then re-label inside the side's classes: a
-dropped `Music` must not mask a kept `Choir` (design.md, section 1).
+A root R of the ontology divides the classes into two sides: `target` is R and its descendants, and
+`base` is all other classes. A clip with an original label on the target side is a target clip, and
+its base labels are dropped; all other clips are base clips. Labels are dropped before the rest is
+re-labelled inside the side's classes, because a dropped `Music` must not mask a kept `Choir`.
 
-A labeling is data, not a branch: for the same root and side all labelings have the same columns,
-and a class outside the labeling's label set is masked for every clip.
+For the same root and side all labelings have the same columns. A class outside the labeling's label
+set is masked for every clip, so that a labeling is data and not a branch in the code.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class View:
       rows: int64[split clips] by split: row numbers in the data set, ascending.
       columns: int64[side classes], class numbers in the ontology, ascending.
       labels: bool[split clips, side classes] by split.
-      masked: bool[split clips, side classes] by split; True is left out of loss and metric.
+      masked: bool[split clips, side classes] by split; True for labels outside loss and metric.
       label_set: bool[side classes], the classes with a positive in the training clips.
     """
 
@@ -60,7 +60,7 @@ def make_view(
     side: str,
     labeling: str,
 ) -> View:
-    """The view of one root, side and labeling.
+    """Makes the view of one root, side and labeling.
 
     Args:
       ontology: the ontology of the data set.
@@ -91,7 +91,7 @@ def make_view(
         labels[split], masked[split] = relabel(
             original_labels[np.ix_(rows[split], columns)], is_ancestor, labeling
         )
-    label_set = labels["train"].any(axis=0)
+    label_set = np.asarray(labels["train"].any(axis=0))
     for split in SPLITS:
         labels[split] &= label_set
         masked[split] |= ~label_set
@@ -109,9 +109,12 @@ def classes_digest(ontology: Ontology, columns: np.ndarray) -> str:
 
 
 def hashed_splits(clip_ids: Sequence[str], seed: int = 0) -> np.ndarray:
-    """int8[clips], 80/10/10: index into `SPLITS` by a hash of seed and clip id alone.
+    """Splits clips 80/10/10 by a hash of the seed and the clip id alone.
 
-    A clip keeps its place when the data set grows, shrinks or is reordered.
+    So a clip keeps its split when the data set grows, shrinks or is reordered.
+
+    Returns:
+      int8[clips], the index into `SPLITS` of each clip.
     """
     salt = f"{seed}:".encode()
     splits = np.empty(len(clip_ids), np.int8)

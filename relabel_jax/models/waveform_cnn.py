@@ -33,11 +33,11 @@ PRECISIONS = {
     "tf32": (jnp.float32, "high"),
     "bf16": (jnp.bfloat16, "default"),
 }
-"""Name -> dtype of the convolutions and what they hand on, and their matmul precision in JAX.
+"""By name: the dtype of the convolutions and their activations, and JAX's matmul precision.
 
-Weights, statistics, dense layers and scores are float32 throughout. `tf32` lets products of float32
-be rounded to 11 bits where the device has such units (NVIDIA since Ampere; on a TPU it is three
-passes of bfloat16); a CPU has none, so there it is `f32`.
+Weights, statistics, dense layers and scores are always float32. `tf32` lets the factors of float32
+products be rounded to 11 bits on devices that have units for it (NVIDIA since Ampere; on a TPU it
+is three passes of bfloat16). On a CPU it is the same as `f32`.
 """
 
 
@@ -49,7 +49,7 @@ def _compute(precision: str) -> tuple[jax.typing.DTypeLike, str]:
 
 
 def default_precision() -> str:
-    """`f32` on a CPU, where bf16 is faster only with units for it (AMX); `tf32` elsewhere."""
+    """`f32` on a CPU, `tf32` elsewhere. (On a CPU bf16 is faster only with units for it: AMX.)"""
     return "f32" if jax.default_backend() == "cpu" else "tf32"
 
 

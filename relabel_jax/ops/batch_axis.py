@@ -1,12 +1,16 @@
-"""Sums over a batch of which each device has some clips and runs the same program on them.
+"""Sums over a batch that several devices share.
 
-The program is explicit about them (`jax.shard_map`): a compiler that divides an ordinary program
-gathers all clips on all devices before a loop that takes them in turn, as `loops.py` does. The
-batch is whole again in four places: the loss's count of what is not masked, the moments of a
-normalization, their cotangents, and the gradients by the weights. Everything else, derivatives too,
-is of a device's own clips, and what these derivatives add up to is that of the whole loss.
+Each device has a part of the batch's clips and runs the same program on them. The program says this
+explicitly (`jax.shard_map`), because a compiler that divides an ordinary program gathers all clips
+on all devices before a loop over clips, such as those of `blocked.py`.
 
-The devices are those along a mesh axis; the name None stands for one device that has all clips.
+Only four quantities are sums over the whole batch: the loss's count of outputs that are not masked,
+the moments of a normalization, the cotangents of these moments, and the gradients by the weights.
+Everything else, derivatives included, concerns a device's own clips. Such derivatives add up to
+those of the whole loss.
+
+The devices are those along a mesh axis. The axis name None stands for one device that has all
+clips.
 """
 
 from collections.abc import Callable
@@ -17,10 +21,12 @@ from jax.sharding import Mesh
 
 
 def on_each_device(function: Callable, mesh: Mesh, axes: Any, out: Any) -> Callable:
-    """`function` on each device's parts of its arguments, inside a jitted program.
+    """Runs a function on each device's parts of the arguments, inside a jitted program.
 
     Args:
-      axes, out: `PartitionSpec`s of the arguments and of what it returns, or trees of them.
+      function: the program of one device.
+      mesh: the devices.
+      axes, out: `PartitionSpec`s of the arguments and of the results, or trees of them.
     """
     if mesh.size == 1:
         return function
@@ -28,11 +34,11 @@ def on_each_device(function: Callable, mesh: Mesh, axes: Any, out: Any) -> Calla
 
 
 def total(parts: Any, axis_name: str | None) -> Any:
-    """The sums of a tree's arrays over the devices, on each of them."""
+    """Sums each array of a tree over the devices. Every device gets the sums."""
     return parts if axis_name is None else jax.lax.psum(parts, axis_name)
 
 
 def num_rows(values: jax.Array, axis_name: str | None) -> int:
-    """Rows of channels in the whole batch, where each device has such `values` [..., channels]."""
+    """The number of rows in the whole batch, if each device has `values` [..., channels]."""
     num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     return num_devices * (values.size // values.shape[-1])

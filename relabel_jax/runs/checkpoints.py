@@ -1,7 +1,7 @@
-"""Checkpoints of a run by Orbax: the latest epoch, to go on from, and the best, to use.
+"""Checkpoints of a run by Orbax: the latest epoch, to resume from, and the best, to use.
 
-One process writes them, from arrays on the host. A run that is told to stop within an epoch leaves
-one more, in `interrupted/`, numbered by steps.
+One process writes them, from arrays on the host. A run that is stopped within an epoch leaves one
+more, which is numbered by steps.
 """
 
 import pathlib
@@ -27,8 +27,8 @@ class Checkpoints:
     def __init__(self, workdir: Workdir, read_only: bool = False):
         self._path = workdir.checkpoints_path.absolute()
         self._interrupted_path = workdir.interrupted_path.absolute()
-        # `max_to_keep` with `best_fn` would delete the newest when it is not among the best. A
-        # checkpoint without metrics is one whose deletion a kill broke off.
+        # `max_to_keep` with `best_fn` would delete the newest checkpoint when it is not the best. A
+        # checkpoint without metrics is one whose deletion was interrupted by a kill.
         best = preservation_policy.BestN(
             get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
         )
@@ -56,11 +56,11 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def wait(self) -> None:
-        """Until what `save` was given is on the disk."""
+        """Waits until everything that was saved is on the disk."""
         self._manager.wait_until_finished()
 
     def save(self, epoch: int, state: State, validation_map: float) -> None:
-        """Saves in the background; complete under its name or not there.
+        """Saves in the background. A checkpoint is complete under its name, or absent.
 
         Args:
           state: on the host.
@@ -70,7 +70,7 @@ class Checkpoints:
             args=ocp.args.StandardSave(state),
             metrics={"validation_mAP": validation_map, "epoch": epoch},
         )
-        if self._interrupted_path.is_dir():  # older now
+        if self._interrupted_path.is_dir():  # it is older than this epoch
             self.wait()
             self.forget_interrupted()
 
@@ -85,48 +85,48 @@ class Checkpoints:
 
     @property
     def interrupted(self) -> int | None:
-        """The steps done of the state that `save_interrupted` left, None if there is none."""
+        """The steps done at `save_interrupted`, or None if there is no such state."""
         if not self._interrupted_path.is_dir():
             return None
         with _manager(self._interrupted_path, read_only=True) as manager:
             return manager.latest_step()
 
     def save_interrupted(self, state: State) -> None:
-        """Saves a state within an epoch; complete under its name or not there."""
+        """Saves a state within an epoch. It is complete under its name, or absent."""
         self._interrupted_path.mkdir(exist_ok=True)
         with _manager(
             self._interrupted_path, max_to_keep=1, enable_async_checkpointing=False
         ) as manager:
-            if manager.latest_step() == state.step:  # stopped again before there was a further one
+            if manager.latest_step() == state.step:  # stopped again before another step
                 return
             if not manager.save(int(state.step), args=ocp.args.StandardSave(state)):
                 raise OSError(f"{self._interrupted_path} has a later step than {state.step}")
 
     def forget_interrupted(self) -> None:
-        """Deletes what `save_interrupted` left."""
+        """Deletes the state of `save_interrupted`."""
         shutil.rmtree(self._interrupted_path)
 
     def restore_interrupted(self, step: int, like: State) -> State:
-        """The state that `save_interrupted` left."""
+        """The state of `save_interrupted`."""
         with _manager(self._interrupted_path, read_only=True) as manager:
             return _read(manager, step, like)
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, which leaves JAX's preemption service alone."""
+    """Orbax's manager, without its use of JAX's preemption service."""
 
     def reached_preemption(self, step: int) -> bool:
-        """False. Orbax's own would tell the service that this process is at `step`, an epoch.
+        """Returns False. Orbax's own method would report `step`, an epoch, to the service.
 
-        The service counts chunks (`hosts.until_terminated`). With a number that is too low from
-        process 0 it may have the processes stop at a chunk that process 0 is past: it would go on,
-        and wait for the others for ever.
+        The service counts chunks (`processes.until_terminated`). A number from process 0 that is
+        too low could make the processes stop at a chunk that process 0 has passed. It would then go
+        on and wait for the others for ever.
         """
         return False
 
 
 def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
-    # Of several processes one alone calls; without this Orbax waits for all of them.
+    # Only one of several processes calls this. By default Orbax would wait for all of them.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
@@ -155,10 +155,10 @@ def _read(manager: ocp.CheckpointManager, number: int, like: State | None) -> An
 
 
 def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A hook that leaves out what Orbax's own haste causes.
+    """A hook that ignores the errors of reads that Orbax has abandoned.
 
-    It gives up at the first error and closes its event loop. Every other read then raises, now or
-    later, in a thread of tensorstore where nobody can catch it.
+    Orbax gives up at the first error and closes its event loop. Every other read then raises, now
+    or later, in a thread of tensorstore where nobody can catch it.
     """
 
     def without_closed_loops(unraisable):
@@ -169,5 +169,5 @@ def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """The highest validation mAP is the best; of equals the earliest epoch."""
+    """Ranks by validation mAP; of equal ones the earliest epoch is the best."""
     return metrics["validation_mAP"], -metrics["epoch"]

@@ -22,19 +22,19 @@ from relabel_jax.errors import InputError, ProcessFailed
 _LOG = logging.getLogger(__name__)
 # Seconds without a heartbeat before a process counts as dead. A broken connection counts at once.
 _HEARTBEAT_TIMEOUT_S = 60
-# JAX's preemption service asks for numbers that grow by one, in every process the same.
+# JAX's preemption service needs numbers that grow by one and are the same in every process.
 _CHUNKS_DONE = itertools.count()
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 def connect(coordinator_address: str, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the other processes; before anything else that JAX does.
+    """Joins the other processes. Call it before JAX is used in any other way.
 
     Args:
-      coordinator_address: HOST:PORT of process 0, or `auto`: a TPU pod, SLURM, Open MPI or
-        Kubernetes tells all three.
-      num_processes, process_id: of `HOST:PORT`; None for `auto`.
+      coordinator_address: HOST:PORT of process 0, or `auto` on a TPU pod or under SLURM, Open MPI
+        or Kubernetes, which know all three values.
+      num_processes, process_id: needed with HOST:PORT; None with `auto`.
 
     Raises:
       InputError: the flags do not fit, or the processes do not find each other.
@@ -72,12 +72,15 @@ def are_several() -> bool:
 
 
 def is_primary() -> bool:
-    """Whether this is the process that reads and writes run folders."""
+    """Whether this process is the one that reads and writes run folders."""
     return jax.process_index() == 0
 
 
 def from_primary(function: Callable[[], Any]) -> Any:
-    """What `function` returns in process 0, as JSON gives it back; called in no other.
+    """Calls a function in process 0 alone, and returns its result in all processes.
+
+    Args:
+      function: returns a value for JSON. Several processes get it as JSON gives it back.
 
     Raises:
       InputError: in all processes, when it is raised there.
@@ -109,7 +112,11 @@ def on_primary(action: Callable[[], None]) -> None:
 
 
 def arrays_from_primary(function: Callable[[], Any], like: Any) -> Any:
-    """The tree of arrays that `function` returns in process 0, of the shapes of `like`.
+    """Calls a function in process 0 alone, and returns its arrays in all processes.
+
+    Args:
+      function: returns a tree of arrays.
+      like: a tree of arrays of the same shapes and dtypes.
 
     Raises:
       InputError: in all processes, when it is raised there.
@@ -120,7 +127,7 @@ def arrays_from_primary(function: Callable[[], Any], like: Any) -> Any:
 
 
 def together(function: Callable[[], _T]) -> _T:
-    """What `function` returns in each process, once it has returned in all.
+    """Calls a function in every process, and returns when it has succeeded in all of them.
 
     Raises:
       InputError: in all processes, when it is raised in one.
@@ -136,9 +143,10 @@ def together(function: Callable[[], _T]) -> _T:
 
 
 def alone(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """`function` for what one process does while others do something else, as reading its clips.
+    """Wraps a function that a process calls while the others do something else.
 
-    Of several processes it raises ProcessFailed instead of InputError.
+    An example is reading its own clips. With several processes the wrapped function raises
+    ProcessFailed instead of InputError.
     """
 
     @functools.wraps(function)
@@ -154,17 +162,17 @@ def alone(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def all_processes(condition: bool) -> bool:
-    """Whether it holds in all processes."""
+    """Whether a condition holds in all processes."""
     if jax.process_count() == 1:
         return condition
     return bool(np.all(multihost_utils.process_allgather(np.array([condition]))))
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Whether JAX raised it because another process is gone."""
+    """Whether JAX raised the error because another process is gone."""
     if "RESOURCE_EXHAUSTED" in str(error):
         return False
-    # A program that fails before its call has returned raises a ValueError, on a CPU.
+    # On a CPU, a program that fails before its call has returned raises a ValueError.
     return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
 
 
@@ -172,10 +180,10 @@ def check_same(identity: dict[str, Any]) -> None:
     """Refuses processes that were started with different configs or data.
 
     Args:
-      identity: by the name of a thing what it is, as JSON.
+      identity: values for JSON by the names that messages have for them.
 
     Raises:
-      InputError: in every process; where it differs it says in what.
+      InputError: in every process; a process that differs says in what.
     """
     if jax.process_count() == 1:
         return
@@ -196,19 +204,19 @@ def check_same(identity: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def until_terminated() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says, chunk after chunk, whether to save and stop now.
+    """Gives a function that tells after each chunk whether to save and stop now.
 
-    It turns true after a SIGTERM, in all processes at the same chunk, whichever got the signal;
-    so all must ask after each chunk.
+    It returns True after a SIGTERM to any of the processes, in all of them at the same chunk. So
+    every process must call it after each chunk.
     """
     if jax.process_count() > 1:
-        # JAX's preemption service has the signal.
+        # JAX's preemption service handles the signal.
         yield lambda: multihost_utils.reached_preemption_sync_point(next(_CHUNKS_DONE))
         return
     signals: list[int] = []
     try:
         before = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
-    except ValueError:  # not in the main thread, where Python allows no handlers
+    except ValueError:  # Python allows handlers in the main thread alone
         yield lambda: False
         return
     try:

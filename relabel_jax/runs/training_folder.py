@@ -1,4 +1,4 @@
-"""A member's run folder as the training leaves it: checkpoints, metrics and events."""
+"""What a training writes into its run folder: checkpoints, metrics and events."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from relabel_jax.runs.workdir import Workdir
 
 
 class TrainingFolder:
-    """The folder in the one process that reads and writes it."""
+    """The run folder of a training, in the process that reads and writes it."""
 
     def __init__(self, workdir: Workdir, steps_per_epoch: int):
         self._workdir = workdir
@@ -33,10 +33,10 @@ class TrainingFolder:
                 self._events.close()
 
     def progress(self) -> list[int]:
-        """[epochs, steps] done: epochs with a checkpoint, and the steps from which to go on.
+        """[epochs, steps]: the epochs that have a checkpoint, and the step to resume from.
 
-        More steps than these epochs have were saved by `save_interrupted`. Lines of epochs without
-        a checkpoint are cut off, and a state that no epoch leads up to is deleted.
+        There are more steps than these epochs have if `save_interrupted` saved them. Lines of
+        epochs without a checkpoint are removed, and so is a state that follows no saved epoch.
 
         Raises:
           InputError: lines are missing, or the last checkpoint could not be written.
@@ -60,7 +60,7 @@ class TrainingFolder:
         return [epochs, steps]
 
     def restore(self, epochs: int, steps: int, like: State) -> State:
-        """The state of this `progress`, on the host; `like` is the state at the start."""
+        """The state at a `progress`, on the host; `like` is the state at the start."""
         if steps > epochs * self._steps_per_epoch:
             return self._checkpoints.restore_interrupted(steps, like)
         if not epochs:
@@ -69,7 +69,7 @@ class TrainingFolder:
 
     @property
     def best_epoch(self) -> int:
-        """By validation mAP, of equals the first."""
+        """The epoch with the highest validation mAP; the first of equal ones."""
         lines = map(json.loads, self._lines())
         return max(lines, key=lambda line: (line["validation_mAP"], -line["epoch"]))["epoch"]
 
@@ -81,7 +81,7 @@ class TrainingFolder:
     def finish_epoch(self, line: dict[str, Any], state: State) -> None:
         """Writes an epoch's line and checkpoint."""
         with self._writing():
-            # The line first: an epoch with a checkpoint always has its line.
+            # The line comes first, so that an epoch with a checkpoint always has its line.
             with open(self._metrics_path, "a") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
                 file.flush()
@@ -90,10 +90,10 @@ class TrainingFolder:
             self._checkpoints.save(line["epoch"], state, line["validation_mAP"])
 
     def _add_event(self, line: dict[str, Any]) -> None:
-        """The numbers of `metrics.jsonl` for TensorBoard; written anew where a run goes on."""
+        """Writes the numbers of `metrics.jsonl` for TensorBoard; all of them when a run resumes."""
         lines = [line]
         if self._events is None:
-            # Not before: it loads PyTorch where that is installed, which takes seconds.
+            # Imported late: it imports PyTorch if that is installed, which takes seconds.
             from tensorboardX import SummaryWriter
 
             for old in self._workdir.event_paths:
@@ -108,22 +108,22 @@ class TrainingFolder:
 
     @processes.alone
     def wait(self) -> None:
-        """Until what `finish_epoch` was given is on the disk."""
+        """Waits until everything that `finish_epoch` was given is on the disk."""
         with self._writing():
             self._checkpoints.wait()
 
     @processes.alone
     def save_interrupted(self, state: State) -> None:
-        """Saves a state within an epoch, to go on from."""
+        """Saves a state within an epoch, to resume from."""
         with self._writing():
             self._checkpoints.save_interrupted(state)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Raises InputError where nothing can be written, as on a full disk."""
+        """Turns every error into an InputError, such as that of a full disk."""
         try:
             yield
-        except Exception as error:  # of the file system, of Orbax and of tensorstore: many kinds
+        except Exception as error:  # the file system, Orbax and tensorstore raise many kinds
             what = f"{error}\n".splitlines()[0]
             raise InputError(
                 f"{self._workdir.path}: cannot write there ({what}); the checkpoints of the "

@@ -1,7 +1,7 @@
 """A population: members that differ in labels, seed and weights, trained as one program.
 
-The step and the chunk of steps (`step.py`) know one member. Here they are wrapped: over members,
-over the devices of all hosts, and over where the inputs lie. A lone run is a population of one.
+The step and the chunk of steps (`step.py`) know one member. This module wraps them for several
+members and for the devices of all hosts. A single run is a population of one.
 """
 
 import dataclasses
@@ -50,15 +50,14 @@ class Layout:
 
         Args:
           members_by: one of `MEMBERS_BY`, or `auto`: by backend.
-          population: how many the members are with those that are ahead or finished. The batch is
-            divided as for all of them, or sums would be rounded otherwise than with all. Where this
-            leaves devices without a member they are idle; of several processes none may be, so
-            there it counts for nothing.
+          population: the number of members including those that are ahead or finished. The batch
+            is divided as for all of them, so that sums are rounded in the same way. This can leave
+            devices idle. No process may be idle, so with several processes it is ignored.
 
         Raises:
           InputError: the devices do not divide the batch.
         """
-        # A process's devices side by side, so that its part of a batch is one piece.
+        # The devices of a process are neighbours, so that its part of a batch is one piece.
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
         along_batch = len(devices) // _along_members(num_members, len(devices))
         if jax.process_count() == 1:
@@ -81,7 +80,7 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def put(self, tree: Any, *axes: Any) -> Any:
-        """Puts arrays that all processes have whole on the devices."""
+        """Puts arrays on the devices; every process has them whole."""
         sharding = self.sharding(*axes)
 
         def put_one(array):
@@ -93,15 +92,15 @@ class Layout:
             return jax.tree.map(put_one, jax.tree.map(np.asarray, tree))
 
     def put_part(self, array: np.ndarray, *axes: Any) -> jax.Array:
-        """Puts an array of which this process has its `part`, on the devices."""
+        """Puts an array on the devices; this process has its `part` of it."""
         with jax.transfer_guard_host_to_device("allow"):
             return jax.make_array_from_process_local_data(self.sharding(*axes), array)
 
     def put_chunk(self, inputs: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> tuple:
-        """What `train_population` takes after the states, for inputs that all members see.
+        """The arguments of `train_population` after the states, for inputs that all members see.
 
         Args:
-          inputs: [chunk, batch, ...], for all of whose batches there is a step.
+          inputs: [chunk, batch, ...]; there is a step for each batch.
           labels, masked: bool[members, chunk, batch, classes].
         """
         num_members, num_steps = labels.shape[:2]
@@ -115,7 +114,7 @@ class Layout:
         )
 
     def part(self, length: int, *axes: Any) -> slice:
-        """This process's part of an axis of `length` that is divided over mesh `axes`."""
+        """This process's part of an axis of length `length` that is divided over mesh `axes`."""
         indices = self.sharding(axes).addressable_devices_indices_map((length,)).values()
         ranges = [index[0].indices(length) for index in indices if index is not None]
         return slice(min(first for first, *_ in ranges), max(last for _, last, _ in ranges))
@@ -123,15 +122,15 @@ class Layout:
     def each_member(
         self, function: Callable, of_members: Any, shared: Any, axes: tuple[Any, Any], out: Any
     ) -> Any:
-        """`function(of_member, shared)` of every member, inside a jitted program.
+        """Calls `function(of_member, shared)` for every member, inside a jitted program.
 
-        Each device runs it on its members and its clips (`model/batch_axis.py`).
+        Each device runs it on its own members and clips (`ops/batch_axis.py`).
 
         Args:
-          of_members: arrays [members, ...].
-          shared: arrays that all members see.
-          axes: `PartitionSpec`s of both, or of what they are made of.
-          out: the same of what `function` returns, with the members before.
+          of_members: a tree of arrays [members, ...].
+          shared: a tree of arrays that all members see.
+          axes: `PartitionSpec`s of both, or trees of them.
+          out: `PartitionSpec`s of the results, which have the members as their first axis.
         """
 
         def on_one_device(of_members, shared):
@@ -152,7 +151,7 @@ class Layout:
 
 
 def _along_members(num_members: int, num_devices: int) -> int:
-    """The most rows of devices that divide the members."""
+    """The largest number of rows of devices that divides the members."""
     return max(
         number
         for number in range(1, num_members + 1)
@@ -161,7 +160,7 @@ def _along_members(num_members: int, num_devices: int) -> int:
 
 
 def _divides(along_members: int, num_devices: int) -> bool:
-    """Whether so many rows of devices are equal, and no process has parts of two."""
+    """Whether this many rows of devices are equal, and no process has parts of two rows."""
     along_batch, rest = divmod(num_devices, along_members)
     local = jax.local_device_count()
     return rest == 0 and (along_batch % local == 0 or local % along_batch == 0)

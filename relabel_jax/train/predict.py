@@ -63,13 +63,13 @@ def begin_predict(
     method: str = "scores",
     after_chunk: Callable[[], None] = lambda: None,
 ) -> Callable[[], np.ndarray]:
-    """`predict`, of variables [members, ...] on the devices, without waiting for the last chunk.
+    """Begins `predict` and does not wait for the last chunk. Variables are on the devices.
 
     Args:
-      after_chunk: is called when a chunk is on its way; it may raise.
+      after_chunk: called after each chunk is sent to the devices; it may raise.
 
     Returns:
-      A function that waits for it and gives what `predict` returns.
+      A function that waits for the last chunk and returns the result of `predict`.
     """
     clips = np.arange(num_clips)
     clips = np.pad(clips, (0, -num_clips % batch_size), mode="edge")  # whole batches

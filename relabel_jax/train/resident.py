@@ -1,4 +1,4 @@
-"""Inputs on the device: for a whole training where they fit, else a chunk of batches at a time."""
+"""Inputs on the device: for a whole training if they fit, else one chunk of batches at a time."""
 
 import contextlib
 import logging
@@ -18,9 +18,9 @@ from relabel_jax.train.population import Layout
 
 _LOG = logging.getLogger(__name__)
 MODES = ("auto", "always", "never")
-# An index into a block is then safe in 32 bits, whatever a compiler makes of it.
+# An index into a block then fits into 32 bits, whatever a compiler does with it.
 _MAX_BLOCK_ELEMENTS = 2**31 - 1
-# Of the free memory; the rest is for activations, gradients and what else a step needs.
+# Share of the free memory. The rest is for activations, gradients and other needs of a step.
 _SHARE = 0.75
 _CLIPS_A_READ = 512
 
@@ -30,27 +30,27 @@ Blocks = tuple[jax.Array, ...]
 def load_resident(
     sources: dict[str, tuple[ReadInputs, int]], mode: str, layout: Layout
 ) -> dict[str, Blocks]:
-    """Puts the inputs of splits on the devices, each a whole copy; reads every clip once.
+    """Puts the inputs of splits on the devices. Each device gets all of them; clips are read once.
 
-    Several processes read a part each, and the devices exchange them.
+    Each of several processes reads a part, and the devices exchange the parts.
 
     Args:
       sources: by split, how to read its clips (int64[n] -> [n, ...]) and how many there are.
-      mode: one of `MODES`; `auto` is `always` where they fit and else `never`.
+      mode: one of `MODES`; `auto` means `always` if the inputs fit and `never` otherwise.
 
     Returns:
-      By split the blocks [clips, ...]; () where they do not stay.
+      By split, the blocks [clips, ...]; () if the inputs stream.
 
     Raises:
-      InputError: `always`, and they do not fit.
+      InputError: the mode is `always`, and the inputs do not fit.
     """
     if mode == "never":
         return dict.fromkeys(sources, ())
     likes = [read(np.zeros(1, np.int64)) for read, _ in sources.values()]
     bytes_a_clip = max(like.nbytes for like in likes)
     needed = bytes_a_clip * sum(num_clips for _, num_clips in sources.values())
-    if layout.mesh.size > 1 and jax.default_backend() != "cpu":  # a CPU's are counted by free_bytes
-        # A device's part of a block, beside the whole one that is made of the parts.
+    if layout.mesh.size > 1 and jax.default_backend() != "cpu":  # free_bytes counts this for a CPU
+        # A device holds its part of a block beside the whole block that is made of the parts.
         largest = bytes_a_clip * max(num_clips for _, num_clips in sources.values())
         needed += min(largest, likes[0].itemsize * _MAX_BLOCK_ELEMENTS) // layout.mesh.size
     there = int(_SHARE * free_bytes())
@@ -82,7 +82,7 @@ def _load(read: ReadInputs, num_clips: int, layout: Layout, progress: tqdm) -> B
     blocks = []
     for start in range(0, num_clips, clips_a_block):
         clips = np.arange(start, min(start + clips_a_block, num_clips))
-        # As many to each device: the last clip is repeated, which no index finds.
+        # Each device gets as many clips. The last clip is repeated; no index refers to the copies.
         clips = np.pad(clips, (0, -len(clips) % num_devices), mode="edge")
         clips = clips[layout.part(len(clips), "member", "data")]
         rows = np.empty((len(clips), *like.shape), like.dtype)
@@ -91,7 +91,7 @@ def _load(read: ReadInputs, num_clips: int, layout: Layout, progress: tqdm) -> B
             rows[at : at + len(piece)] = read(piece)
             progress.update(len(piece))
         divided = layout.put_part(rows, ("member", "data"))
-        # Of one device it is whole already: given away, it is not copied.
+        # On one device the part is the whole. Donated, it is not copied.
         whole = jax.jit(
             lambda rows: rows,
             out_shardings=layout.sharding(),
@@ -109,7 +109,7 @@ def input_chunks(
     layout: Layout,
     resident: Blocks,
 ) -> Iterator[tuple[jax.Array, int]]:
-    """Puts chunks of batches on the devices when asked for them; reads ahead on the host.
+    """Puts chunks of batches on the devices one by one, and reads ahead on the host.
 
     Every process reads its own part of each batch.
 
@@ -117,8 +117,8 @@ def input_chunks(
       clips: int64[n], whole batches.
 
     Yields:
-      [chunk, batch, ...] inputs, or int32[chunk, batch] clips where the inputs are `resident`, and
-      how many batches of the chunk hold clips.
+      [chunk, batch, ...] inputs, or int32[chunk, batch] clips if the inputs are `resident`; and the
+      number of batches that hold clips.
     """
     parts = clips.reshape(-1, batch_size)[:, layout.part(batch_size, "data")]
     if resident:
@@ -132,17 +132,17 @@ def _as_indices(clips: np.ndarray) -> np.ndarray:
 
 
 def free_bytes() -> int:
-    """Memory that is free for a device of this process: its own, or its share of the system's."""
+    """Free memory for one device of this process: its own, or its share of the system's."""
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    # A block is for a moment in host memory twice, so only the half.
+    # Loading takes a block twice in host memory for a moment, hence the half.
     return _free_system_bytes() // (2 * jax.local_device_count())
 
 
 def _free_system_bytes() -> int:
-    """What Linux calls available, less where a container is given less; elsewhere all there is."""
+    """Available memory on Linux, or a container's limit if that is lower; else all memory."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, StopIteration):
         lines = pathlib.Path("/proc/meminfo").read_text().splitlines()

@@ -1,7 +1,7 @@
 """The train step: a pure function of one member, and the chunk of steps that runs as one program.
 
-Many steps run in one jitted call, for two reasons: the device never waits for Python, and on a CPU
-the buffers of a step are mapped into memory once a call, not once a step.
+Many steps run in one jitted call. So the device never waits for Python, and on a CPU the memory of
+a step is mapped once a call instead of once a step.
 """
 
 import dataclasses
@@ -156,9 +156,9 @@ def _random_streams(
 
 
 def gather(resident: tuple[jax.Array, ...], inputs: jax.Array) -> jax.Array:
-    """The inputs of clips, int32[...] -> [..., of a clip], or `inputs` where none are resident.
+    """The inputs of clips, int32[...] -> [..., *clip shape]; `inputs` if none are resident.
 
-    Each block has fewer than 2^31 elements: places in it are safe in 32 bits.
+    Each block has fewer than 2^31 elements, so an index into it fits into 32 bits.
     """
     if not resident:
         return inputs
@@ -187,11 +187,12 @@ def train_chunk(
 ) -> tuple[TrainState, jax.Array]:
     """The first `num_steps` of a chunk of batches, one after another.
 
-    The number of steps is data, so that an epoch's last, shorter chunk needs no program of its own.
+    The number of steps is an argument, so the shorter last chunk of an epoch needs no program of
+    its own.
 
     Args:
-      resident: the blocks of inputs on the device, [clips, ...] each; () where they stream.
-      inputs: [chunk, batch, ...], or, where they are resident, int32[chunk, batch] clips.
+      resident: the blocks of inputs on the device, [clips, ...] each; () if they stream.
+      inputs: [chunk, batch, ...], or int32[chunk, batch] clips if they are resident.
       labels, masked: bool[chunk, batch, classes].
       num_steps: int32[], at most `chunk`.
       seed, axis_name: as of `train_step`.

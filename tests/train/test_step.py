@@ -11,7 +11,7 @@ from flax import linen as nn
 from relabel_jax.models.backbone import Outputs
 from relabel_jax.models.heads import EmbeddingClassifier
 from relabel_jax.models.waveform_cnn import WaveformCNN
-from relabel_jax.ops.convolution import Buffers
+from relabel_jax.ops.buffers import Buffers
 from relabel_jax.ops.formulation import Formulation
 from relabel_jax.train.predict import predict
 from relabel_jax.train.step import Recipe, init_state, predict_chunk, train_chunk, train_step
@@ -134,7 +134,7 @@ def test_buffers_go_from_step_to_step():
     state = init_state(variables, recipe)
     buffers = network.buffers(waveforms)
     assert jax.tree.map(jnp.shape, buffers) == {
-        "norms_1": {"of_layer": Buffers((2, 8883, 32), (2, 26662, 32))}
+        "convolutions": (None, Buffers((2, 8883, 32), (2, 26662, 32)), *(None,) * 7)
     }
     step = jax.jit(train_step, static_argnums=(0, 1))
     expected, nothing = step(network, recipe, state, *batch)
@@ -143,15 +143,6 @@ def test_buffers_go_from_step_to_step():
     got, buffers = step(network, recipe, state, *batch, buffers=unread)
     jax.tree.map(np.testing.assert_array_equal, got, expected)
     assert all(np.isfinite(array).all() for array in jax.tree.leaves(buffers))
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [{"norm_order": "bn_elu"}, {"fold_norm": False}, {"formulation": Formulation("lax")}],
-)
-def test_networks_without_these_loops_have_no_buffers(fields):
-    network = WaveformCNN(CLASSES, **{"formulation": Formulation("toom_cook")} | fields)
-    assert network.buffers(np.zeros((2, 80_000), np.int16)) == {}
 
 
 def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
