@@ -2,11 +2,13 @@
 
 from typing import Any
 
-__version__ = "0.1.0"
+from relabel_jax.version import __version__
+
+__all__ = ["Embedder", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # `relabel_jax.Embedder` loads JAX; who imports only the labelings does not wait for it.
+    # Embedder imports JAX, which users of the labelings alone should not wait for.
     if name == "Embedder":
         from relabel_jax.inference.embedder import Embedder
 

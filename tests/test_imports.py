@@ -11,12 +11,12 @@ import pytest
 REPOSITORY = pathlib.Path(__file__).parents[1]
 # A part, which is a package or a module, imports only what stands before it.
 ORDER = (
-    *("errors", "files", "cli", "metrics", "labels", "audio", "data"),
+    *("version", "errors", "files", "cli", "metrics", "labels", "audio", "data"),
     *("ops", "models", "runs", "train", "report", "experiments", "inference"),
     *("main", "embed", "export", "demo", "benchmark", "hear"),
 )
 FOR_PYTORCH = ("relabel_jax.inference.adapters.hear",)  # its users bring it
-WITHOUT_JAX = ("errors", "files", "cli", "metrics", "labels", "audio", "data")
+WITHOUT_JAX = ("version", "errors", "files", "cli", "metrics", "labels", "audio", "data")
 
 
 def module_name(path: pathlib.Path) -> str:
@@ -55,7 +55,7 @@ OURS = [module for module in MODULES if module.startswith("relabel_jax.")]
 
 def test_the_parser_sees_imports():
     assert imports("relabel_jax.experiments.grid") >= {
-        "relabel_jax.run",
+        "relabel_jax.experiments.run",
         "ml_collections",
         "pathlib",
     }

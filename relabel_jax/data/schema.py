@@ -8,13 +8,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 
-from relabel_jax.audio.waveform_format import PAPER_FORMAT
-
-# removed once all callers take a WaveformFormat
-SAMPLE_RATE_HZ = PAPER_FORMAT.sample_rate_hz
-DURATION_S = 10
-WAVEFORM_SAMPLES = PAPER_FORMAT.num_samples
-
 
 def record_features(num_classes: int, num_samples: int) -> tfds.features.FeaturesDict:
     """The schema of one record.

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from relabel_jax import __version__
 from relabel_jax.inference.exported import CLASSES_NAME
 from relabel_jax.inference.pretrained import Pretrained, describe_network
+from relabel_jax.version import __version__
 
 _LABELINGS = {
     "ol": "original labels (OL): the raters' labels as they are",

@@ -10,8 +10,8 @@ import numpy as np
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 
-from relabel_jax import __version__
 from relabel_jax.inference.embedder import Embedder
+from relabel_jax.version import __version__
 
 
 class MtebModel(AbsEncoder):
