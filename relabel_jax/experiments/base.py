@@ -98,8 +98,8 @@ def _finished(workdir: Workdir, where: str) -> RunResult:
 
 
 def _check_same_network(has: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
-    for option in wanted.keys() - set(_SAME_FUNCTION):
-        if has.get(option) != wanted[option]:
+    for option in wanted:
+        if option not in _SAME_FUNCTION and has.get(option) != wanted[option]:
             raise InputError(
                 f"{where}: has config.model.{option} {has.get(option)}, this config has "
                 f"{wanted[option]}; give both the same"
