@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
@@ -67,7 +68,7 @@ def write_rows(
     # Without the barrier XLA would replace what is read by what was written. A barrier for the
     # array itself would copy it (jax 0.10).
     clip, row = lax.optimization_barrier((jnp.int32(clip), jnp.int32(row)))
-    return x, lax.dynamic_slice(x, (clip, row, 0), rows.shape)
+    return x, lax.dynamic_slice(x, (clip, row, np.int32(0)), rows.shape)
 
 
 def time_out(time: int, kernel_size: int, stride: int) -> int:
