@@ -1,10 +1,10 @@
-"""The embedder's rate beside the bare jitted forward of the same network, interleaved.
+"""Compares the embedder's rate with the jitted network alone, in alternating rounds.
 
     python benchmarks/embed_rate.py CHECKPOINT
 
-Short clips at 8 kHz: what is measured is what the embedder adds (checks, quantizing, windows,
-batches, copies), not soxr. The bare forward gets arrays that are on the device already, in one
-batch of the size that the embedder uses.
+The clips are short and have the network's sample rate. So the difference is what the embedder adds
+(checks, rounding, windows, batches, copies) without soxr. The network alone gets an array that is
+on the device already, one batch of the embedder's size.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from relabel_jax.inference.embedder import Embedder
-from relabel_jax.inference.pretrained import load_pretrained
+from relabel_jax.inference.loading import load_pretrained
 
 
 def main():
@@ -28,9 +28,11 @@ def main():
     embedder = Embedder(pretrained)
     network, variables = pretrained.network, jax.device_put(pretrained.variables)
     batch_size = embedder.batch_size
-    num_clips = -(-flags.clips // batch_size) * batch_size  # the bare forward has whole batches
-    clips = np.random.default_rng(0).uniform(-0.5, 0.5, (num_clips, 8_000)).astype(np.float32)
-    batch = jax.device_put(np.zeros((batch_size, 80_000), np.int16) + np.int16(1_000))
+    rate_hz, num_samples = embedder.sample_rate_hz, embedder.waveform_format.num_samples
+    num_clips = -(-flags.clips // batch_size) * batch_size  # whole batches for the bare forward
+    shape = (num_clips, min(rate_hz, num_samples))
+    clips = np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32)
+    batch = jax.device_put(np.full((batch_size, num_samples), 1_000, np.int16))
     forward = jax.jit(lambda variables, batch: network.apply(variables, batch, method="embed"))
 
     def bare():
@@ -39,7 +41,7 @@ def main():
         outputs.block_until_ready()
 
     def embed():
-        embedder.embed(clips, 8_000)
+        embedder.embed(clips, rate_hz)
 
     times_s: dict[str, list[float]] = {"bare forward": [], "embedder": []}
     for round_number in range(flags.rounds + 1):

@@ -1,10 +1,10 @@
-"""A linear probe through the HEAR interface, by folds, beside log-mel statistics as the floor.
+"""A linear probe of embeddings through the HEAR interface, compared with log-mel statistics.
 
     python benchmarks/linear_probe.py CHECKPOINT ../shared/realaudio
 
-Clips: those of `labels.csv` (clip_id, path, mids, source, fold) with the source esc50; the class is
-their `mids`. A logistic regression on standardized features is trained on all folds but one and
-tested on that one; what is printed is the mean accuracy over the folds.
+The clips are those of `labels.csv` (clip_id, path, mids, source, fold) with the source esc50; their
+class is the field `mids`. A logistic regression on standardized features is trained on all folds
+but one and tested on that one. The printed accuracy is the mean over the folds.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from relabel_jax.audio.decode import decode
-from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.inference.adapters import hear
 
 _MELS = 64
@@ -39,9 +38,10 @@ def main():
     folds = np.array([row["fold"] for row in rows])
 
     model = hear.load_model(flags.checkpoint)
+    read_s = model.embedder.waveform_format.read_s
     embeddings, log_mels = [], []
     for row in rows:
-        mono, rate_hz = decode(str(flags.realaudio / row["path"]), PAPER_FORMAT.read_s)
+        mono, rate_hz = decode(str(flags.realaudio / row["path"]), read_s)
         if rate_hz != model.sample_rate:
             mono = soxr.resample(mono, rate_hz, model.sample_rate, "VHQ")
         audio = torch.from_numpy(mono.astype(np.float32))[None]
@@ -59,14 +59,14 @@ def accuracy(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> str
     for fold in sorted(set(folds)):
         train = folds != fold
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2_000))
-        with threadpool_limits(1):  # beside JAX's threads, BLAS's own wait for one another
+        with threadpool_limits(1):  # JAX's threads slow down several threads of BLAS
             probe.fit(features[train], labels[train])
         values.append(probe.score(features[~train], labels[~train]))
     return f"{np.mean(values):.3f} (by fold {', '.join(f'{value:.3f}' for value in values)})"
 
 
 def log_mel_statistics(mono: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Mean and standard deviation over the time of 64 log-mel bands to 8 kHz."""
+    """Mean and standard deviation over the time of 64 log-mel bands up to half the rate."""
     frequencies, _, power = scipy.signal.spectrogram(
         np.pad(mono, (0, max(0, 1024 - len(mono)))), rate_hz, nperseg=1024, noverlap=512
     )

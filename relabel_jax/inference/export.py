@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.extend
 import numpy as np
 
 from relabel_jax.errors import InputError
@@ -99,10 +100,15 @@ def network_function(pretrained: Pretrained) -> Callable[[jax.Array], tuple[jax.
 
 def stablehlo(pretrained: Pretrained) -> bytes:
     """A serialized `jax.export.Exported` for batches of any size, for CPU, CUDA and TPU."""
+    program = jax.export.export(jax.jit(network_function(pretrained)), platforms=_PLATFORMS)
+    return bytes(program(_any_batch(pretrained)).serialize())
+
+
+def _any_batch(pretrained: Pretrained) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of the inputs of `network_function`, with a symbol for the batch."""
     num_samples = pretrained.network.waveform_format.num_samples
     shape = jax.export.symbolic_shape(f"batch, {num_samples}")
-    program = jax.export.export(jax.jit(network_function(pretrained)), platforms=_PLATFORMS)
-    return bytes(program(jax.ShapeDtypeStruct(shape, np.float32)).serialize())
+    return jax.ShapeDtypeStruct(shape, np.float32)
 
 
 def _load_converter() -> Callable[[Pretrained], bytes]:
@@ -122,9 +128,13 @@ def _load_converter() -> Callable[[Pretrained], bytes]:
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
     def convert(pretrained: Pretrained) -> bytes:
+        # jax2onnx replaces functions of Flax by versions that take fewer arguments. It traces this
+        # function, which has nothing of Flax left.
+        waveforms = _any_batch(pretrained)
+        program = jax.make_jaxpr(network_function(pretrained))(waveforms)
         model = jax2onnx.to_onnx(
-            network_function(pretrained),
-            inputs=[("batch", pretrained.network.waveform_format.num_samples)],
+            jax.extend.core.jaxpr_as_fun(program),
+            inputs=[waveforms],
             model_name=exported.FORMAT,
             input_names=["waveforms"],
             output_names=["embeddings", "scores"],

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from relabel_jax.data.data_set import ONTOLOGY_NAME
+from relabel_jax.data.layout import ONTOLOGY_NAME
 from relabel_jax.errors import InputError
 from relabel_jax.files import reading
 from relabel_jax.inference import exported

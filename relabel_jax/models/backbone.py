@@ -76,6 +76,9 @@ class Backbone(Protocol):
     def __call__(self, waveforms: jax.Array, train: bool) -> Outputs:
         """The outputs for int16[batch, samples]. Float arrays of int16's scale are taken too.
 
+        An export traces the network for batches of any size: `waveforms.shape[0]` is then a symbol,
+        for which `len(waveforms)` fails.
+
         With `train` the network normalizes by the batch and uses its random streams.
         """
 

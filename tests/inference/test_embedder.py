@@ -135,7 +135,8 @@ def test_timestamps(small):
     embeddings, centers_ms = small.embed_timestamps([samples] * 2, 16_000, hop_s=0.5, window_s=1)
     np.testing.assert_array_equal(centers_ms, [0, 500, 1000, 1500, 2000])
     assert embeddings.shape == (2, 5, 8)
-    np.testing.assert_array_equal(embeddings[0], embeddings[1])
+    # Rounding depends on the place in the batch.
+    np.testing.assert_allclose(embeddings[0], embeddings[1], atol=1e-6)
     waveform = np.pad(resample(samples, 16_000, 8_000), 4_000)
     for frame, center in enumerate(range(0, 17_600, 4_000)):
         expected = small.embed([waveform[center : center + 8_000]], 8_000)[0]

@@ -211,6 +211,19 @@ def test_its_export(exported, workdir):
     np.testing.assert_allclose(scores, embedder.scores(waveforms, RATE_HZ), atol=1e-6)
 
 
+def test_its_onnx(workdir, tmp_path):
+    pytest.importorskip("jax2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pretrained = load_pretrained(workdir)
+    export(pretrained, tmp_path / "onnx", ["onnx"])
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    waveforms = np.round(np.stack([sound(1.5, i) for i in range(3)]) * 32768) / np.float32(32768)
+    embeddings, scores = session.run(["embeddings", "scores"], {"waveforms": waveforms})
+    embedder = Embedder(pretrained)
+    np.testing.assert_allclose(embeddings, embedder.embed(waveforms, RATE_HZ), atol=1e-5)
+    np.testing.assert_allclose(scores, embedder.scores(waveforms, RATE_HZ), atol=1e-6)
+
+
 def test_its_folder_and_nearest_clips(workdir, tmp_path):
     (tmp_path / "audio").mkdir()
     for i in range(3):
@@ -234,5 +247,5 @@ def test_its_rate_in_hear(workdir):
     model = hear.load_model(str(workdir))
     assert model.sample_rate == 22_050
     embeddings, timestamps = hear.get_timestamp_embeddings(torch.zeros(2, RATE_HZ), model)
-    assert embeddings.shape == (2, 20, 6)
-    assert timestamps.shape == (2, 20)
+    assert embeddings.shape == (2, 21, 6)  # every 1,102 samples, which are just under 50 ms
+    np.testing.assert_allclose(timestamps, np.tile(np.arange(21) * 1_102 / 22.05, (2, 1)))
