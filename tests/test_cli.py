@@ -134,6 +134,7 @@ def test_what_is_no_mistake_of_the_user_keeps_its_traceback():
 LIGHT = {
     "import": ["-c", "import relabel_jax"],
     "relabel": ["-m", "data_prep.relabel", "--help"],
+    "report": ["-m", "relabel_jax.report", "--help"],
     "script": ["-c", "import sys; from relabel_jax.cli import main; sys.exit(main(['--help']))"],
 }
 

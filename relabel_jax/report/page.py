@@ -1,4 +1,4 @@
-"""The page: one file that needs nothing but itself."""
+"""The report as a web page."""
 
 import pathlib
 from collections.abc import Mapping
@@ -11,7 +11,11 @@ _PAGE = pathlib.Path(__file__).with_name("page.html")
 
 
 def page(report: Mapping[str, Any], ontology: Ontology) -> str:
-    """The HTML of a report as of `tables.report`, with `paper` and `provenance` in it.
+    """The HTML of a report.
+
+    Args:
+      report: of `tables.report`, with `paper` and `provenance` in it.
+      ontology: the ontology of its classes.
 
     Raises:
       InputError: plotly is not installed.
@@ -25,8 +29,9 @@ def page(report: Mapping[str, Any], ontology: Ontology) -> str:
 
 
 def _tree(report: Mapping[str, Any], ontology: Ontology) -> list[dict[str, str]]:
-    """A node for every path from a root to a class of the report; one with several parents has
-    several nodes.
+    """A node for every path from a root to a class of the report.
+
+    A class with several parents has several nodes.
     """
     wanted: set[int] = set()
     for group in report["classes"]:

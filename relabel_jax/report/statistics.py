@@ -1,4 +1,4 @@
-"""What the chance of the test clips alone would give: paired bootstrap, Holm's correction."""
+"""What the choice of test clips explains by chance: paired bootstrap, Holm's correction."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -7,16 +7,17 @@ import numpy as np
 from scipy import sparse
 
 NUM_REPLICATES = 2000
-_WEIGHTS_AT_ONCE = 2**25  # float32, 128 MiB
+MAX_WEIGHTS = 2**25
+"""Weights that are held in memory at once; float32, so 128 MiB."""
 
 
 class Comparison(NamedTuple):
-    """Of a difference between two means over the same test clips.
+    """A difference between two means over the same test clips.
 
     Attributes:
       difference: as measured.
       low, high: its 95% percentile interval over the replicates.
-      p: two-sided, the hypothesis being that there is no difference.
+      p: two-sided p-value of the hypothesis that there is no difference.
     """
 
     difference: float
@@ -25,14 +26,24 @@ class Comparison(NamedTuple):
     p: float
 
 
-def resampled(num_clips: int, num_replicates: int, seed: int) -> Iterator[np.ndarray]:
-    """Blocks float32[clips, replicates]: how often each clip is drawn in a bootstrap replicate.
+def resampled(
+    num_clips: int, num_replicates: int, seed: int, max_weights: int = MAX_WEIGHTS
+) -> Iterator[np.ndarray]:
+    """Draws bootstrap replicates, each of `num_clips` clips with replacement.
 
-    Each replicate draws `num_clips` clips with replacement. The same arguments give the same draws,
-    which is what makes comparisons over the same clips paired.
+    The same arguments give the same draws, so comparisons over the same clips are paired.
+
+    Args:
+      num_clips: clips of the test set.
+      num_replicates: how often the clips are drawn.
+      seed: of the draws.
+      max_weights: the size of the blocks. It changes the draws, too.
+
+    Yields:
+      Blocks float32[clips, replicates]: how often each clip is drawn in each replicate.
     """
     generator = np.random.default_rng(seed)
-    block = max(1, _WEIGHTS_AT_ONCE // num_clips)
+    block = max(1, max_weights // num_clips)
     for start in range(0, num_replicates, block):
         size = min(block, num_replicates - start)
         draws = generator.integers(num_clips, size=(size, num_clips))
@@ -55,14 +66,14 @@ def weighted_average_precision(
       weights: float32[clips, replicates], not negative; exact for whole numbers.
 
     Returns:
-      float64[replicates]; NaN where the positives weigh nothing.
+      float64[replicates]; NaN where the weights of all positives are 0.
     """
     order = np.argsort(-scores, kind="stable")
     ranked, positive = scores[order], labels[order]
     ends_tie = np.append(ranked[1:] != ranked[:-1], True)
     tie = np.cumsum(np.append(False, ends_tie[:-1]))
     has_positive = np.bincount(tie, positive, minlength=tie[-1] + 1) > 0
-    # Precision is needed at the ends of the ties that hold a positive, and nowhere else.
+    # The sum needs the precision at the ends of the ties that hold a positive only.
     ends = np.flatnonzero(ends_tie)[has_positive]
     if not len(ends):
         return np.full(weights.shape[1], np.nan)
@@ -91,20 +102,20 @@ def bootstrap_map(
     *,
     num_replicates: int = NUM_REPLICATES,
     seed: int = 0,
+    max_weights: int = MAX_WEIGHTS,
 ) -> np.ndarray:
     """mAP over resampled clips: the mean over the classes with an unmasked positive among them.
 
     Args:
       scores: float32[clips, classes].
       labels, masked: bool[clips, classes].
-      num_replicates: how many times the clips are drawn.
-      seed: of the draws.
+      num_replicates, seed, max_weights: see `resampled`.
 
     Returns:
       float64[replicates]; NaN where no class has a positive.
     """
     parts = []
-    for weights in resampled(len(scores), num_replicates, seed):
+    for weights in resampled(len(scores), num_replicates, seed, max_weights):
         total = np.zeros(weights.shape[1])
         defined = np.zeros(weights.shape[1])
         for column in range(scores.shape[1]):
@@ -123,10 +134,15 @@ def bootstrap_map(
 
 
 def compare(difference: float, replicates: np.ndarray) -> Comparison:
-    """A measured difference beside its bootstrap replicates, float64[replicates] (NaN: undefined).
+    """Compares a measured difference with its bootstrap replicates.
 
-    p is twice the smaller share of replicates on one side of zero, by (count + 1) / (all + 1), so
-    that it is never 0 (Davison and Hinkley, Bootstrap Methods and their Application, 1997, 4.2).
+    p is twice the smaller share of the replicates on either side of zero. A share is
+    (count + 1) / (all + 1), so p is never 0 (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, 4.2).
+
+    Args:
+      difference: as measured.
+      replicates: float64[replicates]; NaN where the difference is undefined.
     """
     replicates = replicates[~np.isnan(replicates)]
     if not len(replicates):
@@ -139,7 +155,7 @@ def compare(difference: float, replicates: np.ndarray) -> Comparison:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): the chance of any false finding among all of them."""
+    """Holm's step-down correction (1979), which bounds the chance of any false finding."""
     order = np.argsort(p_values, kind="stable")
     corrected = np.empty(len(p_values))
     corrected[order] = np.maximum.accumulate(

@@ -1,6 +1,6 @@
-"""Pages to look at: HTML of one file that needs nothing but itself.
+"""Web pages of one HTML file, which loads nothing else.
 
-A template has `<!--HEAD-->` in its head. For that it gets web_page_head.html: the style and the
+The head of a template has `<!--HEAD-->`. web_page_head.html takes its place: the style and the
 JavaScript that the pages share, plotly, and the page's data as `data`.
 """
 
@@ -15,7 +15,7 @@ _HEAD = pathlib.Path(__file__).with_name("web_page_head.html")
 
 
 def require_plotly(extra: str) -> None:
-    """Raises InputError where plotly is not installed; names the extra that brings it."""
+    """Raises InputError if plotly is not installed; names the extra that brings it."""
     if importlib.util.find_spec("plotly") is None:
         raise InputError(f"the {extra} needs plotly: pip install 'relabel-jax[{extra}]'")
 
@@ -24,17 +24,17 @@ def fill_page(template: pathlib.Path, data: Any, extra: str) -> str:
     """The HTML of a page.
 
     Args:
-      template: its HTML with `<!--HEAD-->`.
+      template: the page's HTML with `<!--HEAD-->`.
       data: a value for JSON, without NaN.
-      extra: the extra of this package that brings plotly for this page.
+      extra: the extra of this package that installs plotly for this page.
 
     Raises:
       InputError: plotly is not installed.
     """
     require_plotly(extra)
-    import plotly.offline  # only here: half a second
+    import plotly.offline  # here, because it takes half a second
 
-    # "<" would end the script early if a name had it.
+    # A name with "</script>" would end the script.
     embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     return (
         template.read_text(encoding="utf-8")

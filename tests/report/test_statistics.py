@@ -51,17 +51,16 @@ def test_the_draws():
     assert (weights == 0).mean() == pytest.approx(0.98**50, abs=0.01)
 
 
-def test_bootstrap_map_by_repeating_rows(monkeypatch):
+def test_bootstrap_map_by_repeating_rows():
     """A replicate is what the metric says of the data set with its rows repeated as drawn."""
-    from relabel_jax.report import statistics
-
-    monkeypatch.setattr(statistics, "_WEIGHTS_AT_ONCE", 30 * 7)  # several blocks
+    max_weights = 30 * 7  # several blocks
     generator = np.random.default_rng(3)
     scores = generator.random((30, 4)).astype(np.float32)
     labels = generator.random((30, 4)) < [0.04, 0.2, 0.5, 0]
     masked = (generator.random((30, 4)) < 0.3) & ~labels
-    values = bootstrap_map(scores, labels, masked, num_replicates=20, seed=5)
-    weights = np.concatenate(list(resampled(30, 20, 5)), axis=1)
+    draws = {"num_replicates": 20, "seed": 5, "max_weights": max_weights}
+    values = bootstrap_map(scores, labels, masked, **draws)
+    weights = np.concatenate(list(resampled(30, **draws)), axis=1)
     for weight, value in zip(weights.T, values, strict=True):
         rows = np.repeat(np.arange(30), weight.astype(int))
         expected = evaluate(scores[rows], labels[rows], masked[rows]).mean_average_precision
