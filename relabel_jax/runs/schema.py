@@ -214,7 +214,8 @@ def read_versioned(path: pathlib.Path, remedy: str) -> dict[str, Any]:
     """
     content = read_json(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is damaged: expected an object; {remedy}")
+        what = "is damaged or of an older version (expected an object)"
+        raise InputError(f"{path}: {what}; {remedy}")
     version = content.get("format_version", 1)
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise InputError(

@@ -45,7 +45,7 @@ def change_result(**fields):
         (lambda folder: (folder / "result.json").write_text("{"), "cannot read it"),
         (
             lambda folder: (folder / "result.json").write_text("[]"),
-            "expected an object; delete it",
+            "expected an object\\); delete it",
         ),
         (lambda folder: (folder / "metrics.jsonl").write_text('{"epoch": 1}\n'), "metrics.jsonl"),
         (lambda folder: (folder / "metrics.jsonl").unlink(), "metrics.jsonl: cannot read it"),
@@ -182,7 +182,7 @@ def test_what_does_not_fit(grid_folder, tmp_path, capsys, case):
         "ontology": "ontology.json: is not there",
         "truth": "the truth has no row for the test clip 'clip",
         "truth of the grid": "--truth=CSV gives another, --truth= none",
-        "grid": "grid.json: is damaged: expected an object; run the grid again",
+        "grid": "is damaged or of an older version (expected an object); run the grid again",
         "paper": "has no 'table1'",
         "figure": "paper.json: table3, 'Human sounds', 'ol': 'pel' is '0.31', expected a number",
     }
