@@ -14,6 +14,8 @@ from relabel_jax.models.variables import shapes
 from relabel_jax.models.waveform_cnn import DENSE_UNITS, FEATURES
 from relabel_jax.train.step import init_state, train_step
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--filters", *["4"] * 9, "--batch_size=2", "--steps=2", "--rounds=1", "--num_classes=3"]
 
 

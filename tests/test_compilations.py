@@ -12,6 +12,8 @@ from relabel_jax.experiments.config import paper_config
 from relabel_jax.models import variables
 from relabel_jax.train.population import predict_population, train_population
 
+pytestmark = pytest.mark.slow
+
 # What a run computes on the device, but for single NumPy-like operations on a few numbers.
 PROGRAMS = ("train_population", "predict_population", "_random")
 

@@ -9,6 +9,8 @@ import pytest
 from data_prep.audit import main
 from relabel_jax.labels.ontology import Ontology
 
+pytestmark = pytest.mark.slow
+
 # A toy that can be counted by hand: Water > Rain > Drop, Water > Steam; Hum is blacklisted.
 ONTOLOGY = """[
     {"id": "/m/w", "name": "Water", "child_ids": ["/m/r", "/m/s"]},

@@ -15,6 +15,8 @@ from data_prep.build import build, main
 from data_prep.plan import Plan
 from data_prep.working_folder import working_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory):

@@ -19,6 +19,8 @@ from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
 from relabel_jax.data.data_set import check_format, open_data_set
 from relabel_jax.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 FORMAT = WaveformFormat(16_000, 3.0)
 
 

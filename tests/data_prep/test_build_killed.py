@@ -17,6 +17,8 @@ from building import children_of, contents, make_inputs, plan_only, rejects, sta
 from data_prep.build import build
 from data_prep.workers import Workers
 
+pytestmark = pytest.mark.slow
+
 
 def wait_for(process: subprocess.Popen, data_dir: pathlib.Path, num_shards: int) -> None:
     """Until so many shards are done, or just the plan, and a random moment longer."""

@@ -11,6 +11,8 @@ from data_prep.recordings import read_columns
 from data_prep.segments import read_segments
 from relabel_jax.labels.ontology import Ontology
 
+pytestmark = pytest.mark.slow
+
 # ESC-50's README, in its order: the columns of animals, nature, human, indoors, outdoors.
 ESC50_CLASSES = [
     *("dog", "rooster", "pig", "cow", "frog", "cat", "hen", "insects", "sheep", "crow"),

@@ -18,6 +18,8 @@ from relabel_jax.audio.decode import read_waveform
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.errors import Rejected
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):

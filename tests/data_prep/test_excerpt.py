@@ -15,6 +15,8 @@ from data_prep.relabel import Relabelled
 from data_prep.segments import read_segments
 from relabel_jax.labels.ontology import Ontology
 
+pytestmark = pytest.mark.slow
+
 ONTOLOGY = """[{"id": "/m/a", "name": "A", "child_ids": []},
                {"id": "/m/b", "name": "B", "child_ids": []},
                {"id": "/m/c", "name": "C", "child_ids": []}]"""

@@ -15,6 +15,8 @@ from data_prep.segments import multi_hot, read_segments
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import side_columns
 
+pytestmark = pytest.mark.slow
+
 NUM_CLIPS = 64
 SEED = 3
 ROOTS = ("Human sounds", "Sounds of things", "Source-ambiguous sounds", "Natural sounds")

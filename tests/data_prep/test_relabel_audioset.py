@@ -11,6 +11,8 @@ from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import relabel_set
 from relabel_jax.labels.ontology import Ontology
 
+pytestmark = pytest.mark.slow
+
 
 def test_audioset_in_every_format(real_segments, tmp_path):
     """Real segments in each format against the set form, clip by clip."""

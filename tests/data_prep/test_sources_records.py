@@ -21,6 +21,8 @@ from relabel_jax.audio.resample import to_waveform
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.labels.views import SPLITS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):

@@ -16,6 +16,8 @@ from data_prep.build import build
 from data_prep.verify import main, verify
 from relabel_jax.data.schema import record_features
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory):

@@ -19,9 +19,12 @@ from data_prep.plan import Plan
 from data_prep.shards import write_shard
 from relabel_jax.errors import InputError
 
-pytestmark = pytest.mark.skipif(
-    not os.path.exists("/proc/self/task"), reason="needs Linux: /proc and leases on files"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not os.path.exists("/proc/self/task"), reason="needs Linux: /proc and leases on files"
+    ),
+]
 
 KILLS = 15  # of each kind
 DEADLINE_S = 120

@@ -17,6 +17,8 @@ from relabel_jax.experiments.config import METHODS, TUNED
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.labels.views import SPLITS
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = {
     "model.features": (4,) * 9,

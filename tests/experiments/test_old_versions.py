@@ -19,6 +19,8 @@ from relabel_jax.experiments.run import run
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.runs.workdir import Workdir
 
+pytestmark = pytest.mark.slow
+
 ARCHIVE = pathlib.Path(__file__).with_name("version_0_1.tar.xz")
 
 

@@ -11,9 +11,12 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
 from relabel_jax.runs.checkpoints import Checkpoints
 from relabel_jax.runs.workdir import Workdir
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TIMINGS = ("clips_per_s", "seconds")

@@ -18,6 +18,8 @@ from relabel_jax.runs.checkpoints import Checkpoints
 from relabel_jax.runs.workdir import Workdir
 from relabel_jax.train import resident
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "model.features": (4,) * 9,
     "model.dense_units": (8, 8),

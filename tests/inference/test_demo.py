@@ -21,6 +21,8 @@ from relabel_jax.demo import main
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.folder import embed
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 

@@ -18,6 +18,8 @@ from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.loading import load_pretrained
 from relabel_jax.runs.workdir import Workdir
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def small(small_base):

@@ -17,6 +17,8 @@ from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.export import export
 from relabel_jax.inference.loading import load_pretrained
 
+pytestmark = pytest.mark.slow
+
 TRAINED = {
     "root": "Music",
     "root_mid": "/m/04rlf",

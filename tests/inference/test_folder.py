@@ -23,6 +23,8 @@ from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.folder import embed
 from relabel_jax.inference.parts import NETWORK_KEY
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 

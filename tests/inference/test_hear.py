@@ -12,6 +12,8 @@ import pytest
 from relabel_jax.errors import InputError
 from relabel_jax.inference.embedder import Embedder
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 hear = pytest.importorskip("relabel_jax.hear")
 

@@ -6,6 +6,8 @@ from ml_collections import ConfigDict
 
 from relabel_jax.inference.embedder import Embedder
 
+pytestmark = pytest.mark.slow
+
 zoo_interface = pytest.importorskip("perch_hoplite.zoo.zoo_interface")
 
 

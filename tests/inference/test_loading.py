@@ -16,6 +16,8 @@ from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.export import export
 from relabel_jax.inference.loading import load_pretrained
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def small(small_base):

@@ -9,6 +9,8 @@ from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.export import export
 from relabel_jax.inference.pretrained import TRAINED_FACTS
 
+pytestmark = pytest.mark.slow
+
 mteb = pytest.importorskip("mteb")
 
 

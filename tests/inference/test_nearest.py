@@ -13,6 +13,8 @@ from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.folder import embed
 from relabel_jax.inference.nearest import Clips
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def embedder(small_base):

@@ -30,6 +30,8 @@ from relabel_jax.runs.checkpoints import Checkpoints
 from relabel_jax.runs.schema import RunResult, Scores
 from relabel_jax.runs.workdir import Workdir
 
+pytestmark = pytest.mark.slow
+
 RATE_HZ = 22_050
 MIDS = ["/m/09x0r", "/m/01j3sz"]  # Speech and Laughter, the classes that were trained
 

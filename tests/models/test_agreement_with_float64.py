@@ -23,6 +23,8 @@ from networks import (
 from relabel_jax.models.waveform_cnn import WaveformCNN
 from relabel_jax.ops.formulation import Formulation
 
+pytestmark = pytest.mark.slow
+
 
 def reference_convolution(x, kernel, stride):
     """Tap by tap: XLA's own float64 convolution takes ten times as long.

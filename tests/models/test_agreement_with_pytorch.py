@@ -24,6 +24,8 @@ from relabel_jax.ops import toom_cook
 from relabel_jax.ops.formulation import Formulation, Tuning
 from relabel_jax.ops.normalization import NORM_ORDERS
 
+pytestmark = pytest.mark.slow
+
 
 def torch_network(features, dense_units, norm_order, num_classes):
     """(network, index of the layer whose outputs are the embeddings), from PyTorch's own layers."""

@@ -22,6 +22,8 @@ from relabel_jax.models.waveform_cnn import WaveformCNN
 from relabel_jax.ops import direct
 from relabel_jax.ops.formulation import Formulation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("fold_norm", [True, False])
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32(fold_norm):

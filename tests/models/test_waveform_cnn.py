@@ -25,6 +25,8 @@ from relabel_jax.ops.buffers import Buffers
 from relabel_jax.ops.formulation import Formulation
 from relabel_jax.ops.normalization import NORM_ORDERS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("num_classes", [527, 455])
 def test_table_ii_parameter_count(num_classes):

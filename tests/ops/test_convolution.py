@@ -27,6 +27,8 @@ from relabel_jax.ops import toom_cook
 from relabel_jax.ops.convolution import convolution
 from relabel_jax.ops.formulation import FORMULATIONS, Formulation, Tuning
 
+pytestmark = pytest.mark.slow
+
 ANY_SHAPE = hypothesis.given(
     batch=st.integers(1, 5),
     time=st.integers(1, 120),

@@ -26,6 +26,8 @@ from relabel_jax.ops.deferred import Deferred
 from relabel_jax.ops.elementwise import elu
 from relabel_jax.ops.formulation import FORMULATIONS, Formulation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["direct", "toom_cook"])
 @pytest.mark.parametrize(

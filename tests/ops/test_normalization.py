@@ -20,6 +20,8 @@ from relabel_jax.ops.layers import (
 )
 from relabel_jax.ops.normalization import Normalization
 
+pytestmark = pytest.mark.slow
+
 
 def plain_elu_and_moments(outputs, bias):
     values = jax.nn.elu(outputs + bias.reshape((1,) * (outputs.ndim - 1) + (-1,)))

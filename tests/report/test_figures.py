@@ -11,6 +11,8 @@ from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.report.__main__ import main
 from relabel_jax.report.statistics import bootstrap_map
 
+pytestmark = pytest.mark.slow
+
 
 def near(value):
     return pytest.approx(value, abs=1e-9)

@@ -9,6 +9,8 @@ from grid_of_runs import read_csv
 from relabel_jax.report.__main__ import main
 from relabel_jax.report.write import PAPER_TABLES
 
+pytestmark = pytest.mark.slow
+
 
 def wait_for(browser, script, *arguments):
     from selenium.webdriver.support.wait import WebDriverWait

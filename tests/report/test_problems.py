@@ -11,6 +11,8 @@ from grid_of_runs import CONFIG, ROOTS, TABLES
 from relabel_jax.report.__main__ import main
 from relabel_jax.report.write import PAPER_TABLES
 
+pytestmark = pytest.mark.slow
+
 
 def damage_scores(folder):
     path = folder / "test_scores.npz"

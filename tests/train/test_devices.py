@@ -21,6 +21,8 @@ from relabel_jax.experiments.run import run
 from relabel_jax.runs import processes
 from relabel_jax.train.loop import train
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 NUM_EPOCHS = 5
 SMALL = {

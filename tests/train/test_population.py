@@ -17,6 +17,8 @@ from relabel_jax.runs.training_folder import TrainingFolder
 from relabel_jax.train.loop import train
 from relabel_jax.train.population import Layout, split_members
 
+pytestmark = pytest.mark.slow
+
 # Of the labels, of weights and order. Two have one order, two have one set of labels.
 MEMBERS = {"a": (0, 0), "b": (1, 0), "c": (1, 3)}
 TIMINGS = ("clips_per_s", "seconds")

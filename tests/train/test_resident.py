@@ -15,6 +15,8 @@ from relabel_jax.train.loop import train
 from relabel_jax.train.population import Layout
 from relabel_jax.train.step import gather
 
+pytestmark = pytest.mark.slow
+
 ROWS = np.random.default_rng(0).integers(-(2**15), 2**15, (50, 2, 3), np.int16)
 
 

@@ -119,6 +119,7 @@ def test_adam_with_keras_constants():
     assert (moved < 0.5 * np.abs(params[0][0] - np.asarray(dense["kernel"][0]))[[0, 2, 3, 4]]).all()
 
 
+@pytest.mark.slow
 def test_buffers_go_from_step_to_step():
     """Layer 2 has buffers, as Toom-Cook computes it in a loop. Their values are never read."""
     formulation = Formulation("toom_cook", cores_share=True)  # otherwise layer 1 has some too
