@@ -11,6 +11,8 @@ from data_prep.segments import read_segments
 from relabel_jax.labels.labelings import relabel_set
 from relabel_jax.labels.ontology import Ontology
 
+pytestmark = pytest.mark.slow
+
 FILES = (
     "balanced_train_segments.csv",
     "eval_segments.csv",

@@ -8,6 +8,8 @@ from relabel_jax.models import variables as network_variables
 from relabel_jax.models.logmel_cnn import LogMelCNN
 from relabel_jax.models.waveform_cnn import WaveformCNN
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = (
     WaveformCNN(5, (4,) * 9, (8, 6)),
     LogMelCNN(5, duration_s=0.5, num_mels=8, features=(4, 4), embedding_size=6),

@@ -18,6 +18,8 @@ from convolution_reference import (
 from relabel_jax.ops import cpu_devices, im2col, toom_cook, toom_cook_matrices
 from relabel_jax.ops.formulation import FORMULATIONS, Formulation, Tuning
 
+pytestmark = pytest.mark.slow
+
 
 def test_auto_follows_the_backend(monkeypatch):
     assert Formulation.resolve().name == "toom_cook"
