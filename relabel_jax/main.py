@@ -56,7 +56,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from relabel_jax import cli
-from relabel_jax.errors import InputError, ProcessFailed
+from relabel_jax.errors import InputError, Interrupted, ProcessFailed
 from relabel_jax.experiments import grid
 from relabel_jax.experiments.config import members
 from relabel_jax.experiments.flags import read_config
@@ -143,7 +143,7 @@ def _ends_with_the_others() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         _leave()
     except Exception as error:
-        if isinstance(error, InputError) or not processes.are_several():
+        if isinstance(error, (InputError, Interrupted)) or not processes.are_several():
             raise
         if processes.is_lost_connection(error):
             print(
