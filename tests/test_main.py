@@ -46,7 +46,7 @@ CASES = {
             "--config.model.name=logmel_cnn",
             "--config.model.dense_units=(3,)",
         ],
-        "error: the config has no field fold_norm",
+        "error: the config has no field dense_units",
     ),
     "not a flag": ([CONFIG, "--workdir=W", "3"], "error: unexpected '3'"),
     "no data": ([CONFIG, "--workdir=W"], "error: config.data_dir is empty; set it to the"),
