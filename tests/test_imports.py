@@ -115,6 +115,7 @@ def test_the_package_itself_loads_nothing():
     assert not loaded & {"numpy", "jax", "relabel_jax.inference.embedder"}
 
 
+@pytest.mark.slow
 def test_tensorflow_is_not_loaded():
     loaded = loaded_by(
         "import relabel_jax.main, data_prep.build, data_prep.miniature, relabel_jax.embed, "

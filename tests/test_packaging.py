@@ -75,6 +75,7 @@ def test_the_wheel_has_the_console_script(wheel):
     assert dict(entry_points["console_scripts"]) == {"relabel-jax": "relabel_jax.cli:main"}
 
 
+@pytest.mark.slow
 def test_the_configs_of_the_wheel_are_found_by_name_and_load(wheel, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(wheel), "JAX_PLATFORMS": "cpu"}
     reading = subprocess.run(

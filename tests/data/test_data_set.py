@@ -17,6 +17,8 @@ from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.views import SPLITS
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 

@@ -286,6 +286,7 @@ def test_from_a_folder(tmp_path, capsys):
     assert (tmp_path / "meta/unbalanced_train_segments.csv.gz").exists()
 
 
+@pytest.mark.slow
 def test_audioset_from_a_folder(audioset_dir, tmp_path, capsys):
     """AudioSet's own files are what their headers say."""
     metadata(output_dir=tmp_path, from_dir=audioset_dir)

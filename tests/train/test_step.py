@@ -146,6 +146,7 @@ def test_buffers_go_from_step_to_step():
     assert all(np.isfinite(array).all() for array in jax.tree.leaves(buffers))
 
 
+@pytest.mark.slow
 def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
     variables, inputs, labels, masked = tiny(5, 8)
     recipe = RECIPE
@@ -168,6 +169,7 @@ def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
     assert train_chunk._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_how_steps_are_cut_into_chunks_changes_no_bit():
     variables, inputs, labels, masked = tiny(6, 8)
     recipe = RECIPE
@@ -183,6 +185,7 @@ def test_how_steps_are_cut_into_chunks_changes_no_bit():
     assert_close(train(6), train(1, 3, 2))
 
 
+@pytest.mark.slow
 def test_the_steps_after_num_steps_see_nothing():
     variables, inputs, labels, masked = tiny(4, 8)
     recipe = RECIPE
@@ -196,6 +199,7 @@ def test_the_steps_after_num_steps_see_nothing():
     assert_close(train(inputs), train(other))
 
 
+@pytest.mark.slow
 def test_predict_chunk_computes_the_first_batches_alone():
     variables, inputs, _, _ = tiny(4, 8)
     inputs[2:] = np.nan
@@ -212,6 +216,7 @@ def test_predict_chunk_computes_the_first_batches_alone():
     assert predict_chunk._cache_size() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_clips", [1, 7, 8, 9, 23, 24, 25, 60])
 def test_predict_gives_every_clip_once_in_order(num_clips):
     """Batches of 8, chunks of 3 of them: the last batch and the last chunk may be partial."""
