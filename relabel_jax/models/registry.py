@@ -16,6 +16,7 @@ from relabel_jax.models.backbone import Backbone
 
 NETWORKS = {
     "waveform_cnn": "relabel_jax.models.waveform_cnn:WaveformCNN",
+    "logmel_cnn": "relabel_jax.models.logmel_cnn:LogMelCNN",
 }
 """By name, where the class is."""
 
