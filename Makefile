@@ -2,7 +2,7 @@
 # make test         all tests
 # make test-fast    those that take little time together: under 90 s on 2 idle cores
 # make adapters     installs what the adapters for HEAR and perch-hoplite are tested with
-# make lint         style and types
+# make lint         style, types and English
 # Another Python: make test PYTHON=python3.12 VENV=.venv312
 
 PYTHON ?= python3
@@ -46,6 +46,7 @@ lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python docs/check_prose.py
 
 # Files that are newer than what they were installed from.
 $(VENV)/.core: extras := report
