@@ -89,7 +89,7 @@ def load(path):
 def test_python(tmp_path):
     assert check(tmp_path, "module.py", PYTHON) == [
         "1: 'What': write the noun",
-        "11: 'ours': write the owner's name",
+        "12: 'ours': write the owner's name",
         "20: 'is no': write 'is not a'",
         "23: 46 words, expected at most 45",
         "25: 50 words, expected at most 45",
