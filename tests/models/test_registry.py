@@ -1,4 +1,4 @@
-"""Networks by name and by module path, their options, and what is refused."""
+"""Networks by name and by module path, their options, and bad configs."""
 
 import textwrap
 
