@@ -67,7 +67,7 @@ ESC50_CLASSES = [
     "hand_saw",
 ]
 
-# What the class's name says, in the words of AudioSet's display names.
+# The meaning of each class's name in AudioSet's display names.
 ESC50_NAMES = {
     "airplane": "Fixed-wing aircraft, airplane",
     "brushing_teeth": "Toothbrush",
@@ -123,13 +123,13 @@ def test_esc50_classes_are_the_ontologys():
 
 
 def test_esc50_classes_are_those_of_the_raters(audioset_dir):
-    # The raters' 527 classes but for one: none of these is right for drinking.
+    # All except one are among the raters' 527 classes. None of the 527 fits drinking.
     used = set(read_columns(audioset_dir / "class_labels_indices.csv", "display_name", "mid"))
     assert {mid for mids in ESC50_MIDS.values() for mid in mids} - used == {"/m/0160x5"}
 
 
 def test_esc50_classes_agree_with_labels_that_others_gave(realaudio_dir):
-    """Those of realaudio, from ESC-50's class names: the same, more general or more special."""
+    """The mids of realaudio, from ESC-50's names: the same, more general or more specific."""
     ontology = Ontology.audioset()
     classes = read_columns(realaudio_dir / "clips_detail.csv", "class_in_source")
     source = read_columns(realaudio_dir / "labels.csv", "source")
