@@ -181,8 +181,13 @@ def test_num_labels_of_a_set_with_all_used_labels(audioset_dir, root, num_used):
 
 CHOIR = make_ontology(
     {
-        **{"Human sounds": ["Singing"], "Singing": ["Choir", "Rapping"], "Choir": []},
-        **{"Rapping": [], "Music": ["Choir", "Opera"], "Opera": [], "Rain": []},
+        "Human sounds": ["Singing"],
+        "Singing": ["Choir", "Rapping"],
+        "Choir": [],
+        "Rapping": [],
+        "Music": ["Choir", "Opera"],
+        "Opera": [],
+        "Rain": [],
     }
 )
 
