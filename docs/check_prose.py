@@ -25,11 +25,10 @@ MAX_WORDS = 45
 _DEFAULT_PATHS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"]
 _DEFAULT_PATHS += ["relabel_jax", "data_prep", "configs", "benchmarks"]
 
-_OWN = r"(its|their|his|her|our|your|one's) own"
 # By pattern, what to write instead.
 _BANNED = {
     r"ours|theirs|of mine": "the owner's name",
-    rf"of {_OWN}": "'its own' before the noun",
+    r"of (its|their|our|your|one's) own": "'its own' before the noun",
     r"of which|of whom": "a second sentence",
     r"none of (its|their|whose)": "'no X'",
     r"what (is|was) needed( of \w+)?": "the noun",
