@@ -25,8 +25,7 @@ MAX_WORDS = 45
 _DEFAULT_PATHS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"]
 _DEFAULT_PATHS += ["relabel_jax", "data_prep", "configs", "benchmarks"]
 
-# By pattern, what to write instead.
-_BANNED = {
+_BANNED = {  # by pattern, the better wording
     r"ours|theirs|of mine": "the owner's name",
     r"of (its|their|our|your|one's) own": "'its own' before the noun",
     r"of which|of whom": "a second sentence",
