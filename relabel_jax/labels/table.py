@@ -2,7 +2,7 @@
 
 `python -m data_prep.relabel --format=torch` writes the file. Two million clips have only some
 56,000 different sets of labels. The file holds each set once, as packed bits, and for each clip the
-number of its set. All of AudioSet takes 60 MB, and a process holds only the pages that it reads.
+number of its set. All of AudioSet takes 66 MB, and a process holds only the pages that it reads.
 
 This module needs NumPy alone. `relabel_jax.labels.torch` turns what it returns into tensors.
 """
@@ -12,6 +12,7 @@ import pathlib
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
@@ -23,9 +24,17 @@ from relabel_jax.labels.labelings import LABELINGS
 
 MISSING = ("refuse", "unknown")
 
-_MEMBERS = frozenset(
-    ("clip_ids", "start_s", "set_numbers", "mids", "display_names", "ol", "pel", "masked")
-)
+_MEMBERS = {
+    "clip_ids",
+    "start_s",
+    "set_numbers",
+    "buckets",
+    "mids",
+    "display_names",
+    "ol",
+    "pel",
+    "masked",
+}
 _ZIP_HEADER_BYTES = 30
 _SETS_PER_STEP = 4096
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{2,4}$")
@@ -78,6 +87,8 @@ class LabelTable:
         members = _map_members(self.path)
         self._clip_ids = members["clip_ids"]
         self._start_s = members["start_s"]
+        self._buckets = members["buckets"]
+        self._shift = 33 - len(self._buckets).bit_length()
         self._set_numbers = members["set_numbers"]
         mids, names = members["mids"].tolist(), members["display_names"].tolist()
         positive = members["ol" if labeling == "ol" else "pel"]
@@ -149,12 +160,10 @@ class LabelTable:
         absent = np.flatnonzero(rows < 0)
         if not len(absent):
             return rows
-        stems = {i: _EXTENSION.sub("", os.path.basename(clip_ids[i])) for i in absent.tolist()}
-        rows[absent] = self._exact_rows(list(stems.values()))
-        stems = {i: stem for i, stem in stems.items() if rows[i] < 0}
-        rows[list(stems)] = self._exact_rows(
-            [stem[1:] if stem.startswith("Y") else "" for stem in stems.values()]
-        )
+        stems = {i: _stem(clip_ids[i]) for i in absent.tolist()}
+        without_y = [stem[1:] if stem.startswith("Y") else "" for stem in stems.values()]
+        whole, rest = np.split(self._exact_rows([*stems.values(), *without_y]), 2)
+        rows[absent] = np.where(whole >= 0, whole, rest)
         stems = {i: stem for i, stem in stems.items() if rows[i] < 0}
         rows[list(stems)] = self._rows_by_times(list(stems.values()))
         return rows
@@ -174,13 +183,29 @@ class LabelTable:
         return np.array([each.pop() if len(each) == 1 else -1 for each in rows], np.int64)
 
     def _exact_rows(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """int64[clips]: the row of each clip under its own id, -1 if the table lacks it."""
         width = self._clip_ids.dtype.itemsize
         keys = [clip_id.encode() for clip_id in clip_ids]
         # NumPy would cut longer ids. No clip has an empty id.
         keys = [key if len(key) <= width else b"" for key in keys]
         wanted = np.array(keys, self._clip_ids.dtype)
-        rows = np.searchsorted(self._clip_ids, wanted).clip(max=len(self._clip_ids) - 1)
-        return np.where(self._clip_ids[rows] == wanted, rows, -1)
+        bucket = np.fromiter(map(zlib.crc32, keys), np.int64, len(keys)) >> self._shift
+        row = self._buckets[bucket].astype(np.int64)
+        end = self._buckets[bucket + 1]
+        rows = np.full(len(keys), -1)
+        pending = np.flatnonzero(row < end)
+        while len(pending):
+            found = self._clip_ids[row[pending]] == wanted[pending]
+            rows[pending[found]] = row[pending[found]]
+            row += 1
+            pending = pending[~found & (row[pending] < end[pending])]
+        return rows
+
+
+def _stem(name: str) -> str:
+    """The name of a recording without its folder and extension."""
+    name = name.rpartition("/")[2]
+    return _EXTENSION.sub("", name) if "." in name else name
 
 
 def _readings(stem: str) -> Iterator[tuple[str, float]]:
@@ -210,6 +235,9 @@ def write_label_table(
 ) -> None:
     """Writes the file that `LabelTable` opens: an npz whose members are not compressed.
 
+    The clips are sorted by the CRC-32 of their ids. Clips whose CRCs begin with the same bits are a
+    bucket, and `buckets` has the first row of each. So a lookup reads a few places of the file.
+
     Args:
       file: opened for writing bytes.
       clip_ids: bytes[clips], the ids in UTF-8, each once.
@@ -218,12 +246,16 @@ def write_label_table(
       mids, display_names: the classes.
       ol, pel, masked: uint8[sets, bytes], the labels as `numpy.packbits(..., axis=1)` packs them.
     """
-    order = np.argsort(clip_ids)
+    hashes = np.fromiter(map(zlib.crc32, clip_ids.tolist()), np.int64, len(clip_ids))
+    order = np.argsort(hashes, kind="stable")
+    num_bits = max(len(clip_ids).bit_length() - 1, 1)  # one or two clips in a bucket
+    buckets = np.searchsorted(hashes[order] >> (32 - num_bits), np.arange(2**num_bits + 1))
     np.savez(
         file,
         clip_ids=clip_ids[order],
         start_s=start_s[order],
         set_numbers=set_numbers[order],
+        buckets=buckets.astype(np.uint32),
         mids=np.array(mids),
         display_names=np.array(display_names),
         ol=ol,
