@@ -164,8 +164,8 @@ class LabelTable:
         without_y = [stem[1:] if stem.startswith("Y") else "" for stem in stems.values()]
         whole, rest = np.split(self._exact_rows([*stems.values(), *without_y]), 2)
         rows[absent] = np.where(whole >= 0, whole, rest)
-        stems = {i: stem for i, stem in stems.items() if rows[i] < 0}
-        rows[list(stems)] = self._rows_by_times(list(stems.values()))
+        if stems := {i: stem for i, stem in stems.items() if rows[i] < 0}:
+            rows[list(stems)] = self._rows_by_times(list(stems.values()))
         return rows
 
     def _rows_by_times(self, stems: Sequence[str]) -> np.ndarray:
