@@ -11,15 +11,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.csv_columns import read_class_indices, read_columns
+from data_prep.csv_columns import read_columns
 from data_prep.listing import audio_places
 from data_prep.plan import Plan, format_inputs, write_plan
 from data_prep.recordings import find_by_list, find_by_name
+from data_prep.segment_flags import segment_files
 from data_prep.segments import Segments, read_segments
 from data_prep.source_labels import label_by_source
 from data_prep.sources import Recording
 from relabel_jax.audio.waveform_format import MIN_SAMPLE_RATE_HZ, PAPER_FORMAT, WaveformFormat
 from relabel_jax.errors import InputError, Rejected
+from relabel_jax.labels.class_indices import read_class_indices
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS, hashed_splits
 
@@ -34,7 +36,8 @@ class Inputs:
 
     Attributes:
       ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
-      segments: segment files; if there are none, the sources in `audio` have the labels.
+      segments: segment files, as `segment_files` finds them; if there are none, the sources in
+        `audio` have the labels.
       audio: where the recordings are: a folder, or a file with many (`data_prep.sources`); several
         with commas, wildcards too. Needed unless `paths` is given.
       paths: a CSV of `clip_id,path` that names the recordings, instead of a search by name.
@@ -56,6 +59,9 @@ class Inputs:
     duration_s: float = PAPER_FORMAT.duration_s
     clips_per_shard: int = 256
     split_seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "segments", segment_files(self.segments))
 
     @property
     def waveform_format(self) -> WaveformFormat:
