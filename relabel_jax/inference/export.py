@@ -1,12 +1,12 @@
 """Writes trained networks for other frameworks: the work of the command `relabel_jax.export`."""
 
+import contextlib
+import importlib.util
 import inspect
-import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import jax.extend
 import numpy as np
 
 from relabel_jax.errors import InputError
@@ -21,6 +21,15 @@ STABLEHLO_NAME = "model.stablehlo"
 ONNX_NAME = "model.onnx"
 EXAMPLE_NAME = "example_pytorch.py"
 CARD_NAME = "README.md"
+_FILE_NAMES = (
+    exported.CONFIG_NAME,
+    exported.CLASSES_NAME,
+    exported.WEIGHTS_NAME,
+    EXAMPLE_NAME,
+    STABLEHLO_NAME,
+    ONNX_NAME,
+    CARD_NAME,
+)
 _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -51,32 +60,38 @@ def export(
         exists = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
     if exists:
         raise InputError(f"{output_dir}: exists already; give an empty or a new --output_dir")
-    to_onnx = _load_converter() if "onnx" in formats else None
+    to_onnx = _load_onnx() if "onnx" in formats else None
     if pretrained.classes is None:
         raise InputError(
-            "--checkpoint: its classes are not known, for its data set has moved; give the data "
-            "set's ontology.json as --ontology"
+            "--checkpoint: the names of its classes are not known, because its data set has moved; "
+            "give the data set's ontology.json as --ontology"
         )
-    exported.write_classes(output_dir, pretrained.classes)
-    example = None
-    if {"safetensors", "huggingface"} & set(formats):
-        exported.write_weights(output_dir, pretrained.variables)
-        example = _pytorch_example(pretrained)
-        if example is not None:
-            _write(output_dir / EXAMPLE_NAME, example)
-    if "stablehlo" in formats:
-        _write(output_dir / STABLEHLO_NAME, stablehlo(pretrained))
-    if to_onnx is not None:
-        _write(output_dir / ONNX_NAME, to_onnx(pretrained))
-    if "huggingface" in formats:
-        card = model_card(
-            pretrained,
-            license_name=license_name,
-            title=output_dir.resolve().name,
-            example_name=EXAMPLE_NAME if example is not None else None,
-        )
-        _write(output_dir / CARD_NAME, card.encode())
-    exported.write_config(output_dir, pretrained)
+    with _all_or_nothing(output_dir):
+        exported.write_classes(output_dir, pretrained.classes)
+        example = None
+        if {"safetensors", "huggingface"} & set(formats):
+            exported.write_weights(output_dir, pretrained.variables)
+            example = _pytorch_example(pretrained)
+            if example is not None:
+                _write(output_dir / EXAMPLE_NAME, example)
+        if "stablehlo" in formats:
+            with _converting("stablehlo"):
+                program = stablehlo(pretrained)
+            _write(output_dir / STABLEHLO_NAME, program)
+        if to_onnx is not None:
+            with _converting("onnx"):
+                model = to_onnx(pretrained)
+            _write(output_dir / ONNX_NAME, model)
+        if "huggingface" in formats:
+            card = model_card(
+                pretrained,
+                license_name=license_name,
+                title=output_dir.resolve().name,
+                example_name=EXAMPLE_NAME if example is not None else None,
+            )
+            _write(output_dir / CARD_NAME, card.encode())
+        # Last: a folder without it is not loaded.
+        exported.write_config(output_dir, pretrained)
     return sorted(path.name for path in output_dir.iterdir())
 
 
@@ -111,37 +126,58 @@ def _any_batch(pretrained: Pretrained) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, np.float32)
 
 
-def _load_converter() -> Callable[[Pretrained], bytes]:
-    """A function that returns the network as a serialized ONNX model.
+def _load_onnx() -> Callable[[Pretrained], bytes]:
+    """Imports what ONNX needs and returns the function `pretrained -> serialized ONNX model`.
 
     Raises:
-      InputError: jax2onnx is not installed.
+      InputError: the package `onnx` is not installed.
     """
-    try:
-        import jax2onnx
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "--format=onnx: needs jax2onnx: pip install 'relabel-jax[onnx]'"
-        ) from error
-
-    # It warns about every shape that is not known before it runs.
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    if importlib.util.find_spec("onnx") is None:
+        raise InputError("--format=onnx: needs onnx: pip install 'relabel-jax[onnx]'")
+    from relabel_jax.inference.onnx_graph import to_onnx
+    from relabel_jax.inference.onnx_rules import RULES
 
     def convert(pretrained: Pretrained) -> bytes:
-        # jax2onnx replaces functions of Flax by versions that take fewer arguments. It traces this
-        # function, which has nothing of Flax left.
-        waveforms = _any_batch(pretrained)
-        program = jax.make_jaxpr(network_function(pretrained))(waveforms)
-        model = jax2onnx.to_onnx(
-            jax.extend.core.jaxpr_as_fun(program),
-            inputs=[waveforms],
-            model_name=exported.FORMAT,
-            input_names=["waveforms"],
-            output_names=["embeddings", "scores"],
-        )
-        return model.SerializeToString()
+        return to_onnx(
+            network_function(pretrained),
+            {"waveforms": _any_batch(pretrained)},
+            ("embeddings", "scores"),
+            RULES,
+            name=exported.FORMAT,
+        ).SerializeToString()
 
     return convert
+
+
+@contextlib.contextmanager
+def _all_or_nothing(folder: pathlib.Path) -> Iterator[None]:
+    """Deletes the files of an unfinished export, and the folder if it was not there before."""
+    existed = folder.exists()
+    try:
+        yield
+    except BaseException:
+        for name in _FILE_NAMES:
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+        if not existed:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _converting(to_format: str) -> Iterator[None]:
+    """Turns whatever a network raises while JAX traces it into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cause = f"{error}\n".splitlines()[0]
+        raise InputError(
+            f"--format={to_format}: cannot convert the network for batches of any size: "
+            f"{type(error).__name__}: {cause}"
+        ) from error
 
 
 def _pytorch_example(pretrained: Pretrained) -> bytes | None:
