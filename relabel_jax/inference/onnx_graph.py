@@ -230,9 +230,11 @@ def _convert(
 
 
 def _is_known(equation: jax.extend.core.JaxprEqn, values: Sequence[Value]) -> bool:
-    """Whether the results can be computed now."""
-    return all(isinstance(each.content, np.ndarray) for each in values) and all(
-        is_static(each.aval.shape) for each in (*equation.invars, *equation.outvars)
+    """Whether the results can be computed now. `dim_as_value` gives a size that is a symbol."""
+    return (
+        equation.primitive.name != "dim_as_value"
+        and all(isinstance(each.content, np.ndarray) for each in values)
+        and all(is_static(each.aval.shape) for each in (*equation.invars, *equation.outvars))
     )
 
 

@@ -153,6 +153,27 @@ def _slice(graph: Graph, equation: Any, x: _Content) -> str:
     return graph.add("Slice", x, *map(_int64, chosen[:2]), _int64(axes), _int64(chosen[2]))
 
 
+def _gather(graph: Graph, equation: Any, x: _Content, positions: _Content) -> str:
+    """Converts an index or a slice with constant positions along one axis, as in `x[:, 0]`."""
+    numbers, shape = equation.params["dimension_numbers"], equation.invars[0].aval.shape
+    if not isinstance(positions, np.ndarray) or len(numbers.start_index_map) != 1:
+        raise UnsupportedPrimitive("positions that are computed or of several axes")
+    (axis,) = numbers.start_index_map
+    starts, size = positions[..., 0].astype(np.int64), equation.params["slice_sizes"][axis]
+    kept = [i for i in range(len(shape)) if i not in numbers.collapsed_slice_dims]
+    if numbers.operand_batching_dims or any(
+        equation.params["slice_sizes"][i] != shape[i] for i in kept if i != axis
+    ):
+        raise UnsupportedPrimitive("slices of several axes")
+    if starts.size and not 0 <= starts.min() <= starts.max() <= shape[axis] - size:
+        raise UnsupportedPrimitive("positions out of bounds")
+    if kept == [*range(len(shape))] == [*numbers.offset_dims]:
+        return graph.add("Slice", x, _int64([starts]), _int64([starts + size]), _int64([axis]))
+    if [*numbers.offset_dims] != [i if i < axis else i - 1 + starts.ndim for i in kept]:
+        raise UnsupportedPrimitive("another order of the axes")
+    return graph.add("Gather", x, starts, axis=axis)
+
+
 def _pad(graph: Graph, equation: Any, x: _Content, value: _Content) -> str:
     low, high, interior = zip(*equation.params["padding_config"], strict=True)
     if any(interior):
@@ -267,6 +288,7 @@ RULES: dict[str, Rule] = {
     "concatenate": _on_full(lambda g, e, *xs: g.add("Concat", *xs, axis=e.params["dimension"])),
     "conv_general_dilated": _on_full(_convolution),
     "dot_general": _on_full(_dot_general),
+    "gather": _on_full(_gather),
     "pad": _on_full(_pad),
     "reduce_max": _reduce("ReduceMax"),
     "reduce_min": _reduce("ReduceMin"),

@@ -59,7 +59,7 @@ def conv(x, kernel=KERNEL, padding=((0, 0),), axes=("NWC", "WIO", "NWC"), stride
         lambda x: x.astype(jnp.int32) + 1,
         lambda x: jnp.concatenate([x, x[:, 1:4:2], jnp.pad(x, ((0, 0), (1, 2)))], axis=1),
         lambda x: x.reshape(-1, 3, 2).transpose(2, 0, 1),
-        lambda x: x[:, None] @ jnp.ones((6, 2)) + jnp.arange(2.0),
+        lambda x: x[:, None] @ jnp.ones((6, 2)) + jnp.arange(2.0)[None, None],
         lambda x: jnp.einsum("bi,bj->bij", x, x),
         lambda x: x.max(axis=1) - x.min(axis=1) + x[:, :2].prod(axis=1) + x.mean(axis=1),
         lambda x: jnp.ones((x.shape[0], 2)) * 3,
@@ -81,6 +81,8 @@ def test_functions_of_rows(function):
         lambda x: conv(x.transpose(1, 2, 0), axes=("WCN", "WIO", "CNW")),
         lambda x: nn.avg_pool(x, (3,), (2,), ((1, 1),)),
         lambda x: nn.max_pool(x, (3,), (2,), ((1, 1),)),
+        lambda x: x[:, 3] + x[:, 2:5].sum(axis=1) * x[..., 1:].mean(axis=1) + x[:, [4, 1]][:, 0],
+        lambda x: x[:, jnp.array([[1, 2, 8], [0, 0, 3]])],
         lambda x: nn.max_pool(x[..., None, :], (2, 1), (2, 1)),
     ],
 )
@@ -97,8 +99,12 @@ def test_integers():
     [
         (lambda x: jnp.cumsum(x, axis=1), "JAX's primitive cumsum, which this export cannot"),
         (lambda x: x * x.shape[0], "JAX's primitive dim_as_value, which"),
+        (lambda x: x[:, jnp.argmax(x[0, :, 0])], "primitive"),
         (lambda x: conv(x, lhs_dilation=(2,)), "conv_general_dilated with dilated inputs"),
-        (lambda x: nn.max_pool(x[..., 0], (2,), (2,)), "reduce_window_max with fewer than two"),
+        (
+            lambda x: jax.lax.reduce_window(x, -np.inf, jax.lax.max, (1, 2, 2), (1, 1, 1), "VALID"),
+            "reduce_window_max with fewer than two axes that are not pooled",
+        ),
     ],
 )
 def test_what_cannot_be_converted(function, message):
