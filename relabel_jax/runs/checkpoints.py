@@ -39,7 +39,6 @@ class Checkpoints:
             self._path,
             preservation_policy=keep,
             best_fn=_rank,  # without one the metrics are not written
-            read_only=read_only,
             cleanup_tmp_directories=not read_only,
         )
 
@@ -88,7 +87,7 @@ class Checkpoints:
         """The steps done at `save_interrupted`, or None if there is no such state."""
         if not self._interrupted_path.is_dir():
             return None
-        with _manager(self._interrupted_path, read_only=True) as manager:
+        with _manager(self._interrupted_path) as manager:
             return manager.latest_step()
 
     def save_interrupted(self, state: State) -> None:
@@ -108,7 +107,7 @@ class Checkpoints:
 
     def restore_interrupted(self, step: int, like: State) -> State:
         """The state of `save_interrupted`."""
-        with _manager(self._interrupted_path, read_only=True) as manager:
+        with _manager(self._interrupted_path) as manager:
             return _read(manager, step, like)
 
 
@@ -126,6 +125,8 @@ class _Manager(ocp.CheckpointManager):
 
 
 def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
+    # Without Orbax's option `read_only`, which warns at every use. A manager that is only read from
+    # writes nothing with these options either.
     # Only one of several processes calls this. By default Orbax would wait for all of them.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
