@@ -62,6 +62,7 @@ from relabel_jax.experiments.config import members
 from relabel_jax.experiments.flags import read_config
 from relabel_jax.experiments.run import member_workdirs, run_population
 from relabel_jax.ops import cpu_devices
+from relabel_jax.progress import LineHandler
 from relabel_jax.report.tables import text
 from relabel_jax.runs import processes
 
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _log_to_stderr() -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every step that it takes
-    handler = logging.StreamHandler()
+    handler = LineHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("relabel_jax")
     logger.addHandler(handler)

@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -104,9 +104,18 @@ class Progress:
         return text
 
 
-def track(items: Collection[_T], what: str, unit: str) -> Iterator[_T]:
-    """Yields the items and shows the progress."""
-    with Progress(what, len(items), unit) as progress:
+def track(items: Iterable[_T], what: str, unit: str, total: int | None = None) -> Iterator[_T]:
+    """Yields the items and shows the progress.
+
+    Args:
+      items: the items.
+      what: the work, such as `listing`.
+      unit: the plural of the items' name, such as `files`.
+      total: the number of items; by default `len(items)` if they have a length.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Progress(what, total, unit) as progress:
         for item in items:
             yield item
             progress.update()

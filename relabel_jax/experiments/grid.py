@@ -13,13 +13,12 @@ from typing import Any
 
 import jax
 from ml_collections import ConfigDict
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from relabel_jax.data.data_set import DataSet, open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.cells import Cell, all_cells, populations, run_config
 from relabel_jax.experiments.config import plain
-from relabel_jax.experiments.progress import Progress
+from relabel_jax.experiments.progress import GridProgress
 from relabel_jax.experiments.run import run_population
 from relabel_jax.files import complete_file
 from relabel_jax.labels.views import SPLITS
@@ -64,10 +63,7 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
         }
     )
     processes.on_primary(lambda: _begin(grid, workdir))
-    with (
-        logging_redirect_tqdm([logging.getLogger("relabel_jax")]),
-        Progress(grid.config, grid.data_set, workdir, grid.cells) as progress,
-    ):
+    with GridProgress(grid.config, grid.data_set, workdir, grid.cells) as progress:
         problems = _run_cells(grid, workdir, progress)
     if not progress.done:
         raise InputError(problems[0])
@@ -104,7 +100,7 @@ class _Grid:
         return cls(config, [cell._replace(root=names[cell.root]) for cell in cells], data_set)
 
 
-def _run_cells(grid: _Grid, workdir: pathlib.Path, progress: Progress) -> list[str]:
+def _run_cells(grid: _Grid, workdir: pathlib.Path, progress: GridProgress) -> list[str]:
     """Runs the cells; returns a line on each that failed, and one on all of them."""
     problems: dict[str, None] = {}  # an ordered set
     failed: set[Cell] = set()
@@ -129,14 +125,14 @@ def _run_cells(grid: _Grid, workdir: pathlib.Path, progress: Progress) -> list[s
 
 
 def _run_part(
-    grid: _Grid, part: Sequence[Cell], workdir: pathlib.Path, progress: Progress
+    grid: _Grid, part: Sequence[Cell], workdir: pathlib.Path, progress: GridProgress
 ) -> str | None:
     """Runs cells together; returns why they failed, None if they did not."""
     try:
         run_population(
             [run_config(grid.config, cell, workdir) for cell in part],
             [workdir / cell.folder for cell in part],
-            progress.on_epoch,
+            progress.on_clips,
         )
     except (InputError, jax.errors.JaxRuntimeError) as error:
         # JAX need not raise its errors, as of lost connections or memory, in all processes.

@@ -22,6 +22,7 @@ from relabel_jax.models.backbone import Network
 from relabel_jax.models.heads import EmbeddingClassifier
 from relabel_jax.models.variables import Variables
 from relabel_jax.runs import processes
+from relabel_jax.runs.classes import sound_classes
 from relabel_jax.runs.schema import RunResult, Scores
 from relabel_jax.train.loop import train
 from relabel_jax.train.predict import predict
@@ -56,12 +57,17 @@ def member_workdirs(configs: Sequence[ConfigDict], workdir: pathlib.Path) -> lis
 def run_population(
     configs: Sequence[ConfigDict],
     workdirs: Sequence[pathlib.Path],
-    on_epoch: Callable[[], None] = lambda: None,
+    on_clips: Callable[[int], None] = lambda number: None,
 ) -> list[RunResult]:
     """`run` of several configs that differ in labeling and seed, trained as one program.
 
     Each leaves in its workdir what it would leave alone, and can go on alone or in another
-    population. The finished ones are only read. `on_epoch` is called after each epoch.
+    population. The finished ones are only read.
+
+    Args:
+      configs: the config of each run.
+      workdirs: the run folder of each run.
+      on_clips: see `Training`.
 
     Raises:
       InputError, Interrupted: as of `run`.
@@ -75,13 +81,13 @@ def run_population(
                 _LOG.info("%s: finished already", workdir)
         if not plan.unfinished:
             return plan.finished
-        training = _training(experiment, plan, on_epoch)
+        training = _training(experiment, plan, on_clips)
         trained = train(training)
         results = _test(experiment, plan, training, trained)
     return plan.with_results(results)
 
 
-def _training(experiment: Experiment, plan: RunPlan, on_epoch: Callable[[], None]) -> Training:
+def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], None]) -> Training:
     """The training of the unfinished runs."""
     config = experiment.config
     seeds = [experiment.configs[m].seed for m in plan.unfinished]
@@ -93,7 +99,9 @@ def _training(experiment: Experiment, plan: RunPlan, on_epoch: Callable[[], None
     base = plan.base.fingerprint if plan.base else ""
 
     def begin() -> None:
+        outputs = sound_classes(experiment.ontology, experiment.view(0).columns)
         for m in plan.unfinished:
+            experiment.workdirs[m].write_classes(outputs)
             experiment.workdirs[m].begin(experiment.identity(m, base))
 
     return Training(
@@ -110,7 +118,7 @@ def _training(experiment: Experiment, plan: RunPlan, on_epoch: Callable[[], None
         loss=config.loss,
         optimizer=config.optimizer,
         on_start=lambda: processes.on_primary(begin),
-        on_epoch=on_epoch,
+        on_clips=on_clips,
     )
 
 

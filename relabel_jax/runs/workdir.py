@@ -3,6 +3,8 @@
 A run (one training and its test) leaves in its `--workdir`:
 
 - `config.json`: what it was begun with (`Identity`);
+- `outputs.json`: the classes of the network's outputs, with their names (`classes.py`). Folders of
+  version 0.1 have no such file;
 - `metrics.jsonl`: a line for each epoch;
 - `checkpoints/`, `interrupted/`: see `checkpoints.py`;
 - `test_scores.npz`: the scores on the test clips (`Scores`);
@@ -18,13 +20,14 @@ import dataclasses
 import json
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, only_process, reading, write_json
+from relabel_jax.runs.classes import SoundClass, read_classes, write_classes
 from relabel_jax.runs.schema import FORMAT_VERSION, Identity, RunResult, Scores
 
 TEST_AGAIN = "delete result.json beside it and run the same command again, which tests anew"
@@ -43,6 +46,10 @@ class Workdir:
     @property
     def config_path(self) -> pathlib.Path:
         return self.path / "config.json"
+
+    @property
+    def classes_path(self) -> pathlib.Path:
+        return self.path / "outputs.json"
 
     @property
     def result_path(self) -> pathlib.Path:
@@ -106,6 +113,18 @@ class Workdir:
             "base": identity.base,
         }
         write_json(self.config_path, content)
+
+    def write_classes(self, classes: Sequence[SoundClass]) -> None:
+        """Writes `outputs.json`: the classes of the outputs, in their order."""
+        write_classes(self.classes_path, classes)
+
+    def read_classes(self) -> tuple[SoundClass, ...]:
+        """The classes of the outputs, in their order.
+
+        Raises:
+          InputError: the file is absent, damaged, or was written by a newer version.
+        """
+        return read_classes(self.classes_path)
 
     @property
     def is_begun(self) -> bool:
