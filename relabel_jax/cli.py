@@ -8,6 +8,7 @@ import argparse
 import difflib
 import importlib
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -94,18 +95,30 @@ def program(module: str) -> str:
 def parser(module: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
     """Makes an argument parser that keeps line breaks and refuses abbreviated flags.
 
+    Commands `python -m MODULE` in the help become `relabel-jax VERB` if the user called the script.
+
     Args:
       module: the command's module, as in `VERBS`.
       description: what the command does.
       **options: further arguments of `argparse.ArgumentParser`.
     """
+    if epilog := options.get("epilog"):
+        options["epilog"] = _as_called(epilog)
     defaults: dict[str, Any] = {
         "formatter_class": argparse.RawDescriptionHelpFormatter,
         "allow_abbrev": False,
     }
     return argparse.ArgumentParser(
-        prog=program(module), description=description, **(defaults | options)
+        prog=program(module), description=_as_called(description or ""), **(defaults | options)
     )
+
+
+def _as_called(text: str) -> str:
+    """The text with the commands in it in the form in which the user called this one."""
+    for module, _ in VERBS.values():
+        name = re.escape(module.removesuffix(".__main__"))
+        text = re.sub(rf"python -m {name}\b(?!\.)", program(module), text)
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

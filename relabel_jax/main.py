@@ -67,15 +67,15 @@ fields of a grid (configs paper and quickstart) in place of root, method, labeli
 
 examples:
   a base training on everything outside the root, then the transfer to the classes under it:
-    {program} --config=base_human --workdir=W/base \\
+    python -m relabel_jax.main --config=base_human --workdir=W/base \\
         --config.data_dir=DATA --config.labeling=pe_cml
-    {program} --config=target_human --workdir=W/target --config.data_dir=DATA \\
-        --config.method=finetune --config.base=W/base
+    python -m relabel_jax.main --config=target_human --workdir=W/target \\
+        --config.data_dir=DATA --config.method=finetune --config.base=W/base
   the paper's Tables I, III and IV with a report, in minutes for a miniature data set:
-    {program} --config=paper:small --workdir=W --config.data_dir=DATA
+    python -m relabel_jax.main --config=paper:small --workdir=W --config.data_dir=DATA
   two machines with the same data, where the first one has the workdir:
-    {program} ... --coordinator_address=HOST:PORT --num_processes=2 --process_id=0
-    {program} ... --coordinator_address=HOST:PORT --num_processes=2 --process_id=1
+    python -m relabel_jax.main ... --coordinator_address=HOST:PORT --num_processes=2 --process_id=0
+    python -m relabel_jax.main ... --coordinator_address=HOST:PORT --num_processes=2 --process_id=1
 
 output: the summary on stdout and the log on stderr.
   a run   W/result.json, W/metrics.jsonl (a line an epoch), W/test_scores.npz, W/checkpoints/,
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = cli.parser(
         "relabel_jax.main",
         "Trains a network and tests it: one run, several runs at once, or a grid of runs.",
-        epilog=_EPILOG.format(program=program),
+        epilog=_EPILOG,
         usage=f"{program} --config=NAME --workdir=W [--config.FIELD=VALUE ...]",
     )
     add = parser.add_argument
