@@ -173,8 +173,8 @@ def _summarise(plan: Plan, outcomes: Sequence[Outcome], num_read: int, seconds: 
         ((reason, count),) = reasons.most_common(1)
         remedy = _REMEDIES.get(reason, f"{plan.data_dir / REJECTS_NAME} says why, clip by clip")
         lines.append(
-            f"warning: {reasons.total() / total:.1%} of the clips were rejected, most of them "
-            f"({count:,}) for {reason}; {remedy}"
+            f"warning: {reasons.total() / total:.1%} of the clips were rejected; the most common "
+            f"reason is {reason} ({count:,}): {remedy}"
         )
     print(*lines, sep="\n", file=sys.stderr)
 

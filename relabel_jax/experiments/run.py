@@ -1,4 +1,4 @@
-"""Runs from config to `result.json`: base trainings or transfers, alone or several together."""
+"""Runs base trainings and transfers, from the config to `result.json`, alone or together."""
 
 import contextlib
 import dataclasses
@@ -32,23 +32,23 @@ _LOG = logging.getLogger(__name__)
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> RunResult:
-    """Trains and tests what the config says.
+    """Trains and tests a network as a config says.
 
-    A run that was interrupted goes on; a finished one is only read.
+    A run that was interrupted goes on. For a finished run only the result is read.
 
     Args:
-      config: of one run, as of `relabel_jax.experiments.config.paper_config`.
-      workdir: the folder of this run alone; made where absent.
+      config: the config of one run; see `relabel_jax.experiments.config.paper_config`.
+      workdir: the folder of this run alone; it is created if it does not exist.
 
     Raises:
       InputError: a value of the config, the data set, the base or the workdir does not fit.
-      Interrupted: by a SIGTERM, after saving.
+      Interrupted: a SIGTERM stopped the program, after its work was saved.
     """
     return run_population([config], [workdir])[0]
 
 
 def member_workdirs(configs: Sequence[ConfigDict], workdir: pathlib.Path) -> list[pathlib.Path]:
-    """The run folders of a population: for one run `workdir`, else `LABELING_seedSEED` in it."""
+    """Returns the run folders: `workdir` for one run, else `workdir/LABELING_seedSEED` for each."""
     if len(configs) == 1:
         return [workdir]
     return [workdir / f"{config.labeling}_seed{config.seed}" for config in configs]
@@ -59,10 +59,10 @@ def run_population(
     workdirs: Sequence[pathlib.Path],
     on_clips: Callable[[int], None] = lambda number: None,
 ) -> list[RunResult]:
-    """`run` of several configs that differ in labeling and seed, trained as one program.
+    """Trains and tests several runs that differ in labeling and seed, as one program.
 
-    Each leaves in its workdir what it would leave alone, and can go on alone or in another
-    population. The finished ones are only read.
+    Each run writes the same files as it would alone, and can go on alone or in another population.
+    For finished runs only the results are read.
 
     Args:
       configs: the config of each run.
@@ -70,7 +70,7 @@ def run_population(
       on_clips: see `Training`.
 
     Raises:
-      InputError, Interrupted: as of `run`.
+      InputError, Interrupted: see `run`.
     """
     experiment = processes.together(lambda: Experiment.open(configs, workdirs))
     processes.check_same(experiment.shared_facts())
@@ -88,7 +88,7 @@ def run_population(
 
 
 def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], None]) -> Training:
-    """The training of the unfinished runs."""
+    """Makes the training of the unfinished runs."""
     config = experiment.config
     seeds = [experiment.configs[m].seed for m in plan.unfinished]
     network, starts, inputs = _start(experiment, plan.base, seeds)
@@ -125,7 +125,7 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
 def _start(
     experiment: Experiment, base: Base | None, seeds: Sequence[int]
 ) -> tuple[Network, list[Variables], Inputs]:
-    """What the config's method trains: the network, its variables by seed, and what it is fed."""
+    """Returns the network that the method trains, its first variables by seed, and its inputs."""
     view = experiment.view(0)
 
     @processes.alone
@@ -148,7 +148,7 @@ def _start(
 def _classifier_start(
     experiment: Experiment, base: Base, read_waveforms: Inputs, seeds: Sequence[int]
 ) -> tuple[Network, list[Variables], Inputs]:
-    """The method `features`: a classifier on the base's embeddings of all clips."""
+    """Does `_start` for the method `features`: a classifier on the base's embeddings of all clips."""
     config, view = experiment.config, experiment.view(0)
     embeddings = {
         split: predict(
@@ -175,7 +175,7 @@ def _classifier_start(
 def _test(
     experiment: Experiment, plan: RunPlan, training: Training, trained: Sequence[Trained]
 ) -> list[RunResult]:
-    """Scores the test clips with each member's best epoch, and writes scores and results."""
+    """Scores the test clips with the best epoch of each run, and writes scores and results."""
     config = experiment.config
     all_scores = predict(
         training.network,
@@ -200,9 +200,12 @@ def _test(
 def _write_result(
     experiment: Experiment, plan: RunPlan, m: int, best_epoch: int, all_scores: np.ndarray
 ) -> RunResult:
-    """Writes the scores and the result of run `m`.
+    """Writes the scores and the result of run `m`, and returns the result.
 
     Args:
+      experiment, plan: see `_test`.
+      m: the number of the run.
+      best_epoch: the epoch that was tested; 1 is the first.
       all_scores: float32[test clips, side classes].
     """
     view, identity = experiment.view(m), experiment.identity(m)
@@ -245,5 +248,5 @@ def _write_result(
 
 
 def _or_none(value: float) -> float | None:
-    """The value; None in place of a NaN or an infinity, which JSON does not have."""
+    """Returns the value, or None for NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None
