@@ -32,8 +32,8 @@ from relabel_jax.runs.schema import MAY_CHANGE, Identity
 from relabel_jax.runs.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)
-# Fields that may change in a grid that goes on. Unlike in a single run, the number of epochs may not
-# grow: it would change the bases, and all transfers would have to start again.
+# Fields that may change in a grid that goes on. Unlike in a single run, the number of epochs may
+# not grow: it would change the bases, and all transfers would have to start again.
 _MAY_CHANGE = {*MAY_CHANGE, "num_seeds", "only", "truth"} - {"num_epochs"}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy", "scipy")
 
@@ -105,7 +105,7 @@ class _Grid:
 
 
 def _run_cells(grid: _Grid, workdir: pathlib.Path, progress: GridProgress) -> list[str]:
-    """Runs the cells; returns a line for each cell that failed, and a last line that counts them."""
+    """Runs the cells; returns a line for each cell that failed, and a line that counts them."""
     problems: dict[str, None] = {}  # an ordered set
     failed: set[Cell] = set()
     for population in populations(grid.cells):

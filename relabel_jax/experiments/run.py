@@ -148,7 +148,7 @@ def _start(
 def _classifier_start(
     experiment: Experiment, base: Base, read_waveforms: Inputs, seeds: Sequence[int]
 ) -> tuple[Network, list[Variables], Inputs]:
-    """Does `_start` for the method `features`: a classifier on the base's embeddings of all clips."""
+    """Does the same for the method `features`: a classifier on the embeddings of all clips."""
     config, view = experiment.config, experiment.view(0)
     embeddings = {
         split: predict(
