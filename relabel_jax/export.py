@@ -13,7 +13,7 @@ the sample rate and the number of samples; the paper's network takes 10 s at 8 k
                example_pytorch.py
   huggingface  the same with a model card (README.md): a folder to push
   stablehlo    model.stablehlo, of jax.export; any batch; cpu, cuda and tpu
-  onnx         model.onnx; any batch; needs pip install 'relabel-jax[onnx]'
+  onnx         model.onnx; any batch; needs pip install '.[onnx]'
 """
 
 import sys

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from relabel_jax.errors import Rejected
+from relabel_jax.errors import Rejected, install_command
 
 EXTENSIONS = (".m4a", ".mp4", ".webm", ".mkv", ".mka", ".aac", ".wma")
 
@@ -52,7 +52,7 @@ def decode_blocks(
     try:
         import av
     except ModuleNotFoundError as error:
-        what = "only PyAV reads this format: pip install 'relabel-jax[sources]'"
+        what = f"only PyAV reads this format: {install_command('sources')}"
         raise Rejected("needs_pyav", what) from error
     # Tags need not be UTF-8. From version 19 on PyAV replaces such bytes itself.
     tags: dict[str, Any] = (

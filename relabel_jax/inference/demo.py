@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from relabel_jax.audio.windows import cut_windows
-from relabel_jax.errors import InputError, Rejected
+from relabel_jax.errors import InputError, Rejected, install_command
 from relabel_jax.inference.clips import MIN_DURATION_S
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.nearest import Clips
@@ -132,7 +132,7 @@ def make_page(embedder: Embedder, clips: Clips | None) -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise InputError("the page needs gradio: pip install 'relabel-jax[demo]'") from error
+        raise InputError(f"the page needs gradio: {install_command('demo')}") from error
     facts, trained = f"{len(embedder.classes)} classes", embedder.trained
     if trained:
         facts += (

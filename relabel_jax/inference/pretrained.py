@@ -12,6 +12,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.models import registry
 from relabel_jax.models.backbone import Backbone
 from relabel_jax.models.variables import Variables, shapes
+from relabel_jax.runs.classes import SoundClass
 
 TRAINED_FACTS = (
     "root",
@@ -29,21 +30,6 @@ TRAINED_FACTS = (
 
 _INFERENCE_OPTIONS = {"precision": "f32", "formulation": "auto"}
 _MAX_SIZE = 1 << 20  # A damaged option must not ask for terabytes.
-
-
-@dataclasses.dataclass(frozen=True)
-class SoundClass:
-    """One output of the network.
-
-    Attributes:
-      mid: such as `/m/09x0r`.
-      display_name: such as `Speech`.
-      paths: all paths from a root of the ontology down to this class, as display names.
-    """
-
-    mid: str
-    display_name: str
-    paths: tuple[tuple[str, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
