@@ -29,6 +29,7 @@ VERBS = {
     "train": ("relabel_jax.main", "train and test a network, or a grid of them"),
     "report": ("relabel_jax.report.__main__", "write the tables and the page of finished runs"),
     "embed": ("relabel_jax.embed", "embed a folder of recordings"),
+    "nearest": ("relabel_jax.nearest", "find the nearest recordings of an embedded folder"),
     "export": ("relabel_jax.export", "write a trained network for other frameworks"),
     "demo": ("relabel_jax.demo", "show on a local page what a network hears"),
     "benchmark": ("relabel_jax.benchmark.__main__", "measure the train step on this machine"),
@@ -44,7 +45,7 @@ _GROUPS = {
     "labels (need no JAX)": ("metadata", "relabel", "audit", "excerpt"),
     "data": ("datasets", "miniature", "build", "verify"),
     "training": ("train", "report", "benchmark"),
-    "trained networks": ("embed", "export", "demo"),
+    "trained networks": ("embed", "nearest", "export", "demo"),
 }
 _COMMON_CASES = f"""\
 better labels for your own training code:

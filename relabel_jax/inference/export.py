@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from relabel_jax.errors import InputError
+from relabel_jax.errors import InputError, install_command
 from relabel_jax.files import complete_file, reading
 from relabel_jax.inference import exported
 from relabel_jax.inference.model_card import model_card
@@ -133,7 +133,7 @@ def _load_onnx() -> Callable[[Pretrained], bytes]:
       InputError: the package `onnx` is not installed.
     """
     if importlib.util.find_spec("onnx") is None:
-        raise InputError("--format=onnx: needs onnx: pip install 'relabel-jax[onnx]'")
+        raise InputError(f"--format=onnx: needs the package onnx: {install_command('onnx')}")
     from relabel_jax.inference.onnx_graph import to_onnx
     from relabel_jax.inference.onnx_rules import RULES
 

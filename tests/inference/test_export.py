@@ -164,6 +164,6 @@ def test_refused(small_base, tmp_path, capsys, arguments, message):
 
 def test_without_onnx(small_base, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r"pip install 'relabel-jax\[onnx\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[onnx\]'"):
         export(load_pretrained(small_base), tmp_path / "out", ["onnx"])
     assert not (tmp_path / "out").exists()

@@ -227,3 +227,11 @@ def test_a_folder_of_an_older_version(small_export, tmp_path):
     before, after = load_pretrained(small_export), load_pretrained(tmp_path / "copy")
     assert before.network == after.network
     jax.tree.map(np.testing.assert_array_equal, before.variables, after.variables)
+
+
+def test_loading_prints_nothing(small_base):
+    """In a program of its own, because pytest catches warnings and log records."""
+    program = "import sys, relabel_jax; relabel_jax.Embedder.load(sys.argv[1])"
+    command = [sys.executable, "-W", "default", "-c", program, small_base]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("", "")
