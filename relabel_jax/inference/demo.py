@@ -13,7 +13,7 @@ import soundfile
 from relabel_jax.errors import InputError, Rejected, install_command
 from relabel_jax.inference.clips import MIN_DURATION_S
 from relabel_jax.inference.embedder import Embedder
-from relabel_jax.inference.listen import listen
+from relabel_jax.inference.listen import listen, without_padding
 from relabel_jax.inference.nearest import Clips
 from relabel_jax.inference.recordings import read_samples
 
@@ -126,7 +126,8 @@ def make_page(embedder: Embedder, clips: Clips | None) -> Any:
             why = f"{os.path.basename(path)}: {error}".rstrip(".")
             what = f"Give a sound of {MIN_DURATION_S} s or more, as WAV, FLAC, Ogg or MP3."
             return f'<p class="error" role="alert">{html.escape(why)}. {what}</p>', near_hint
-        near = "" if clips is None else _near_html(embedder, clips, embeddings)
+        sounding = without_padding(embedder, duration_s, embeddings)
+        near = "" if clips is None else _near_html(embedder, clips, sounding)
         return _heard_html(embedder, duration_s, len(embeddings), scores), near_hint + near
 
     def text(value: str, **options: Any) -> Any:

@@ -46,3 +46,18 @@ def listen(embedder: Embedder, path: str) -> tuple[float, np.ndarray, np.ndarray
     embeddings, scores = map(np.concatenate, zip(*chunks, strict=True))
     weights = np.minimum(num_samples, sum(lengths) - np.array(starts))
     return sum(lengths) / rate_hz, embeddings, np.average(scores, axis=0, weights=weights)
+
+
+def without_padding(embedder: Embedder, duration_s: float, embeddings: np.ndarray) -> np.ndarray:
+    """Leaves out the last window of a longer recording if less than half of it is sound.
+
+    Such windows are mostly zeros, so those of any two recordings are similar.
+
+    Args:
+      embedder: the trained network.
+      duration_s: length of the recording, as `listen` returns it.
+      embeddings: float32[windows, embedding_size], as `listen` returns them.
+    """
+    window_s = embedder.waveform_format.duration_s
+    sound_s = duration_s - (len(embeddings) - 1) * window_s
+    return embeddings[:-1] if len(embeddings) > 1 and sound_s < window_s / 2 else embeddings

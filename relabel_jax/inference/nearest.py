@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.inference.embedder import Embedder
-from relabel_jax.inference.listen import listen
+from relabel_jax.inference.listen import listen, without_padding
 from relabel_jax.inference.parts import NETWORK_KEY
 
 
@@ -81,7 +81,8 @@ class Clips:
     ) -> list[tuple[str, float, float]]:
         """Returns what `nearest` returns for a recording of any length.
 
-        The recording itself is left out if it is one of the embedded recordings.
+        The recording itself is left out if it is one of the embedded recordings. So is its last
+        window if that is mostly padding.
 
         Args:
           recording: path of the recording.
@@ -92,9 +93,10 @@ class Clips:
           InputError: the recording cannot be decoded, is shorter than 0.01 s or has a NaN.
         """
         try:
-            _, embeddings, _ = listen(embedder, str(recording))
+            duration_s, embeddings, _ = listen(embedder, str(recording))
         except Rejected as error:
             raise InputError(f"{recording}: {error}") from error
+        embeddings = without_padding(embedder, duration_s, embeddings)
         itself = os.path.realpath(recording)
         others = self.nearest(embeddings, number + 1)
         return [each for each in others if os.path.realpath(each[0]) != itself][:number]

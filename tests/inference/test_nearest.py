@@ -11,6 +11,7 @@ import soundfile
 from relabel_jax.errors import InputError
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.folder import embed
+from relabel_jax.inference.listen import listen
 from relabel_jax.inference.nearest import Clips
 from relabel_jax.nearest import main
 
@@ -109,6 +110,19 @@ def test_the_nearest_to_a_recording(embedder, embeddings):
     copy.write_bytes(query.read_bytes())
     path, _, similarity = clips.nearest_to(copy, embedder, 1)[0]
     assert (path, similarity) == (str(query), pytest.approx(1, abs=1e-5))
+
+
+def test_a_last_window_of_padding_is_not_searched_with(embedder, embeddings):
+    """The recording of 13 s has a second window of 3 s, which has a neighbour of its own."""
+    clips = Clips.read(embeddings, embedder)
+    long = embeddings.with_name("4.wav")
+    _, windows, _ = listen(embedder, str(long))
+    assert len(windows) == 2
+    copy = embeddings.with_name("copy_of_4")
+    copy.write_bytes(long.read_bytes())
+    found = clips.nearest_to(copy, embedder, 6)
+    assert found == clips.nearest(windows[:1], 6)
+    assert found != clips.nearest(windows, 6)
 
 
 def test_the_command(small_base, embeddings, capsys):
