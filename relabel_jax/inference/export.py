@@ -1,4 +1,4 @@
-"""Writes trained networks for other frameworks: the work of the command `relabel_jax.export`."""
+"""Writes trained networks for other frameworks; the command `relabel_jax.export` calls `export`."""
 
 import contextlib
 import importlib.util
@@ -42,15 +42,17 @@ def export(
 ) -> list[str]:
     """Writes a network in some formats and returns the names of the files.
 
+    If it fails, it leaves no files.
+
     Args:
       pretrained: the network, as `load_pretrained` returns it.
       output_dir: a new or empty folder.
       formats: some of `FORMATS`.
-      license_name: licence of the weights, as Hugging Face's model cards name licences.
+      license_name: licence of the weights, by its name in Hugging Face's model cards.
 
     Raises:
-      InputError: a format is unknown or its library is not installed, the folder is not empty, or
-        the names of the classes are not known.
+      InputError: a format is unknown, its library is not installed or it cannot express the
+        network; the folder is not empty; or the names of the classes are not known.
     """
     for each in formats:
         if each not in FORMATS:
@@ -96,7 +98,7 @@ def export(
 
 
 def network_function(pretrained: Pretrained) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-    """The network as a function of waveforms alone, with the weights inside.
+    """Returns the network as a function of waveforms alone, with the weights as constants.
 
     Returns:
       A function of float32[batch, samples] in -1 to 1. It returns `(embeddings, scores)`,
@@ -105,7 +107,7 @@ def network_function(pretrained: Pretrained) -> Callable[[jax.Array], tuple[jax.
     network = exportable(pretrained.network)
 
     def run(waveforms):
-        # Networks take waveforms of int16's scale. The factor is a power of 2, so this is exact.
+        # Networks take waveforms in the range of int16. The product is exact: a power of 2.
         embeddings = network.apply(pretrained.variables, waveforms * 32768, method="embed")
         outputs = network.apply(pretrained.variables, embeddings, method="head")
         return embeddings, outputs.scores
@@ -114,13 +116,13 @@ def network_function(pretrained: Pretrained) -> Callable[[jax.Array], tuple[jax.
 
 
 def stablehlo(pretrained: Pretrained) -> bytes:
-    """A serialized `jax.export.Exported` for batches of any size, for CPU, CUDA and TPU."""
+    """Returns a serialized `jax.export.Exported` for batches of any size, for CPU, CUDA and TPU."""
     program = jax.export.export(jax.jit(network_function(pretrained)), platforms=_PLATFORMS)
     return bytes(program(_any_batch(pretrained)).serialize())
 
 
 def _any_batch(pretrained: Pretrained) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of the inputs of `network_function`, with a symbol for the batch."""
+    """Returns shape and dtype of the input of `network_function`. The batch size is a symbol."""
     num_samples = pretrained.network.waveform_format.num_samples
     shape = jax.export.symbolic_shape(f"batch, {num_samples}")
     return jax.ShapeDtypeStruct(shape, np.float32)
@@ -181,7 +183,7 @@ def _converting(to_format: str) -> Iterator[None]:
 
 
 def _pytorch_example(pretrained: Pretrained) -> bytes | None:
-    """The program that runs the export in PyTorch, None for a network without one."""
+    """Returns the program that runs the export in PyTorch, or None if the network has none."""
     network = pretrained.network
     if not hasattr(network, "pytorch_example"):
         return None
