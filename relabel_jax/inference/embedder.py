@@ -51,7 +51,7 @@ class Embedder:
     """
 
     def __init__(self, pretrained: Pretrained, *, batch_size: int | None = None):
-        """Makes an embedder of a loaded network; `batch_size` and the errors are those of `load`."""
+        """Makes an embedder of a loaded network; see `load` for `batch_size` and the errors."""
         devices = jax.local_devices()
         if batch_size is None:
             batch_size = len(devices) * (4 if jax.default_backend() == "cpu" else 64)
