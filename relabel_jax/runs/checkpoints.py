@@ -87,7 +87,7 @@ class Checkpoints:
 
     @property
     def interrupted(self) -> int | None:
-        """The number of steps in the state of `save_interrupted`; None if there is no such state."""
+        """The steps done in the state of `save_interrupted`; None if there is no such state."""
         if not self._interrupted_path.is_dir():
             return None
         with _manager(self._interrupted_path, read_only=True) as manager:

@@ -103,7 +103,7 @@ class Workdir:
         return None
 
     def begin(self, identity: Identity) -> None:
-        """Writes `config.json` when a run begins or goes on, and deletes a result of fewer epochs."""
+        """Writes `config.json` when a run begins or goes on, and deletes an older result."""
         self.result_path.unlink(missing_ok=True)
         content = {
             "format_version": FORMAT_VERSION,
