@@ -1,4 +1,4 @@
-r"""Base training for the root Source-ambiguous sounds: on the classes of AudioSet outside this root.
+r"""Base training for the root Source-ambiguous sounds: on the classes outside this root.
 
 Paper: section IV. Tables III and IV need twelve base trainings, three of them with this root (one
 for each labeling).

@@ -6,10 +6,10 @@ Label set on all of AudioSet: 176 classes under `ol`.
     python -m relabel_jax.main --config=configs/target_things.py --workdir=W/target \
         --config.data_dir=DATA --config.method=finetune --config.base=W/base
 
-`features` trains a small classifier on the embeddings of the frozen base, `finetune` trains the whole
-network from the weights of the base, and `scratch` trains the same network from random weights,
-without a base. Compare only runs with the same `config.labeling`, which are scored on the same
-labels.
+`features` trains a small classifier on the embeddings of the frozen base, `finetune` trains the
+whole network from the weights of the base, and `scratch` trains the same network from random
+weights, without a base. Compare only runs with the same `config.labeling`, which are scored on the
+same labels.
 """
 
 from relabel_jax.experiments.config import paper_config

@@ -1,8 +1,8 @@
 """Measures the training step on this machine, for each way of computing it. Needs no data.
 
 All variants are compiled first. Then each round runs all variants in turn, and a product of square
-matrices. So other work on the machine slows down all variants alike. On a busy machine, compare only
-lines of the same table.
+matrices. So other work on the machine slows down all variants alike. On a busy machine, compare
+only lines of the same table.
 """
 
 import argparse
