@@ -198,14 +198,15 @@ def _train_grid(config: ConfigDict, workdir: pathlib.Path) -> None:
         return
     print(text(report), flush=True)
     page = page_path(workdir)
+    finished = GridFolder(workdir).finished_runs()
+    tables = sorted(path.name for path in page.parent.glob("*.csv"))
     print(
-        f"written {page} (open it in a browser); the tables are beside it as CSV: "
-        f"{', '.join(sorted(path.name for path in page.parent.glob('*.csv')))}",
+        f"{len(finished)} runs are finished; the page is {page}, the tables are beside it "
+        f"({', '.join(tables)})",
         file=sys.stderr,
     )
     if report["problems"]:
         raise InputError("; ".join(report["problems"]))
-    finished = GridFolder(workdir).finished_runs()
     if finished:
         print(
             f"next: {cli.program('relabel_jax.embed')} --checkpoint={finished[0].path} "

@@ -1,6 +1,5 @@
 """The progress of a grid of runs."""
 
-import logging
 import pathlib
 from collections.abc import Sequence
 
@@ -12,7 +11,6 @@ from relabel_jax.labels.views import side_columns
 from relabel_jax.progress import Progress
 from relabel_jax.runs.workdir import Workdir
 
-_LOG = logging.getLogger(__name__)
 # A `features` run reads embeddings, not waveforms. A clip costs it about this share of a clip.
 _COST_OF_FEATURES = 0.01
 
@@ -74,14 +72,6 @@ class GridProgress:
         """Notes that runs are finished."""
         self.done |= set(part)
         self._part = ()
-        folders = ", ".join(cell.folder.name for cell in part)
-        _LOG.info(
-            "%d/%d runs done: %s: %s",
-            len(self.done),
-            len(self._cells),
-            part[0].folder.parent,
-            folders,
-        )
         self._describe()
 
     def _describe(self) -> None:

@@ -76,9 +76,10 @@ def run_population(
     processes.check_same(experiment.shared_facts())
     with contextlib.ExitStack() as stack:
         plan = make_plan(experiment, stack)
-        for result, workdir in zip(plan.results, workdirs, strict=True):
-            if result is not None:
-                _LOG.info("%s: finished already", workdir)
+        if plan.finished:
+            where = workdirs[0] if len(workdirs) == 1 else workdirs[0].parent
+            numbers = len(plan.finished), len(plan.results)
+            _LOG.info("%s: %d of %d runs finished already", where, *numbers)
         if not plan.unfinished:
             return plan.finished
         training = _training(experiment, plan, on_clips)
