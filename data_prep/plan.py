@@ -5,7 +5,7 @@ it. Local worker processes or a cluster engine do the tasks, in any order and an
 
 A seeded hash of the clip id chooses the shard of a clip. So every shard is a random sample of its
 split, and the sizes of the shards of a split differ by at most one clip. The number of workers does
-not matter. Clips that can only be read together (a row group of a Parquet file) are placed together.
+not matter. Clips that can only be read together (a row group of a Parquet file) are in one shard.
 
 The working folder `DATA/.build` holds
 

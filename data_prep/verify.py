@@ -11,7 +11,7 @@ It reads all of DATA and prints a line `FILE: PROBLEM` for each problem. It chec
 - each record can be decoded, has a waveform of the right length, and has the id and the original
   labels of its clip in the index; its `pel` and `masked` follow from them by the ontology.
 
-ArrayRecord has a checksum for each record. So a record that can be read is the one that was written.
+ArrayRecord has a checksum for each record. So a record that can be read is as it was written.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def repair(data_dir: str | pathlib.Path, num_workers: int | None = None) -> list
             "read; repair it where it was built, or build it again"
         )
     index, _ = read_index(data_dir, None, [])
-    # Shards cannot be checked while the metadata or the index are broken. So there may be two rounds.
+    # While the metadata or the index are broken, shards cannot be checked. So there may be two rounds.
     for _ in range(2):
         if not problems:
             break
