@@ -168,7 +168,7 @@ def shard_rows(
       data_dir: the data set's folder.
       shard_lengths: the number of records of each shard, by split.
       index: the clip index.
-      problems: missing and unexpected shards, and splits with wrong lengths, are added to this list.
+      problems: missing and unexpected shards and splits of wrong length are added to this list.
 
     Returns:
       The rows of each shard that exists and is expected, by its name.

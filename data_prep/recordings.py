@@ -12,8 +12,8 @@ preference:
 with times in seconds (30, 30.0, 30.00, 30.000) or milliseconds (30000). A name that is the id of a
 clip belongs to that clip: if both X and YX are clips, then YX.wav belongs to YX. If several
 recordings have the same name, the one in the folder or file that `--audio` names first is chosen.
-Within a folder, the first extension in `EXTENSIONS` is chosen, then the path that sorts first. Files
-with many recordings come last.
+Within a folder, the first extension in `EXTENSIONS` is chosen, then the path that sorts first.
+Files with many recordings come last.
 """
 
 import itertools

@@ -122,7 +122,7 @@ def repair(data_dir: str | pathlib.Path, num_workers: int | None = None) -> list
             "read; repair it where it was built, or build it again"
         )
     index, _ = read_index(data_dir, None, [])
-    # While the metadata or the index are broken, shards cannot be checked. So there may be two rounds.
+    # Shards cannot be checked while the metadata or the index are broken, hence two rounds.
     for _ in range(2):
         if not problems:
             break

@@ -1,9 +1,9 @@
 """Local processes that do the tasks of a plan.
 
-Each worker shares with its parent the number of the clip that it reads. So the parent knows and
-rejects a clip that kills its worker or never ends, as may happen in the decoders, which are C code. A
-worker stops when its parent is gone. `concurrent.futures` can do neither: it does not tell which clip
-a dead process was reading, and its processes stay when the parent is killed.
+Each worker shares with its parent the number of the clip that it reads. So the parent can reject a
+clip that kills its worker or never ends, which happens in decoders written in C. A worker stops
+when its parent is gone. `concurrent.futures` can do neither: it does not tell which clip a dead
+process was reading, and its processes stay when the parent is killed.
 """
 
 import collections
