@@ -155,15 +155,15 @@ def compile_variant(network: WaveformCNN, mode: str, data: Batches) -> Program:
     )
 
 
-class _Plan(NamedTuple):
-    """A program to compile: `lower(state)`, and `run(compiled, state)`, which does a round."""
+class _RoundProgram(NamedTuple):
+    """The program of a round, to compile: `lower(state)`, and `run(compiled, state)`, which does a round."""
 
     start: Callable[[], TrainState]
     lower: Callable[[TrainState], Any]
     run: Callable[[Any, TrainState], TrainState]
 
 
-def _scan(network: WaveformCNN, layout: Layout, data: Batches) -> _Plan:
+def _scan(network: WaveformCNN, layout: Layout, data: Batches) -> _RoundProgram:
     """Makes one program of all steps of a round."""
     waveforms, labels, masked = data
     arguments = layout.put_chunk(waveforms, labels[None], masked[None])
@@ -172,14 +172,14 @@ def _scan(network: WaveformCNN, layout: Layout, data: Batches) -> _Plan:
     def run(compiled: Any, state: TrainState) -> TrainState:
         return compiled(state, *arguments)[0]
 
-    return _Plan(
+    return _RoundProgram(
         lambda: layout.put(state, "member"),
         lambda state: train_population.lower(network, RECIPE, layout, state, *arguments),
         run,
     )
 
 
-def _loop(network: WaveformCNN, layout: Layout, data: Batches) -> _Plan:
+def _loop(network: WaveformCNN, layout: Layout, data: Batches) -> _RoundProgram:
     """Makes a program of one step, which is called for each batch of a round."""
     singles = [layout.put(batch, "data") for batch in zip(*data, strict=True)]
     shared, divided = PartitionSpec(), PartitionSpec("data")
@@ -195,7 +195,7 @@ def _loop(network: WaveformCNN, layout: Layout, data: Batches) -> _Plan:
         return state
 
     step = on_each_device(one_step, layout.mesh, (shared, divided, divided, divided), shared)
-    return _Plan(
+    return _RoundProgram(
         lambda: layout.put(state),
         lambda state: jax.jit(step, donate_argnums=0).lower(state, *singles[0]),
         run,
