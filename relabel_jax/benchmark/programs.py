@@ -156,7 +156,7 @@ def compile_variant(network: WaveformCNN, mode: str, data: Batches) -> Program:
 
 
 class _RoundProgram(NamedTuple):
-    """The program of a round, to compile: `lower(state)`, and `run(compiled, state)`, which does a round."""
+    """The program of a round: `lower(state)` to compile it, `run(compiled, state)` to run it."""
 
     start: Callable[[], TrainState]
     lower: Callable[[TrainState], Any]
