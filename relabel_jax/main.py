@@ -217,7 +217,7 @@ def _train_grid(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _ends_with_the_others() -> Iterator[None]:
-    """Ends this process at once where the others would wait for it, or it for them."""
+    """Ends this process at once on an error after which the processes would wait for each other."""
     try:
         yield
     except ProcessFailed as error:
@@ -238,7 +238,7 @@ def _ends_with_the_others() -> Iterator[None]:
 
 
 def _leave() -> None:
-    """Ends this process at once: an ordinary exit waits for the others, and they for this one."""
+    """Ends this process at once. With an ordinary exit the processes would wait for each other."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
