@@ -30,6 +30,7 @@ from relabel_jax.report.write import page_path
 from relabel_jax.runs import processes
 from relabel_jax.runs.grid_folder import GridFolder
 from relabel_jax.runs.old_configs import flat
+from relabel_jax.runs.workdir import Workdir
 
 _EPILOG = """\
 fields of a config, as --config.FIELD=VALUE (the defaults are the paper's recipe):
@@ -161,10 +162,13 @@ def _train(config: ConfigDict, workdir: pathlib.Path) -> None:
         return
     configs = processes.together(lambda: members(config))
     workdirs = member_workdirs(configs, workdir)
+    finished = [path for path in workdirs if Workdir(path).is_finished_after(config.num_epochs)]
     results = run_population(configs, workdirs)
     if not processes.is_primary():
         return
     print("\n".join(result.summary for result in results), flush=True)
+    for path in finished:
+        print(f"{path}: was finished already", file=sys.stderr)
     first = workdirs[0]
     if config.method == "base":
         command = _transfer_command(config, results[0].root, first)
@@ -175,7 +179,7 @@ def _train(config: ConfigDict, workdir: pathlib.Path) -> None:
             f"{cli.program('relabel_jax.embed')} --checkpoint={first} --audio=RECORDINGS "
             "--output=embeddings.parquet"
         )
-    print(f"written {', '.join(map(str, workdirs))}\nnext: {command}", file=sys.stderr)
+    print(f"runs in {', '.join(map(str, workdirs))}\nnext: {command}", file=sys.stderr)
 
 
 def _transfer_command(config: ConfigDict, root: str, base: pathlib.Path) -> str:

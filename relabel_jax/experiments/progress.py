@@ -1,5 +1,6 @@
 """The progress of a grid of runs."""
 
+import logging
 import pathlib
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from relabel_jax.labels.views import side_columns
 from relabel_jax.progress import Progress
 from relabel_jax.runs.workdir import Workdir
 
+_LOG = logging.getLogger(__name__)
 # A `features` run reads embeddings, not waveforms. A clip costs it about this share of a clip.
 _COST_OF_FEATURES = 0.01
 
@@ -49,6 +51,10 @@ class GridProgress:
         self._display = Progress("grid", sum(self._left(cell) for cell in cells), "clips")
 
     def __enter__(self) -> "GridProgress":
+        workdirs = [Workdir(self._workdir / cell.folder) for cell in self._cells]
+        num_finished = sum(workdir.is_finished_after(self._num_epochs) for workdir in workdirs)
+        if num_finished:
+            _LOG.info("%d of %d runs are finished already", num_finished, len(self._cells))
         self._display.__enter__()
         return self
 

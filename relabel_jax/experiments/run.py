@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import logging
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -27,8 +26,6 @@ from relabel_jax.runs.schema import RunResult, Scores
 from relabel_jax.train.loop import train
 from relabel_jax.train.predict import predict
 from relabel_jax.train.training import Inputs, Member, Trained, Training
-
-_LOG = logging.getLogger(__name__)
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> RunResult:
@@ -76,10 +73,6 @@ def run_population(
     processes.check_same(experiment.shared_facts())
     with contextlib.ExitStack() as stack:
         plan = make_plan(experiment, stack)
-        if plan.finished:
-            where = workdirs[0] if len(workdirs) == 1 else workdirs[0].parent
-            numbers = len(plan.finished), len(plan.results)
-            _LOG.info("%s: %d of %d runs finished already", where, *numbers)
         if not plan.unfinished:
             return plan.finished
         training = _training(experiment, plan, on_clips)

@@ -133,6 +133,10 @@ class Workdir:
     def is_finished(self) -> bool:
         return self.result_path.exists()
 
+    def is_finished_after(self, num_epochs: int) -> bool:
+        """Whether the run is finished, with this number of epochs."""
+        return self.is_finished and self.epochs_done() == num_epochs
+
     def write_result(self, result: RunResult) -> None:
         """Writes `result.json`, which finishes the run."""
         write_json(self.result_path, result.as_json())
