@@ -55,6 +55,11 @@ def test_a_workdir_whose_data_set_is_gone(small, small_base, miniature_data, tmp
     assert moved.fingerprint == named.fingerprint == small.fingerprint
 
 
+def test_loading_logs_nothing(small_base, caplog):
+    load_pretrained(small_base)
+    assert caplog.records == []
+
+
 def test_a_damaged_file_of_classes(small_base, tmp_path):
     shutil.copytree(small_base, tmp_path / "base")
     path = tmp_path / "base" / "outputs.json"
