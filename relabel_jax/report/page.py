@@ -11,11 +11,11 @@ _PAGE = pathlib.Path(__file__).with_name("page.html")
 
 
 def page(report: Mapping[str, Any], ontology: Ontology) -> str:
-    """The HTML of a report.
+    """Returns the HTML of a report.
 
     Args:
-      report: of `tables.report`, with `paper` and `provenance` in it.
-      ontology: the ontology of its classes.
+      report: the result of `tables.report`, with `paper` and `provenance` added.
+      ontology: the ontology of the report's classes.
 
     Raises:
       InputError: plotly is not installed.
@@ -29,7 +29,7 @@ def page(report: Mapping[str, Any], ontology: Ontology) -> str:
 
 
 def _tree(report: Mapping[str, Any], ontology: Ontology) -> list[dict[str, str]]:
-    """A node for every path from a root to a class of the report.
+    """Returns a node for every path from a root to a class of the report.
 
     A class with several parents has several nodes.
     """
