@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.report.transfers import SIGNIFICANT_P
 from relabel_jax.report.web_page import fill_page
 
 _PAGE = pathlib.Path(__file__).with_name("page.html")
@@ -24,6 +25,7 @@ def page(report: Mapping[str, Any], ontology: Ontology) -> str:
         **report,
         "names": dict(zip(ontology.mids, ontology.display_names, strict=True)),
         "tree": _tree(report, ontology),
+        "significant_p": SIGNIFICANT_P,
     }
     return fill_page(_PAGE, data, "report")
 

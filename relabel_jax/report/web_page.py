@@ -1,12 +1,14 @@
 """Makes web pages of one HTML file that loads nothing else.
 
 A template has `<!--HEAD-->` in its head. `fill_page` replaces it by web_page_head.html, which has
-the style and the JavaScript that all pages share, plotly, and the page's data as `data`.
+the style and the JavaScript that all pages share, plotly, and the page's data as `data`. It
+replaces `/*INCLUDE name*/` by the file of that name beside the template.
 """
 
 import importlib.util
 import json
 import pathlib
+import re
 from typing import Any
 
 from relabel_jax.errors import InputError
@@ -36,8 +38,12 @@ def fill_page(template: pathlib.Path, data: Any, extra: str) -> str:
 
     # A name with "</script>" in it would end the script.
     embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+
+    def included(match: re.Match[str]) -> str:
+        return template.with_name(match[1]).read_text(encoding="utf-8").rstrip()
+
     return (
-        template.read_text(encoding="utf-8")
+        re.sub(r"/\*INCLUDE (\S+)\*/", included, template.read_text(encoding="utf-8"))
         .replace("<!--HEAD-->", _HEAD.read_text(encoding="utf-8").rstrip())
         .replace("/*PLOTLY*/", plotly.offline.get_plotlyjs())
         .replace("/*DATA*/", embedded)
