@@ -97,9 +97,10 @@ def check_layout(browser: Any, view: View) -> None:
     """Asserts that the page does not scroll sideways, cuts off no text, and logs no error."""
     scroll_width = browser.execute_script("return document.documentElement.scrollWidth")
     assert scroll_width <= view.width, f"{view}: the page is {scroll_width} pixels wide"
-    assert browser.execute_script(_CUT_OFF) == [], f"{view}: text is cut off"
+    cut_off = browser.execute_script(_CUT_OFF)
+    assert cut_off == [], f"{view}: text is cut off: {cut_off}"
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert severe == [], str(view)
+    assert severe == [], f"{view}: {severe}"
 
 
 def check_accessibility(browser: Any, axe: str, view: View, *without: str) -> None:
@@ -115,8 +116,9 @@ def check_accessibility(browser: Any, axe: str, view: View, *without: str) -> No
     """
     browser.execute_script(axe)
     violations = browser.execute_async_script(_RUN_AXE, list(without))
-    assert violations == [], str(view)
-    assert browser.execute_script(_LOW_CONTRAST_IN_SVG) == [], f"{view}: low contrast"
+    assert violations == [], f"{view}: {violations}"
+    low = browser.execute_script(_LOW_CONTRAST_IN_SVG)
+    assert low == [], f"{view}: low contrast: {low}"
 
 
 # Text whose box is not inside the window, the boxes of all ancestors that hide what overflows, and
