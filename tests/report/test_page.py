@@ -111,7 +111,7 @@ def test_the_page_in_a_browser(with_the_paper, browser, width):
 
 
 def test_layout(with_the_paper, browser):
-    """Nothing is cut off, all columns of Tables III and IV are shown, and no interval on another."""
+    """Nothing is cut off, Tables III and IV show all columns, and no interval covers another."""
     for view in VIEWS:
         open_page(browser, (with_the_paper / "report" / "index.html").as_uri(), view)
         wait_for(browser, DRAWN)
