@@ -22,7 +22,7 @@ class NpzSource:
     def __init__(self, path: str):
         self._path = path
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 self._names = [name for name in file.files if name != _RATE]
                 rate = file.get(_RATE)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -39,7 +39,7 @@ class NpzSource:
     def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
         """The samples of one recording, float32[time], and their rate."""
         try:
-            with np.load(self._path, allow_pickle=False) as file:
+            with open(self._path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 samples = file[member]
         except KeyError as error:
             raise Rejected("changed", f"{member} is no longer in the file") from error
