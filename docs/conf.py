@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "command_help",
+    "docstrings",
 ]
 exclude_patterns = ["_static", "_ext", "examples"]
 default_role = "literal"  # `name` in a docstring is code
@@ -26,6 +27,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3  # so that [text](page.md#heading) is checked
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_inherit_docstrings = False
 autodoc_typehints = "signature"
 # Only some users have these packages; the adapters for them are documented without them.
 autodoc_mock_imports = ["apache_beam", "mteb", "perch_hoplite", "torch"]
@@ -34,10 +36,12 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 # The build reads nothing from the network, so types of other projects have no page to link to.
-nitpick_ignore_regex = [
-    (r"py:.*", r"(numpy|np|scipy|sparse|jax|jnp|flax|nn|optax|orbax|ocp|ml_collections|pyarrow|pa)\b.*"),
-    (r"py:.*", r"(pathlib|collections|dataclasses|argparse|typing|functools|contextlib|logging)\b.*"),
-]
+_OTHERS = (
+    "argparse|collections|contextlib|dataclasses|flax|functools|jax|logging|ml_collections|mteb|nn|"
+    "np|numpy|optax|orbax|pa|pathlib|perch_hoplite|pyarrow|scipy|sparse|tensorflow_datasets|torch|"
+    "typing"
+)
+nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\b.*")]
 
 html_theme = "furo"
 html_title = "relabel_jax"

@@ -96,9 +96,7 @@ def labels_dir(segments_sample, tmp_path_factory):
     for name in ("balanced_train", "eval"):
         os.symlink(segments_sample, folder / "META" / f"{name}_segments.csv")
     for suffix in ("parquet", "npz"):
-        relabel_files(
-            segments=[segments_sample], output=folder / f"labels.{suffix}", format=suffix
-        )
+        relabel_files(segments=[segments_sample], output=folder / f"labels.{suffix}", format=suffix)
     return folder
 
 

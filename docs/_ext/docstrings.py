@@ -1,0 +1,48 @@
+"""Prepares docstrings for Sphinx, so that they need no markup that is awkward in the code.
+
+- Several names of an `Args:` or `Attributes:` entry (`low, high: ...`) stay names: Sphinx would take
+  all but the last for a type.
+- The first words of a property's docstring (`int64[clips]: ...`) are not a type to link to.
+- Indented commands in a module's docstring are code blocks.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from sphinx.application import Sphinx
+
+_NAMES = re.compile(r"^ +\**\w+(, \**\w+)+:")
+
+
+def process_docstring(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """The event `autodoc-process-docstring`, before napoleon's; changes `lines` in place."""
+    if what == "module":
+        lines[:] = _with_code_blocks(lines)
+    elif what in ("property", "attribute", "data") and lines:
+        # Napoleon takes the first line up to a colon for the type; this one is an empty comment.
+        lines[:0] = ["..", ""]
+    lines[:] = [
+        line.replace(", ", ",", line[: match.end()].count(", ")) if match else line
+        for line, match in ((line, _NAMES.match(line)) for line in lines)
+    ]
+
+
+def _with_code_blocks(lines: Iterable[str]) -> Iterator[str]:
+    """The lines with `::` before each indented block that is not part of a list."""
+    last, is_after_blank = "", False
+    for line in lines:
+        is_indented = line.startswith("  ")
+        if is_indented and is_after_blank and not last.startswith((" ", "-", "*")):
+            yield from ("::", "")
+        if line.strip():
+            last, is_after_blank = line, False
+        else:
+            is_after_blank = True
+        yield line
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", process_docstring, priority=400)
+    return {"parallel_read_safe": True}
