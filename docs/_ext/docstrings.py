@@ -1,6 +1,6 @@
 """Prepares docstrings for Sphinx, so that they need no markup that is awkward in the code.
 
-- Several names of an `Args:` or `Attributes:` entry (`low, high: ...`) stay names: Sphinx would take
+- All names of an `Args:` or `Attributes:` entry (`low, high: ...`) stay names: Sphinx would take
   all but the last for a type.
 - The first words of a property's docstring (`int64[clips]: ...`) are not a type to link to.
 - Indented commands in a module's docstring are code blocks.
