@@ -27,7 +27,9 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3  # so that [text](page.md#heading) is checked
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
+add_module_names = False
 autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 # Only some users have these packages; the adapters for them are documented without them.
 autodoc_mock_imports = ["apache_beam", "mteb", "perch_hoplite", "torch"]

@@ -16,7 +16,7 @@ from relabel_jax import cli
 
 
 def help_text(verb: str) -> str:
-    """What `relabel-jax VERB --help` prints on a terminal of 88 columns."""
+    """The output of `relabel-jax VERB --help` on a terminal of 88 columns."""
     output = io.StringIO()
     before = sys.argv, os.environ.get("COLUMNS")
     sys.argv, os.environ["COLUMNS"] = [cli.SCRIPT], "88"

@@ -1,4 +1,4 @@
-"""A labeling of your own: all that lies below an original label is unknown unless it was chosen.
+"""A new labeling: all that lies below an original label is unknown unless it was chosen.
 
 PE-CML masks less: as soon as the raters chose one class below a label, it trusts them there.
 """

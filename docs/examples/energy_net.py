@@ -1,4 +1,4 @@
-"""A network of your own: a small dense network on the energies of 10 ms frames."""
+"""A new network: a small dense network on the energies of 10 ms frames."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""A metric of your own: label-weighted label-ranking average precision of a finished run.
+"""A new metric: label-weighted label-ranking average precision of a finished run.
 
 For each positive label of a clip: the share of positives among the labels that score at least as
 high. The metric is the mean over all positive labels. Masked labels take no part in the ranking.

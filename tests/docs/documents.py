@@ -1,4 +1,4 @@
-"""The code blocks of the Markdown documents, and what a command line of theirs must satisfy."""
+"""The code blocks of the Markdown documents, and the rules for their command lines."""
 
 import ast
 import dataclasses
@@ -33,7 +33,7 @@ class Block:
     Attributes:
       path: the document, relative to the checkout.
       line: the line of the block in it, from 1.
-      info: what stands behind the fence: a language, and `no-run` for Python that is not executed.
+      info: the words after the fence: a language, and `no-run` for Python that is not executed.
       text: the code.
     """
 
