@@ -1,5 +1,6 @@
 """Links of the documents outside docs/ lead to files and headings; Sphinx checks those inside."""
 
+import itertools
 import pathlib
 import re
 
@@ -23,7 +24,7 @@ def anchors(path: pathlib.Path) -> set[str]:
     tokens = MarkdownIt("commonmark").parse(path.read_text(encoding="utf-8"))
     titles = [
         "".join(child.content for child in inline.children or [])
-        for heading, inline in zip(tokens, tokens[1:], strict=False)
+        for heading, inline in itertools.pairwise(tokens)
         if heading.type == "heading_open"
     ]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
