@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import pytest
+from browser import wait_for
 
 from data_prep.audit import main
 from relabel_jax.labels.ontology import Ontology
@@ -106,12 +107,6 @@ def test_the_page_needs_nothing_else(toy, tmp_path):
     assert '<script src="' not in text
     assert "<link" not in text
     assert "/*DATA*/" not in text
-
-
-def wait_for(browser, script: str):
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(script))
 
 
 SHOWN = "return [...document.querySelectorAll('#tree text.slicetext')].map((e) => e.textContent)"

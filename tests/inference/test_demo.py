@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from browser import wait_for
 
 from relabel_jax.audio.decode import read_waveform
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
@@ -90,12 +91,6 @@ def page(small_base, tmp_path, *arguments, end=signal.SIGINT):
         with pytest.raises(BlockingIOError):
             proxy.accept()
     assert list(tmp_path.glob("relabel_jax_demo_*")) == []  # what was dropped is deleted
-
-
-def wait_for(browser, script, *arguments):
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(browser, 120).until(lambda d: d.execute_script(script, *arguments))
 
 
 def clear(browser):

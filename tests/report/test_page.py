@@ -4,18 +4,13 @@ import json
 import shutil
 
 import pytest
+from browser import wait_for
 from grid_of_runs import read_csv
 
 from relabel_jax.report.__main__ import main
 from relabel_jax.report.write import PAPER_TABLES
 
 pytestmark = pytest.mark.slow
-
-
-def wait_for(browser, script, *arguments):
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(browser, 120).until(lambda d: d.execute_script(script, *arguments))
 
 
 CELL = "return document.querySelector(`td[data-key='${arguments[0]}']`)?.innerText"
