@@ -49,4 +49,5 @@ html_theme = "furo"
 html_title = "relabel_jax"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
+html_js_files = ["wide.js"]
 html_show_sphinx = False
