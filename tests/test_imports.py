@@ -15,7 +15,7 @@ ORDER = (
     *("ops", "models", "runs", "train", "report", "experiments", "inference"),
     *("main", "embed", "export", "demo", "benchmark", "hear"),
 )
-FOR_PYTORCH = ("relabel_jax.inference.adapters.hear",)  # its users bring it
+FOR_PYTORCH = ("relabel_jax.inference.adapters.hear", "relabel_jax.labels.torch")  # users bring it
 WITHOUT_JAX = ("version", "errors", "files", "cli", "metrics", "labels", "audio", "data")
 
 

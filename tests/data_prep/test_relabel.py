@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.relabel import Relabelled, main, write_parquet
+from data_prep.label_formats import Relabelled, write_parquet
+from data_prep.relabel import main
 from data_prep.segments import read_segments
 from relabel_jax.labels.ontology import Ontology
 
