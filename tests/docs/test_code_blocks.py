@@ -95,8 +95,12 @@ def labels_dir(segments_sample, tmp_path_factory):
     (folder / "META").mkdir()
     for name in ("balanced_train", "eval"):
         os.symlink(segments_sample, folder / "META" / f"{name}_segments.csv")
-    for suffix in ("parquet", "npz"):
-        relabel_files(segments=[segments_sample], output=folder / f"labels.{suffix}", format=suffix)
+    for name, form in (
+        ("labels.parquet", "parquet"),
+        ("labels.npz", "torch"),
+        ("matrices.npz", "npz"),
+    ):
+        relabel_files(segments=[segments_sample], output=folder / name, format=form)
     return folder
 
 

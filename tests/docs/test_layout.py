@@ -13,7 +13,7 @@ REMOVE = "document.querySelectorAll(arguments[0]).forEach((each) => each.remove(
 
 @pytest.fixture(scope="module")
 def pages():
-    """What `make docs` has built; the tests skip, saying so, if it has not."""
+    """The pages that `make docs` has built; the tests skip, saying so, if it has not."""
     found = sorted(BUILT.glob("*.html")) + sorted(BUILT.glob("api/*.html"))
     if not found:
         pytest.skip("needs the pages in build/docs: make docs")
