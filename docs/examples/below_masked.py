@@ -35,13 +35,13 @@ def relabelled(view: View, is_ancestor: np.ndarray) -> View:
     return dataclasses.replace(view, labels=labels, masked=masked, label_set=label_set)
 
 
-def train_base(data_dir: str, workdir: str, root: str, **recipe) -> Trained:
-    """Trains the log-mel CNN on the base side of a root, into a workdir."""
+def train_base(data_dir: str, workdir: str, root: str, model: dict, **recipe) -> Trained:
+    """Trains a network on the base side of a root, into a workdir."""
     data = open_data_set(data_dir)
     side = {"root": data.ontology.find(root), "side": "base", "labeling": "ol"}
     view = make_view(data.ontology, data.labels, data.clip_splits, **side)
     view = relabelled(view, data.ontology.is_ancestor[np.ix_(view.columns, view.columns)])
-    network = registry.build({"name": "logmel_cnn"}, len(view.columns))
+    network = registry.build(model, len(view.columns))
     start = jax.device_get(random_variables(network, waveform_batch(network), 0))
     members = [Member(Workdir(pathlib.Path(workdir)), start, view, seed=0)]
 

@@ -135,7 +135,8 @@ def test_the_labeling_trains(miniature_data, tmp_path):
     recipe = {"batch_size": 8, "num_epochs": 1, "steps_per_call": 4}
     recipe |= {"learning_rate": 0.001, "learning_rate_decay": 1.0}
     recipe |= {"resident": "never", "members_by": "auto"}
-    trained = train_base(miniature_data, tmp_path / "run", "Human sounds", **recipe)
+    model = {"name": "energy_net:EnergyNet"}
+    trained = train_base(miniature_data, tmp_path / "run", "Human sounds", model, **recipe)
     assert trained.best_epoch == 1
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert 0 < json.loads(line)["validation_mAP"] <= 1
