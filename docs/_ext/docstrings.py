@@ -4,6 +4,7 @@
   all but the last for a type.
 - The first words of a property's docstring (`int64[clips]: ...`) are not a type to link to.
 - Indented commands in a module's docstring are code blocks.
+- Letters may follow code (`Workdir`s), and a star may begin a name (`*shape`).
 """
 
 import re
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Iterator
 
 from sphinx.application import Sphinx
 
+_CODE_BEFORE_LETTERS = re.compile(r"(?<!`)(`[^`]+`)(?=[\w'])")
+_STAR = re.compile(r"(?<=[\[(, ])\*(?=\w+[^\w*])")
 _NAMES = re.compile(r"^ +\**\w+(, \**\w+)+:")
 
 
@@ -23,10 +26,20 @@ def process_docstring(
     elif what in ("property", "attribute", "data") and lines:
         # Napoleon takes the first line up to a colon for the type; this one is an empty comment.
         lines[:0] = ["..", ""]
+    lines[:] = map(_escaped, lines)
     lines[:] = [
         line.replace(", ", ",", line[: match.end()].count(", ")) if match else line
         for line, match in ((line, _NAMES.match(line)) for line in lines)
     ]
+
+
+def _escaped(line: str) -> str:
+    """A line with code and stars as reStructuredText wants them; examples stay as they are."""
+    if line.lstrip().startswith((">>>", "... ")):
+        return line
+    parts = line.split("`")  # every other one is code
+    parts[::2] = [_STAR.sub(r"\\*", part) for part in parts[::2]]
+    return _CODE_BEFORE_LETTERS.sub(r"\1\\ ", "`".join(parts))
 
 
 def _with_code_blocks(lines: Iterable[str]) -> Iterator[str]:
