@@ -15,7 +15,7 @@ def read_columns(
     """Reads two columns of a CSV with a header line as a dict.
 
     Raises:
-      InputError: the CSV cannot be read, lacks a column, or has a key twice.
+      InputError: the CSV cannot be read, lacks a column, or repeats a key.
     """
     names = (key_column, value_column)
     try:

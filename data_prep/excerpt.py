@@ -1,7 +1,6 @@
-"""The paper's excerpt: a small set whole, topped up with clips of the rare labels from a large one.
+"""Draws the paper's excerpt: small files whole, and clips with rare labels from a large one.
 
-    python -m data_prep.excerpt --min_per_label=300 --output=excerpt.csv \
-        --segments=balanced_train_segments.csv,eval_segments.csv,unbalanced_train_segments.csv.gz
+    python -m data_prep.excerpt --segments=META --have=ids.txt --output=excerpt.csv
 
 The paper says only that it took AudioSet's balanced and evaluation sets and added rare labels from
 the unbalanced one. These rules give its size:

@@ -12,7 +12,7 @@ import pathlib
 import re
 import struct
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -29,7 +29,7 @@ _MEMBERS = frozenset(
 _ZIP_HEADER_BYTES = 30
 _SETS_PER_STEP = 4096
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{2,4}$")
-_TIMES = re.compile(r"(?P<id>.+?)_(?P<start>\d+(\.\d+)?)(_\d+(\.\d+)?)?")
+_TIME = re.compile(r"(.+)_(\d+(?:\.\d+)?)", re.ASCII)
 
 
 class LabelTable:
@@ -146,15 +146,32 @@ class LabelTable:
     def _rows(self, clip_ids: Sequence[str]) -> np.ndarray:
         """int64[clips]: the row of each clip, -1 if the table lacks it."""
         rows = self._exact_rows(clip_ids)
-        if (rows >= 0).all():
-            return rows
         absent = np.flatnonzero(rows < 0)
-        stems = [_EXTENSION.sub("", os.path.basename(clip_ids[i])) for i in absent]
-        rows[absent] = self._exact_rows(stems)
-        for i, stem in zip(absent, stems, strict=True):
-            if rows[i] < 0:
-                rows[i] = self._row_of_stem(stem)
+        if not len(absent):
+            return rows
+        stems = {i: _EXTENSION.sub("", os.path.basename(clip_ids[i])) for i in absent.tolist()}
+        rows[absent] = self._exact_rows(list(stems.values()))
+        stems = {i: stem for i, stem in stems.items() if rows[i] < 0}
+        rows[list(stems)] = self._exact_rows(
+            [stem[1:] if stem.startswith("Y") else "" for stem in stems.values()]
+        )
+        stems = {i: stem for i, stem in stems.items() if rows[i] < 0}
+        rows[list(stems)] = self._rows_by_times(list(stems.values()))
         return rows
+
+    def _rows_by_times(self, stems: Sequence[str]) -> np.ndarray:
+        """int64[names]: the row of the only clip that a name with times can mean, else -1."""
+        readings = [
+            (number, clip_id, start)
+            for number, stem in enumerate(stems)
+            for clip_id, start in _readings(stem)
+        ]
+        found = self._exact_rows([clip_id for _, clip_id, _ in readings])
+        rows: list[set[int]] = [set() for _ in stems]
+        for (number, _, start), row in zip(readings, found.tolist(), strict=True):
+            if row >= 0 and self._start_s[row] in (start, start / 1000):
+                rows[number].add(row)
+        return np.array([each.pop() if len(each) == 1 else -1 for each in rows], np.int64)
 
     def _exact_rows(self, clip_ids: Sequence[str]) -> np.ndarray:
         width = self._clip_ids.dtype.itemsize
@@ -165,18 +182,14 @@ class LabelTable:
         rows = np.searchsorted(self._clip_ids, wanted).clip(max=len(self._clip_ids) - 1)
         return np.where(self._clip_ids[rows] == wanted, rows, -1)
 
-    def _row_of_stem(self, stem: str) -> int:
-        """The row of a clip whose recording has this name, -1 if there is none."""
-        names = [stem, stem[1:]] if stem.startswith("Y") else [stem]
-        if names[1:] and (row := int(self._exact_rows(names[1:])[0])) >= 0:
-            return row
-        for name in names:
-            if match := _TIMES.fullmatch(name):
-                row = int(self._exact_rows([match["id"]])[0])
-                start = float(match["start"])
-                if row >= 0 and self._start_s[row] in (start, start / 1000):
-                    return row
-        return -1
+
+def _readings(stem: str) -> Iterator[tuple[str, float]]:
+    """The clip ids and start times that a name can mean: ID_START or ID_START_END, maybe with Y."""
+    for name in (stem, stem[1:]) if stem.startswith("Y") else (stem,):
+        if last := _TIME.fullmatch(name):
+            yield last[1], float(last[2])
+            if first := _TIME.fullmatch(last[1]):
+                yield first[1], float(first[2])
 
 
 def _open(path: pathlib.Path, mids: Sequence[str], labeling: str, missing: str) -> LabelTable:

@@ -1,4 +1,4 @@
-"""The split by ontology (design.md, section 1) against its rules on Python sets."""
+"""The split by ontology against its rules on Python sets."""
 
 import csv
 import json
