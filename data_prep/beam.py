@@ -15,13 +15,13 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import apache_beam
-import tqdm
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
 from data_prep.plan import Plan, Shard
 from data_prep.workers import Workers
 from relabel_jax.errors import InputError
+from relabel_jax.progress import Progress
 
 _LOOK_EVERY_S = 1.0
 
@@ -110,12 +110,12 @@ def _show_progress(
     """Counts finished shards until `is_done`, as not every runner reports its progress."""
     undone = list(pending)
     num_clips = sum(plan.clips(shard).num_rows for shard in undone)
-    with tqdm.tqdm(total=num_clips, unit="clip", desc=runner) as bar:
+    with Progress(runner, num_clips, "clips") as progress:
         while True:
             is_last = is_done.wait(_LOOK_EVERY_S)
             for shard in [each for each in undone if plan.outcome(each) is not None]:
                 undone.remove(shard)
-                bar.update(plan.clips(shard).num_rows)
+                progress.update(plan.clips(shard).num_rows)
             if is_last:
                 return
 

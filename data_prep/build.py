@@ -1,8 +1,8 @@
-"""Makes a data set that relabel_jax trains on from recordings and labels.
+"""Turns recordings and labels into a data set that relabel_jax trains on.
 
     python -m data_prep.build --segments=segments.csv --audio=AUDIO_DIR --output_dir=DATA
 
-What it leaves in DATA:
+It writes into DATA:
 
 - `relabel_audioset-SPLIT.array_record-...`, `features.json`, `dataset_info.json`: a TFDS data set
   (relabel_jax/data/schema.py has the schema), `tfds.builder_from_directory(DATA)` opens it without
@@ -10,14 +10,14 @@ What it leaves in DATA:
 - `ontology.json`: the ontology that the labels refer to;
 - `clips.parquet`: the clip index, a row for each record, in the order of the records: the shards
   of train by number, then validation, then test. Its columns are `clip_id`, `split`, `start_s`,
-  `end_s`, and `ol`, the class numbers of the original labels; its metadata say the sample rate and
-  length of the waveforms;
+  `end_s`, and `ol`, the class numbers of the original labels. Its metadata hold the sample rate and
+  the length of the waveforms;
 - `rejects.csv`: the clips that were left out: `clip_id`, `source` (the file, if there is one, and
-  the place in it), `reason`, `detail`. Every clip is in the shards or here;
-- `.build`: the plan and what was done of it (plan.py). `clips.parquet` is written last of all: a
+  the place in it), `reason`, `detail`. Every clip is either in the shards or in this file;
+- `.build`: the plan and the outcomes of its tasks (plan.py). `clips.parquet` is written last: a
   folder that has it is complete.
 
-A build that was stopped in whatever way is finished by the same command, to the same bytes.
+The same command finishes a build that was stopped in any way, and gives the same bytes.
 """
 
 import argparse
@@ -34,12 +34,12 @@ from data_prep.plan import Outcome, Plan, Shard
 from data_prep.working_folder import working_folder
 from relabel_jax import cli
 from relabel_jax.data.layout import INDEX_NAME, REJECTS_NAME
-from relabel_jax.errors import InputError
+from relabel_jax.errors import InputError, install_command
 
 _EPILOG = """\
-what --audio takes, one or several with commas, wildcards too:
+what --audio takes (one or several with commas; wildcards too):
   a folder with recordings: wav, flac, aiff, aif, caf, ogg, oga, opus, mp3; with PyAV
-      (pip install 'relabel-jax[sources]') m4a, mp4, webm, mkv, mka, aac, wma
+      (pip install '.[sources]') also m4a, mp4, webm, mkv, mka, aac, wma
   *.parquet  Hugging Face's form of AudioSet: video_id, audio {bytes, path}, labels
   *.tar      WebDataset: KEY.flac (or another of these formats) beside KEY.json or KEY.cls
   *.h5       PANNs' packed waveforms: audio_name, waveform, target (needs the same extra)
@@ -47,12 +47,13 @@ what --audio takes, one or several with commas, wildcards too:
 
 how the recording of clip X, 30 s to 40 s, is found there (in order of preference):
   X.ext, YX.ext, X_30_40.ext, X_30.ext; times in seconds (30, 30.0, 30.000) or milliseconds
-  (30000); ext as above, in this order, in any case; video_id, KEY and audio_name count as names
-  a recording is taken to begin where its clip begins; its first --duration_s seconds are stored
+  (30000); ext is one of the extensions above, in their order, in upper or lower case;
+  video_id, KEY and audio_name count as names
+  a recording must begin where its clip begins; its first --duration_s seconds are stored
 
 where the labels come from:
-  --segments; without it, from parquet, tar or h5 itself: every recording there is a clip, its
-  times in clips.parquet are 0 and --duration_s; labels may be mids, names or, with
+  from --segments; without it, from the parquet, tar or h5 files: every recording is a clip,
+  whose times in clips.parquet are 0 and --duration_s; labels may be mids, names or, with
   --class_indices, numbers
 
 examples:
@@ -63,7 +64,22 @@ examples:
   python -m data_prep.build --audio=balanced_train.h5 \\
       --class_indices=class_labels_indices.csv --output_dir=DATA
 
-results in DATA: TFDS data set (ArrayRecord shards), ontology.json, clips.parquet, rejects.csv"""
+output: a TFDS data set (ArrayRecord shards), ontology.json, clips.parquet and rejects.csv in
+DATA; a summary on stderr. The same command finishes a build that was stopped."""
+
+# What to try, by the reason of most rejects.
+_REMEDIES = {
+    "no_file": "check --audio and the names of the recordings (--help says how they are found)",
+    "ambiguous": "name the recordings by --paths",
+    "outside": "put the recordings below --audio or beside the CSV of --paths",
+    "missing": "the files of --audio have these clips without a recording: download them again",
+    "needs_pyav": install_command("sources"),
+    "timeout": "give a longer --clip_timeout_s, or copy the recordings to a faster disk",
+    "bad_labels": "check the labels of the files in --audio, and --class_indices",
+    "no_labels": "check the labels of the files in --audio, or give --segments",
+    "changed": "leave the recordings alone while they are read, and build into a new folder",
+}
+_MANY_REJECTS = 1 / 3
 
 
 def build(
@@ -75,15 +91,15 @@ def build(
     beam_options: str = "",
     **inputs: Any,
 ) -> None:
-    """Builds a data set, or what is still missing of it, and prints on stderr what it did.
+    """Builds a data set, or finishes one, and prints a summary on stderr.
 
     Args:
       output_dir: the data set's folder.
       num_workers: number of processes; by default the number of cores.
-      clip_timeout_s: a clip that takes longer to read is rejected.
-      runner: a Beam runner that does the work instead of processes here (beam.py).
+      clip_timeout_s: seconds after which a clip that is still being read is rejected.
+      runner: a Beam runner that does the work instead of processes on this machine (beam.py).
       beam_options: the runner's options, as on a command line.
-      **inputs: what the data set is made from: the fields of `data_prep.inputs.Inputs`.
+      **inputs: the inputs of the data set: the fields of `data_prep.inputs.Inputs`.
 
     Raises:
       InputError: an input is wrong, `output_dir` holds something else, nothing can be written, a
@@ -128,7 +144,7 @@ def _write_shards_by_beam(
         from data_prep import beam
     except ImportError as error:
         raise InputError(
-            f"--runner={runner} needs Apache Beam ({error}); pip install relabel-jax[beam]"
+            f"--runner={runner} needs Apache Beam ({error}); {install_command('beam')}"
         ) from error
     beam.write_shards(
         plan, pending, runner=runner, options=beam_options, clip_timeout_s=clip_timeout_s
@@ -151,14 +167,22 @@ def _summarise(plan: Plan, outcomes: Sequence[Outcome], num_read: int, seconds: 
     if reasons:
         lines.append(f"why they were rejected {plan.data_dir / REJECTS_NAME}")
     lines.append(f"data set               {plan.data_dir}")
+    command = f"{cli.program('relabel_jax.main')} --config=base_human --workdir=W"
+    lines.append(f"next                   {command} --config.data_dir={plan.data_dir}")
+    if reasons.total() > _MANY_REJECTS * total:
+        ((reason, count),) = reasons.most_common(1)
+        remedy = _REMEDIES.get(reason, f"{plan.data_dir / REJECTS_NAME} says why, clip by clip")
+        lines.append(
+            f"warning: {reasons.total() / total:.1%} of the clips were rejected; the most common "
+            f"reason is {reason} ({count:,}): {remedy}"
+        )
     print(*lines, sep="\n", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser(
         "data_prep.build",
-        "Makes the data set that relabel_jax trains on from recordings, an ontology and labels. "
-        "The same command finishes a build that was stopped.",
+        "Turns recordings and labels into a data set that relabel_jax trains on.",
         epilog=_EPILOG,
     )
     parser.add_argument("--output_dir", required=True, metavar="DATA", help="the data set's folder")
@@ -169,12 +193,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--ontology", metavar="JSON", help="(default: AudioSet's, which comes with this package)")
+    add = parser.add_argument_group("inputs").add_argument
+    add(
+        "--ontology",
+        metavar="JSON",
+        help="the ontology (default: AudioSet's, which comes with this package)",
+    )
     add(
         "--segments",
         metavar="CSV[,CSV.gz]",
-        help="one or more segment files; optional where the files in --audio have labels",
+        help="one or more segment files; optional if the files in --audio have labels",
     )
     add(
         "--audio",
@@ -184,13 +212,13 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--paths",
         metavar="CSV",
-        help="columns clip_id and path: the recordings, instead of a search by name; paths are "
-        "relative to --audio or, where that has no such file, to the CSV's folder",
+        help="columns clip_id and path: the recording of each clip, instead of a search by name; "
+        "paths are relative to --audio or, if it has no such file, to the CSV's folder",
     )
     add(
         "--class_indices",
         metavar="CSV",
-        help="AudioSet's class_labels_indices.csv, where labels in --audio are class numbers",
+        help="AudioSet's class_labels_indices.csv, if the labels in --audio are class numbers",
     )
     add(
         "--splits",
@@ -201,7 +229,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = parser.add_argument_group("format of the data set").add_argument
     add(
         "--sample_rate_hz",
         type=int,
@@ -222,7 +250,7 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=Inputs.clips_per_shard,
         metavar="N",
-        help="at most so many clips in a shard (default: %(default)s, about 40 MB for 10 s at "
+        help="largest number of clips in a shard (default: %(default)s, about 40 MB for 10 s at "
         "8 kHz)",
     )
     add(
@@ -235,20 +263,20 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = parser.add_argument_group("work").add_argument
     add("--num_workers", type=int, metavar="N", help="processes (default: the number of cores)")
     add(
         "--clip_timeout_s",
         type=float,
         default=workers.CLIP_TIMEOUT_S,
         metavar="S",
-        help="a clip that takes longer to read is rejected (default: %(default)g)",
+        help="reject a clip that takes longer to read (default: %(default)g)",
     )
     add(
         "--runner",
         metavar="RUNNER",
         help="a Beam runner (DirectRunner, DataflowRunner, FlinkRunner, SparkRunner, ...) to do "
-        "the work instead of processes on this machine; needs relabel-jax[beam]",
+        "the work instead of processes on this machine; needs pip install '.[beam]'",
     )
     add(
         "--beam_options",
@@ -260,7 +288,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
+    """Runs the command line and returns its exit code."""
     flags = vars(_parser().parse_args(arguments))
     flags["segments"] = flags["segments"].split(",") if flags["segments"] else []
     return cli.run(lambda: build(**flags), stopped=cli.RESUMES)

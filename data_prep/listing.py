@@ -3,15 +3,13 @@
 import glob
 import os
 import pathlib
-import sys
 from collections.abc import Generator, Sequence
-
-import tqdm
 
 from data_prep import sources
 from data_prep.sources import Entry
 from relabel_jax.audio.decode import EXTENSIONS, list_recordings
 from relabel_jax.errors import InputError, Rejected
+from relabel_jax.progress import track, write_line
 
 
 def audio_places(audio: str | pathlib.Path) -> list[str]:
@@ -67,12 +65,11 @@ def packed_entries(paths: Sequence[str], *, with_labels: bool) -> Generator[Entr
 
     The last entry of a damaged file has a `Rejected` for a recording, which says so.
     """
-    with tqdm.tqdm(paths, desc="listing", unit="file", disable=not paths) as bar:
-        for path in bar:
-            try:
-                yield from sources.open_source(path).entries(with_labels)
-            except Rejected as error:
-                yield Entry("", "", error)
+    for path in track(paths, "listing", "files"):
+        try:
+            yield from sources.open_source(path).entries(with_labels)
+        except Rejected as error:
+            yield Entry("", "", error)
 
 
 def warn_of_damage(details: Sequence[str]) -> None:
@@ -83,4 +80,4 @@ def warn_of_damage(details: Sequence[str]) -> None:
 
 def warn(text: str) -> None:
     """Prints a warning on stderr."""
-    print(f"warning: {text}", file=sys.stderr)
+    write_line(f"warning: {text}")

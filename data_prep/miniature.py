@@ -1,9 +1,9 @@
-"""A miniature AudioSet: synthetic recordings, a small ontology, and simulated raters.
+"""Makes a miniature AudioSet: synthetic recordings, a small ontology, and simulated raters.
 
     python -m data_prep.miniature --output_dir=MINI --num_clips=600
 
-It has AudioSet's form and faults, and also the truth, so that everything can be tried and scored in
-minutes with nothing to download. The folder holds:
+The miniature has AudioSet's form and AudioSet's faults, and also the true labels. So everything can
+be tried and scored in minutes, without a download. The folder holds:
 
 - `ontology.json`: 66 classes below six of AudioSet's roots, in AudioSet's JSON form. Ids, names,
   restrictions and the relations between these classes are AudioSet's own (Gemmeke et al., 2017;
@@ -11,16 +11,19 @@ minutes with nothing to download. The folder holds:
 - `audio/ID.flac`: 16-bit FLAC, mostly 10 s, mono and 16 kHz, some shorter or longer, stereo, or at
   another rate. Two or three events of different classes (`data_prep/synthesis.py`) at random
   levels and times within the first 10 s, on background noise.
-- `segments.csv`: what the simulated raters chose, in AudioSet's form with three header lines.
-- `truth.csv`: all that is true, in the same form: the precise class of every event and *all* of its
+- `segments.csv`: the labels that the simulated raters chose, in AudioSet's form with three header
+  lines.
+- `truth.csv`: the true labels in the same form: the precise class of every event and *all* of its
   ancestors, including abstract and blacklisted ones. A class that is not listed is not in the clip.
 - `miniature.json`: the arguments and a summary.
 
-The raters (`data_prep/raters.py`) have the two habits of AudioSet's (paper, section II): they name
-a general class in place of the precise one, and leave out parents of the classes that they name.
+The raters (`data_prep/raters.py`) have the two habits of AudioSet's raters (paper, section II).
+They name a general class in place of the precise one, and they leave out parents of the classes
+that they name.
 
-The seed and the clip's number determine all of a clip: a larger miniature begins with the smaller
-one, and the rates of the raters change neither the recordings nor the truth.
+The seed and the number of a clip determine everything about the clip. So a larger miniature begins
+with the clips of a smaller one, and the error rates of the raters change neither the recordings nor
+the truth.
 """
 
 import argparse
@@ -47,6 +50,15 @@ from data_prep.raters import left_out_rates, parents_chosen, rate_clip, true_lab
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
+
+_EPILOG = """\
+example:
+  python -m data_prep.miniature --output_dir=mini --num_clips=600
+  python -m data_prep.build --ontology=mini/ontology.json --segments=mini/segments.csv \\
+      --audio=mini/audio --output_dir=mini_data
+
+output: ontology.json, segments.csv, truth.csv, miniature.json and audio/ in MINI; a summary on
+stdout. The folder appears when it is complete."""
 
 
 def write_labels(
@@ -76,7 +88,7 @@ def _write_text(path: pathlib.Path, text: str) -> None:
 
 
 def summarise(clips: Sequence[MiniatureClip], labels: Sequence[set[int]]) -> dict:
-    """Counts for `miniature.json` and the last lines of the command."""
+    """Returns the counts that `miniature.json` and the last lines of the command report."""
     truth = [true_labels(clip.events) for clip in clips]
     target_clips: collections.Counter[str] = collections.Counter()
     for root in ontology().roots:
@@ -96,7 +108,7 @@ def build(spec: MiniatureSpec, output_dir: pathlib.Path, num_workers: int) -> di
     """Writes a miniature under a temporary name and renames it when it is complete.
 
     Returns:
-      The summary that also stands in `miniature.json`.
+      The summary, which `miniature.json` holds too.
 
     Raises:
       InputError: the folder cannot be written or a worker was killed.
@@ -128,10 +140,10 @@ def build(spec: MiniatureSpec, output_dir: pathlib.Path, num_workers: int) -> di
 
 
 def existing_summary(spec: MiniatureSpec, output_dir: pathlib.Path) -> dict | None:
-    """The summary of the miniature that already stands at `output_dir`; None if nothing does.
+    """Returns the summary of the miniature at `output_dir`; None if there is nothing.
 
     Raises:
-      InputError: what stands there is something else, or was made with other arguments.
+      InputError: the folder holds something else, or a miniature made with other arguments.
     """
     if not output_dir.exists():
         return None
@@ -159,10 +171,10 @@ def make(
     parent_left_out: float,
     general_only: float,
 ) -> None:
-    """Builds a miniature unless it is there, and reports on stdout.
+    """Makes a miniature unless it exists already, and prints a summary on stdout.
 
     Args:
-      output_dir: the folder to make.
+      output_dir: the folder to create.
       num_clips, seed, parent_left_out, general_only: see `MiniatureSpec`.
       num_workers: number of processes.
 
@@ -187,46 +199,55 @@ def make(
     )
     per_root = [f"{name} {number}" for name, number in summary["clips_per_root"].items()]
     print(f"clips with a label of: {', '.join(per_root)}")
+    print(
+        f"next: {cli.program('data_prep.build')} --ontology={output_dir}/ontology.json "
+        f"--segments={output_dir}/segments.csv --audio={output_dir}/audio --output_dir=DATA",
+        file=sys.stderr,
+    )
 
 
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     defaults = MiniatureSpec()
     parser = cli.parser(
         "data_prep.miniature",
-        "Synthesises a miniature AudioSet: recordings, ontology, labels by simulated raters, and "
-        "the truth.",
-        epilog="""\
-example:
-  python -m data_prep.miniature --output_dir=mini --num_clips=600
-  python -m data_prep.build --ontology=mini/ontology.json --segments=mini/segments.csv \\
-      --audio=mini/audio --output_dir=mini_data""",
+        "Synthesises a miniature AudioSet: recordings, ontology, raters' labels and true labels.",
+        epilog=_EPILOG,
     )
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--output_dir",
         type=pathlib.Path,
         required=True,
         metavar="MINI",
-        help="folder to make; it must not exist, or be the same miniature already",
+        help="the folder to create; it must not exist, or hold the same miniature already",
     )
-    for flag, kind, default, what in (
-        ("num_clips", int, defaults.num_clips, "recordings"),
-        ("seed", int, defaults.seed, "seed of everything drawn"),
-        ("num_workers", int, os.cpu_count() or 1, "processes; they change nothing in the result"),
+    size = parser.add_argument_group("size and speed")
+    raters = parser.add_argument_group("habits of the simulated raters")
+    for group, flag, kind, default, what in (
+        (size, "num_clips", int, defaults.num_clips, "number of recordings"),
+        (size, "seed", int, defaults.seed, "seed of all random choices"),
         (
+            size,
+            "num_workers",
+            int,
+            os.cpu_count() or 1,
+            "number of processes, which does not change the result",
+        ),
+        (
+            raters,
             "parent_left_out",
             float,
             defaults.parent_left_out,
-            "how often raters leave out a class's parent: mean over the ontology's edges",
+            "how often they leave out a class's parent: mean over the ontology's edges",
         ),
         (
+            raters,
             "general_only",
             float,
             defaults.general_only,
-            "how often raters name an ancestor in place of the precise class",
+            "how often they name an ancestor in place of the precise class",
         ),
     ):
-        add(
+        group.add_argument(
             f"--{flag}",
             type=kind,
             default=default,
@@ -237,7 +258,7 @@ example:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit status."""
+    """Runs the command line and returns its exit code."""
     flags = vars(_parse_flags(arguments))
     return cli.run(lambda: make(**flags))
 

@@ -11,10 +11,10 @@ import pathlib
 import numpy as np
 import soundfile
 import soxr
-import tqdm
 
 from data_prep import synthesis
 from data_prep.miniature_spec import Draw, MiniatureSpec, ontology
+from relabel_jax.progress import track
 
 SEGMENT_S = 10.0
 # The first event of a clip is dealt class by class. In this share of the clips the others come from
@@ -120,9 +120,7 @@ def write_audio(
 ) -> list[MiniatureClip]:
     """Writes all recordings with `num_workers` processes; returns the clips by number."""
     write = functools.partial(write_clip, spec, audio_dir=audio_dir)
-    progress = functools.partial(
-        tqdm.tqdm, total=spec.num_clips, desc="synthesise", unit="clip", mininterval=0.5
-    )
+    progress = functools.partial(track, what="synthesising", unit="clips", total=spec.num_clips)
     if num_workers == 1:
         return list(progress(map(write, range(spec.num_clips))))
     with concurrent.futures.ProcessPoolExecutor(

@@ -27,7 +27,6 @@ from concurrent.futures import ProcessPoolExecutor
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tqdm
 
 from data_prep.checks import (
     Problem,
@@ -45,6 +44,7 @@ from data_prep.working_folder import WORKING_FOLDER, working_folder
 from relabel_jax import cli
 from relabel_jax.data.layout import INDEX_NAME, REJECTS_NAME
 from relabel_jax.errors import InputError
+from relabel_jax.progress import Progress
 
 _CLIPS_PER_PROCESS = 2_000  # a process checks so many in the time that another takes to start
 
@@ -88,7 +88,7 @@ def _check_shards(
     num_clips = sum(map(len, rows.values()))
     num_workers = min(num_workers or os.cpu_count() or 1, -(-num_clips // _CLIPS_PER_PROCESS))
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(tqdm.tqdm(total=num_clips, unit="clip", desc="verify"))
+        bar = stack.enter_context(Progress("verifying", num_clips, "clips"))
         each_way: Callable[..., Iterable[list[str]]] = map
         if num_workers > 1:
             # Not forked, as the libraries that are loaded here have threads.

@@ -18,11 +18,10 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-import tqdm
-
 from data_prep.plan import Outcome, Plan, Shard
 from data_prep.shards import write_shard
 from relabel_jax.errors import InputError
+from relabel_jax.progress import Progress
 
 CLIP_TIMEOUT_S = 60.0  # a hundred times what the slowest recording takes
 _DEATHS = 3  # a clip may kill its worker so often, as a worker may also be killed from outside
@@ -47,10 +46,10 @@ def write_shards(
     num_workers = min(num_workers or os.cpu_count() or 1, len(pending))
     num_clips = sum(plan.clips(shard).num_rows for shard in pending)
     with (
-        tqdm.tqdm(total=num_clips, unit="clip", desc=f"{num_workers} workers") as bar,
+        Progress(f"reading with {num_workers} workers", num_clips, "clips") as progress,
         Workers(plan, num_workers=num_workers, clip_timeout_s=clip_timeout_s) as workers,
     ):
-        workers.write_shards(pending, bar.update)
+        workers.write_shards(pending, progress.update)
 
 
 class Workers:

@@ -1,4 +1,4 @@
-"""relabel_jax: AudioSet re-labelled by its ontology, and the proof by transfer learning, in JAX."""
+"""Re-labels AudioSet by its ontology, and measures by transfer learning what that is worth."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["Embedder", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # Embedder imports JAX, which users of the labelings alone should not wait for.
+    # Imported late: it loads JAX, which users of the labels alone need not wait for.
     if name == "Embedder":
         from relabel_jax.inference.embedder import Embedder
 

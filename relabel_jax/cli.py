@@ -1,13 +1,14 @@
-"""What the commands share: parsers, exit codes, one-line errors; and the script `relabel-jax VERB`.
+"""The script `relabel-jax VERB`, and the parsers, exit codes and error lines of all commands.
 
 Exit codes: 0 for success, 1 for a wrong input or a failure, 2 for wrong usage, 130 after Ctrl-C and
-143 after a SIGTERM. A wrong input is answered by one line on stderr, without a traceback.
+143 after a SIGTERM. A command answers a wrong input with one line on stderr, without a traceback.
 """
 
 import argparse
 import difflib
 import importlib
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,17 +29,36 @@ VERBS = {
     "train": ("relabel_jax.main", "train and test a network, or a grid of them"),
     "report": ("relabel_jax.report.__main__", "write the tables and the page of finished runs"),
     "embed": ("relabel_jax.embed", "embed a folder of recordings"),
+    "nearest": ("relabel_jax.nearest", "find the nearest recordings of an embedded folder"),
     "export": ("relabel_jax.export", "write a trained network for other frameworks"),
     "demo": ("relabel_jax.demo", "show on a local page what a network hears"),
     "benchmark": ("relabel_jax.benchmark.__main__", "measure the train step on this machine"),
 }
-"""By verb, the module whose `main(arguments)` it runs, and what it does."""
+"""The module whose `main(arguments)` a verb runs, and what it does, by verb."""
 
 RESUMES = "stopped; the same command goes on from here"
 _USAGE = f"""\
 usage: {SCRIPT} VERB [--FLAG=VALUE ...]
        {SCRIPT} VERB --help
        {SCRIPT} --version"""
+_GROUPS = {
+    "labels (need no JAX)": ("metadata", "relabel", "audit", "excerpt"),
+    "data": ("datasets", "miniature", "build", "verify"),
+    "training": ("train", "report", "benchmark"),
+    "trained networks": ("embed", "nearest", "export", "demo"),
+}
+_COMMON_CASES = f"""\
+better labels for your own training code:
+  {SCRIPT} metadata --output_dir=META
+  {SCRIPT} relabel --help
+
+the whole chain on synthetic data, in minutes:
+  {SCRIPT} miniature --output_dir=MINI --num_clips=600
+  {SCRIPT} build --ontology=MINI/ontology.json --segments=MINI/segments.csv \\
+      --audio=MINI/audio --output_dir=DATA
+  {SCRIPT} train --config=quickstart --workdir=W --config.data_dir=DATA
+
+Results go to the folder or file that a flag names. The last lines of a command name them."""
 
 
 def run(command: Callable[[], int | None], *, stopped: str = "stopped") -> int:
@@ -46,7 +66,7 @@ def run(command: Callable[[], int | None], *, stopped: str = "stopped") -> int:
 
     Args:
       command: does the work; returns the exit code, or None for 0.
-      stopped: the line after Ctrl-C; `RESUMES` where the same command continues the work.
+      stopped: the line after Ctrl-C; `RESUMES` if the same command continues the work.
 
     Returns:
       The exit code.
@@ -74,20 +94,32 @@ def program(module: str) -> str:
 
 
 def parser(module: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
-    """An argument parser that keeps line breaks and refuses abbreviated flags.
+    """Makes an argument parser that keeps line breaks and refuses abbreviated flags.
+
+    Commands `python -m MODULE` in the help become `relabel-jax VERB` if the user called the script.
 
     Args:
-      module: the command's module, as `VERBS` has it.
+      module: the command's module, as in `VERBS`.
       description: what the command does.
       **options: further arguments of `argparse.ArgumentParser`.
     """
+    if epilog := options.get("epilog"):
+        options["epilog"] = _as_called(epilog)
     defaults: dict[str, Any] = {
         "formatter_class": argparse.RawDescriptionHelpFormatter,
         "allow_abbrev": False,
     }
     return argparse.ArgumentParser(
-        prog=program(module), description=description, **(defaults | options)
+        prog=program(module), description=_as_called(description or ""), **(defaults | options)
     )
+
+
+def _as_called(text: str) -> str:
+    """The text with the commands in it in the form in which the user called this one."""
+    for module, _ in VERBS.values():
+        name = re.escape(module.removesuffix(".__main__"))
+        text = re.sub(rf"python -m {name}\b(?!\.)", program(module), text)
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,8 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb in VERBS:
         return run(lambda: importlib.import_module(VERBS[verb][0]).main(rest))
     if verb in ("-h", "--help"):
-        verbs = "\n".join(f"  {name:10} {what}" for name, (_, what) in VERBS.items())
-        print(f"{_USAGE}\n\n{relabel_jax.__doc__}\n\nverbs:\n{verbs}")
+        print(_help())
         return 0
     if verb == "--version":
         print(f"{SCRIPT} {relabel_jax.__version__}")
@@ -111,3 +142,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     suggestion = f"; did you mean {nearest[0]}" if nearest else ""
     print(f"error: {problem}{suggestion}; {SCRIPT} --help lists the verbs", file=sys.stderr)
     return 2
+
+
+def _help() -> str:
+    """The help of the script: its verbs in groups, and the common cases."""
+    grouped = {verb for verbs in _GROUPS.values() for verb in verbs}
+    others = {"other": tuple(verb for verb in VERBS if verb not in grouped)}
+    parts = [_USAGE, str(relabel_jax.__doc__)]
+    for title, verbs in (_GROUPS | others).items():
+        if verbs:
+            lines = [f"  {verb:10} {VERBS[verb][1]}" for verb in verbs]
+            parts.append("\n".join([f"{title}:", *lines]))
+    return "\n\n".join([*parts, _COMMON_CASES])

@@ -11,7 +11,7 @@ them, as in `Embedder.scores`, and a clip is as near as the nearest of them. The
 this machine alone (127.0.0.1) and needs no internet. Sounds that were dropped or recorded are
 deleted at the end. Ctrl-C ends it.
 
-Needs an extra: pip install 'relabel-jax[demo]'.
+Needs an extra: pip install '.[demo]'.
 """
 
 import os

@@ -1,56 +1,75 @@
-r"""Embeds recordings by a trained network: a folder of any size in, a Parquet file out.
+r"""Embeds a folder of recordings by a trained network and writes a Parquet file.
 
-  python -m relabel_jax.embed --checkpoint=W/base --audio=RECORDINGS --output=embeddings.parquet
-  python -m relabel_jax.embed --checkpoint=W/base --audio=a.wav,b.flac --hop_s=1 --scores=5 \
-      --output=embeddings.parquet
+The common case:
 
-The output has a row for each window. A window has the length that the network takes, 10 s for the
-paper's network:
+  python -m relabel_jax.embed --checkpoint=W/base --audio=RECORDINGS --output=embeddings.parquet \
+      --scores
 
-  path       as found below --audio
-  start_s    where the window starts in the recording; the last one is zero-padded
-  embedding  list<float32>, 128 values for the paper's network
-  mids, display_names, scores    with --scores: the classes that score highest, best first
+The output has a row for each window. A window has the length that the network takes: 10 s for the
+paper's network.
 
-Recordings that cannot be read are listed in OUTPUT.rejects.csv (path, reason, detail), and the
-output has no row of them. Stopped in whatever way, the same command goes on: what is done lies in
-OUTPUT.parts until the output is complete.
+  path       the path of the recording, as found below --audio
+  start_s    the start of the window in the recording; the last window is zero-padded
+  embedding  list<float32>: 128 values for the paper's network
+  mids, display_names, scores    with --scores: the classes with the highest scores, best first
+
+OUTPUT.rejects.csv lists the recordings that cannot be read (path, reason, detail). The output has
+no rows of them. If the command is stopped, the same command continues: OUTPUT.parts keeps what is
+done until the output is complete.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
-
-from absl import logging as absl_logging
 
 from relabel_jax import cli
 from relabel_jax.inference.folder import embed
 
+_EPILOG = """\
+examples:
+  python -m relabel_jax.embed --checkpoint=W/base --audio=a.wav,b.flac --hop_s=1 --scores=3 \\
+      --output=embeddings.parquet
+  python -m relabel_jax.nearest --checkpoint=W/base --embeddings=embeddings.parquet \\
+      --audio=query.wav"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code. See the module's docstring."""
-    parser = cli.parser("relabel_jax.embed", __doc__)
-    parser.add_argument(
+    parser = cli.parser("relabel_jax.embed", __doc__, epilog=_EPILOG)
+    files = parser.add_argument_group("files")
+    files.add_argument(
         "--checkpoint", required=True, help="workdir of a finished training, or exported folder"
     )
-    parser.add_argument(
-        "--audio", required=True, help="folders and recordings, with commas; any format and rate"
+    files.add_argument(
+        "--audio",
+        required=True,
+        help="folders and recordings, separated by commas; any format and sample rate",
     )
-    parser.add_argument("--output", required=True, help="the Parquet file")
-    parser.add_argument(
-        "--hop_s", type=float, help="seconds from window to window (the length of a window)"
+    files.add_argument("--output", required=True, help="the Parquet file to write")
+    files.add_argument(
+        "--ontology", help="ontology.json; needed only if a workdir's data set has moved"
     )
-    parser.add_argument(
+    rows = parser.add_argument_group("rows")
+    rows.add_argument(
+        "--hop_s",
+        type=float,
+        help="seconds from the start of one window to the start of the next (default: the length "
+        "of a window)",
+    )
+    rows.add_argument(
         "--scores",
         type=int,
         nargs="?",
         const=5,
         default=0,
-        help="write the classes that score highest: 5, or this number of them",
+        metavar="NUMBER",
+        help="write the classes with the highest scores: 5, or NUMBER (default: none)",
     )
-    parser.add_argument("--ontology", help="ontology.json, if a workdir's data set has moved")
-    parser.add_argument("--num_workers", type=int, help="threads that decode (one a core)")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument(
+        "--num_workers", type=int, help="threads that decode (default: one for each core)"
+    )
     flags = parser.parse_args(arguments)
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every file
 
     def command() -> None:
         summary = embed(
@@ -67,6 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{summary['recordings'] - summary['rejects']} recordings; {summary['rejects']} "
             f"rejected" + (f", see {flags.output}.rejects.csv" if summary["rejects"] else "")
         )
+        if summary["windows"]:
+            print(
+                f"next: {cli.program('relabel_jax.nearest')} "
+                f"--checkpoint={shlex.quote(flags.checkpoint)} "
+                f"--embeddings={shlex.quote(flags.output)} --audio=RECORDING"
+            )
 
     return cli.run(command, stopped=cli.RESUMES)
 

@@ -10,10 +10,10 @@ class InputError(ValueError):
 
 
 class ProcessFailed(Exception):
-    """An InputError in one of several processes while the others go on.
+    """One of several processes met an InputError while the others went on.
 
-    The others will wait for this process sooner or later. So the command prints the message and
-    ends this process at once, which ends the others too. No collective operation follows.
+    Sooner or later the others wait for this process. So the command prints the message and ends
+    this process at once, which ends the others too. No collective operation follows.
     """
 
 
@@ -39,3 +39,8 @@ class Rejected(Exception):
 
     def __str__(self) -> str:
         return self.detail
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra. relabel_jax is on no package index."""
+    return f"pip install '.[{extra}]' in the checkout of relabel_jax"

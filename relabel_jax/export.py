@@ -1,49 +1,61 @@
-r"""Writes a trained network in forms that other frameworks read.
+r"""Writes a trained network in formats that other frameworks read.
 
-  python -m relabel_jax.export --checkpoint=W/base --output_dir=OUT --format=safetensors
-  python -m relabel_jax.export --checkpoint=W/base --output_dir=OUT \
-      --format=huggingface,stablehlo,onnx --license=cc-by-4.0
+The common case:
 
-Every format has config.json (the network, its sizes, facts of the training) and classes.json (mid,
-display_name and ontology paths of each score), and is the same function: float32[batch, samples] in
--1 to 1, mono, to (embeddings float32[batch, 128], scores float32[batch, classes]). config.json has
-the sample rate and the number of samples; the paper's network takes 10 s at 8 kHz.
+  python -m relabel_jax.export --checkpoint=W/base --output_dir=OUT --format=safetensors,onnx
 
-  safetensors  model.safetensors, which Embedder.load reads too, and, if the network has one,
-               example_pytorch.py
-  huggingface  the same with a model card (README.md): a folder to push
-  stablehlo    model.stablehlo, of jax.export; any batch; cpu, cuda and tpu
-  onnx         model.onnx; any batch; needs pip install 'relabel-jax[onnx]'
+Formats, of which --format takes one or several:
+
+  safetensors  model.safetensors, which Embedder.load reads too, and example_pytorch.py, which runs
+               it in PyTorch, if the network has such a program
+  huggingface  the same and a model card (README.md): a folder to push to Hugging Face
+  stablehlo    model.stablehlo for jax.export.deserialize, on CPU, CUDA and TPU
+  onnx         model.onnx for onnxruntime and others; needs the extra `onnx`
+
+All formats are the same function, for batches of any size. It takes float32[batch, samples], mono,
+in -1 to 1, and returns (embeddings float32[batch, size], scores float32[batch, classes]). Every
+export has two more files: config.json has the network, the sample rate, the number of samples and
+facts of the training; classes.json has mid, display_name and ontology paths of each score. If the
+export fails, nothing is left in OUT.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 
-from absl import logging as absl_logging
-
 from relabel_jax import cli
 from relabel_jax.inference.export import FORMATS, export
+from relabel_jax.inference.exported import WEIGHTS_NAME
 from relabel_jax.inference.loading import load_pretrained
+
+_EPILOG = """\
+examples:
+  python -m relabel_jax.export --checkpoint=W/base --output_dir=OUT \\
+      --format=huggingface,stablehlo --license=cc-by-4.0
+  python -m relabel_jax.embed --checkpoint=OUT --audio=RECORDINGS --output=embeddings.parquet"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code. See the module's docstring."""
-    parser = cli.parser("relabel_jax.export", __doc__)
+    parser = cli.parser("relabel_jax.export", __doc__, epilog=_EPILOG)
     parser.add_argument(
         "--checkpoint", required=True, help="workdir of a finished training, or exported folder"
     )
-    parser.add_argument("--output_dir", required=True, help="a new or empty folder")
+    parser.add_argument("--output_dir", required=True, help="a new or empty folder to write to")
     parser.add_argument(
-        "--format", default="safetensors", help=f"with commas, of {', '.join(FORMATS)}"
+        "--format",
+        default="safetensors",
+        help=f"some of {', '.join(FORMATS)}, separated by commas (default: safetensors)",
     )
-    parser.add_argument("--ontology", help="ontology.json, if a workdir's data set has moved")
+    parser.add_argument(
+        "--ontology", help="ontology.json; needed only if a workdir's data set has moved"
+    )
     parser.add_argument(
         "--license",
         default="other",
-        help="licence of the weights, for the model card, such as cc-by-4.0",
+        help="licence of the weights for the model card, such as cc-by-4.0 (default: other)",
     )
     flags = parser.parse_args(arguments)
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every file
 
     def command() -> None:
         names = export(
@@ -53,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             license_name=flags.license,
         )
         print(f"{flags.output_dir}: {', '.join(names)}")
+        if WEIGHTS_NAME in names:
+            print(
+                f"next: {cli.program('relabel_jax.embed')} "
+                f"--checkpoint={shlex.quote(flags.output_dir)} --audio=RECORDINGS "
+                "--output=embeddings.parquet"
+            )
 
     return cli.run(command)
 

@@ -1,4 +1,4 @@
-"""Files that are complete under their final name, or absent."""
+"""Reads and writes files. A file is either complete under its final name, or absent."""
 
 import contextlib
 import fcntl
@@ -17,13 +17,13 @@ def complete_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a temporary path to write to, and renames the file to `path` when the block ends.
 
     On an error the temporary file is deleted and an older file at `path` stays. Only a killed
-    process leaves its `.*.tmp` beside `path`. The folder is made if it is absent.
+    process leaves its `.*.tmp` beside `path`. A missing folder is created.
 
     Raises:
-      InputError: an OSError while writing: no folder, no permission, no space.
+      InputError: the file cannot be written: no folder, no permission, no space.
     """
     path = pathlib.Path(path)
-    # Not the process id: two hosts that share the folder may have the same one.
+    # Random, because two hosts that share the folder may have processes with the same id.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,13 +44,13 @@ def only_process(lock_file: pathlib.Path, name: pathlib.Path, busy: str) -> Iter
     """Locks a file for this process. The system releases the lock however the process ends.
 
     Args:
-      lock_file: made if it is absent, with its folder. It is never deleted, because another process
-        may be waiting for it.
-      name: what error messages are about.
-      busy: the message if another process holds the lock.
+      lock_file: the file to lock. It is created with its folder if it does not exist. It is never
+        deleted, because another process may be waiting for it.
+      name: the file or folder that error messages name.
+      busy: the error message if another process holds the lock.
 
     Raises:
-      InputError: it cannot be made, or another process holds it.
+      InputError: the file cannot be created or locked, or another process holds the lock.
     """
     try:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
@@ -82,17 +82,17 @@ def reading(path: str | pathlib.Path) -> Iterator[None]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes strict JSON (no NaN), complete or not at all."""
+    """Writes strict JSON (no NaN). The file is complete or absent."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     with complete_file(path) as temporary:
         temporary.write_text(text)
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """Reads what `write_json` wrote.
+    """Reads a JSON file.
 
     Raises:
-      InputError: it is absent or damaged.
+      InputError: the file is absent or damaged.
     """
     try:
         return json.loads(path.read_text())

@@ -1,53 +1,14 @@
-r"""Trains a network and tests it, as a config says.
+"""Trains a network and tests it: one run, several runs at once, or a grid of runs.
 
-The base side of a root, then the transfer to its target side:
-
-  python -m relabel_jax.main --config=configs/base_human.py --workdir=W/base \
-      --config.data_dir=DATA --config.labeling=pe_cml
-  python -m relabel_jax.main --config=configs/target_human.py --workdir=W/target \
-      --config.data_dir=DATA --config.method=finetune --config.base=W/base
-
-A config has the paper's recipe; each field can be changed by --config.FIELD=VALUE:
-
-  data_dir       the --output_dir of data_prep.build
-  root           the target root, any class by name or mid
-  method         base: the side outside the root; features, finetune, scratch: the side under it
-  labeling       ol, pel or pe_cml
-  base           the --workdir of the base training, for features and finetune
-  num_epochs     100; a finished run goes on when it grows
-  batch_size     24
-  loss           mse: masked mean squared error of scores; bce: masked cross-entropy of logits
-  optimizer      adam, adamw, sgd, rmsprop, lamb or lion, Optax's
-  learning_rate  0.001, times learning_rate_decay (0.987) after each epoch
-  model.name     waveform_cnn (the paper's), logmel_cnn, or your own as my_package.my_net:Net
-  model.OPTION   an option of that network, such as model.features
-  seed           of the weights, of the order of the clips and of dropout
-  labelings      such as ol,pel,pe_cml: these train together, each in W/LABELING_seedSEED
-  seeds          such as 0,1,2: the same for seeds; both may be given
-  resident       auto, always or never: the waveforms stay on the device
-
-A grid of runs with its report, the paper's Tables I, III and IV (paper.py:small: in minutes):
-
-  python -m relabel_jax.main --config=configs/paper.py --workdir=W --config.data_dir=DATA
-
-  num_seeds      1; the whole grid with so many seeds
-  only           such as human,finetune: these roots and methods, with the bases they need
-  truth          the miniature's truth.csv: all runs are scored on it too
-
-relabel_jax/experiments/config.py explains the others. The same command goes on with a run that
-was stopped: after its last finished epoch, or, when a SIGTERM stopped it (exit status 143), after
-its last step. The workdir then has result.json, metrics.jsonl (a line an epoch), test_scores.npz
-and checkpoints/. A summary is printed on stdout, the log on stderr.
-
-All devices of a machine train together. On several machines start the same command on each, with
---coordinator_address=HOST:PORT (of the first) --num_processes=N --process_id=0 and so on, or with
---coordinator_address=auto on a TPU pod or under SLURM. All need the data, the first the workdir.
+The help of the command (`--help`) lists the fields of a config and the files of a run.
 """
 
+import argparse
 import contextlib
 import logging
 import os
 import pathlib
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -58,46 +19,120 @@ from ml_collections import ConfigDict
 from relabel_jax import cli
 from relabel_jax.errors import InputError, Interrupted, ProcessFailed
 from relabel_jax.experiments import grid
-from relabel_jax.experiments.config import members
+from relabel_jax.experiments.config import members, model_config, plain
 from relabel_jax.experiments.flags import read_config
 from relabel_jax.experiments.run import member_workdirs, run_population
+from relabel_jax.models import registry
 from relabel_jax.ops import cpu_devices
+from relabel_jax.progress import LineHandler
 from relabel_jax.report.tables import text
+from relabel_jax.report.write import page_path
 from relabel_jax.runs import processes
+from relabel_jax.runs.grid_folder import GridFolder
+from relabel_jax.runs.old_configs import flat
+
+_EPILOG = """\
+fields of a config, as --config.FIELD=VALUE (the defaults are the paper's recipe):
+  data_dir       the --output_dir of data_prep.build
+  root           the target root: any class of the ontology, by name or mid
+  method         base: train on the classes outside the root
+                 features, finetune, scratch: train on the classes under the root
+  base           the --workdir of a base training, for features and finetune
+  labeling       ol, pel or pe_cml: the labels to train on (default: ol)
+  seed           seed of the weights, of the order of the clips and of dropout (default: 0)
+  labelings      several labelings, such as ol,pel,pe_cml: they train together, each in
+                 W/LABELING_seedSEED
+  seeds          several seeds, such as 0,1,2: the same
+  num_epochs     100; a finished run goes on if the number grows
+  batch_size     24
+  loss           mse: masked mean squared error of the scores
+                 bce: masked binary cross-entropy of the logits
+  optimizer      adam, adamw, sgd, rmsprop, lamb or lion (Optax)
+  learning_rate  0.001
+  learning_rate_decay  0.987: the factor after each epoch
+  model.name     waveform_cnn (the paper's), logmel_cnn, or your own as my_package.my_net:Net
+  model.OPTION   an option of that network, such as model.features
+  classifier.hidden_units, classifier.norm_order  the classifier of method=features
+
+fields that change speed and memory, not results:
+  resident       keep the waveforms on the device: always, never or auto (if they fit)
+  steps_per_call 8: training steps in one program; a SIGTERM waits for up to two of these programs
+  members_by     map: one run after another; vmap: all at once; auto: by device
+
+fields of a grid (configs paper and quickstart) in place of root, method, labeling and seed:
+  roots, target_labelings  such as "('Human sounds',)" and "('ol','pe_cml')"
+  num_seeds      repeat the grid with this number of seeds (default: 1)
+  only           some roots and methods, such as human,finetune, and the bases that they need
+  truth          a CSV of true labels, the miniature's truth.csv, to score all runs on too
+
+examples:
+  a base training on everything outside the root, then the transfer to the classes under it:
+    python -m relabel_jax.main --config=base_human --workdir=W/base \\
+        --config.data_dir=DATA --config.labeling=pe_cml
+    python -m relabel_jax.main --config=target_human --workdir=W/target \\
+        --config.data_dir=DATA --config.method=finetune --config.base=W/base
+  the paper's Tables I, III and IV with a report, in minutes for a miniature data set:
+    python -m relabel_jax.main --config=paper:small --workdir=W --config.data_dir=DATA
+  two machines with the same data, where the first one has the workdir:
+    python -m relabel_jax.main ... --coordinator_address=HOST:PORT --num_processes=2 --process_id=0
+    python -m relabel_jax.main ... --coordinator_address=HOST:PORT --num_processes=2 --process_id=1
+
+output: the summary on stdout and the log on stderr.
+  a run   W/result.json, W/metrics.jsonl (a line an epoch), W/test_scores.npz, W/checkpoints/,
+          W/outputs.json (the classes), and files for TensorBoard
+  a grid  a folder for each run, and W/report/ with index.html and the tables as CSV
+
+The same command goes on with a run that was stopped: after its last finished epoch, or after its
+last step if a SIGTERM stopped it (exit code 143)."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code. See the module's docstring."""
-    parser = cli.parser("relabel_jax.main", __doc__)
-    parser.add_argument("--config", required=True, help="an experiment: a file or name of configs/")
-    parser.add_argument(
+def _parser() -> argparse.ArgumentParser:
+    program = cli.program("relabel_jax.main")
+    parser = cli.parser(
+        "relabel_jax.main",
+        "Trains a network and tests it: one run, several runs at once, or a grid of runs.",
+        epilog=_EPILOG,
+        usage=f"{program} --config=NAME --workdir=W [--config.FIELD=VALUE ...]",
+    )
+    add = parser.add_argument
+    add("--config", required=True, metavar="NAME", help="a config by its name or its path")
+    add(
         "--workdir",
         required=True,
         type=pathlib.Path,
-        help="the folder of this run alone; made where absent",
+        metavar="W",
+        help="the folder of this run or grid alone; it is created if it does not exist",
     )
-    parser.add_argument(
-        "--coordinator_address", help="HOST:PORT of process 0, or auto: as the cluster says"
+    several = parser.add_argument_group("several processes (hosts) that train as one")
+    several.add_argument(
+        "--coordinator_address",
+        metavar="HOST:PORT",
+        help="address of process 0; or auto on a TPU pod or under SLURM, without the other flags",
     )
-    parser.add_argument("--num_processes", type=int, help="processes on all hosts")
-    parser.add_argument("--process_id", type=int, help="number of this process, from 0")
-    flags, overrides = parser.parse_known_args(arguments)
+    several.add_argument("--num_processes", type=int, metavar="N", help="number of processes")
+    several.add_argument(
+        "--process_id", type=int, metavar="N", help="number of this process, from 0"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    flags, overrides = _parser().parse_known_args(arguments)
 
     def command() -> None:
         with _ends_with_the_others():
             config = read_config(flags.config, overrides)
             _log_to_stderr()
             _choose_devices(flags, config)
-            answer = _train(config, flags.workdir)
-            if processes.is_primary():
-                print(answer)
+            _train(config, flags.workdir)
 
     return cli.run(command, stopped=cli.RESUMES)
 
 
 def _log_to_stderr() -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every step that it takes
-    handler = logging.StreamHandler()
+    handler = LineHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("relabel_jax")
     logger.addHandler(handler)
@@ -105,8 +140,8 @@ def _log_to_stderr() -> None:
     logger.propagate = False
 
 
-def _choose_devices(flags, config: ConfigDict) -> None:
-    """Joins the other processes, if there are any; before anything else that JAX does."""
+def _choose_devices(flags: argparse.Namespace, config: ConfigDict) -> None:
+    """Joins the other processes if there are any. Must run before JAX does anything else."""
     for name, least in (("num_processes", 1), ("process_id", 0)):
         value = getattr(flags, name)
         if value is not None and value < least:
@@ -119,19 +154,64 @@ def _choose_devices(flags, config: ConfigDict) -> None:
         cpu_devices.use_cores(config.batch_size)
 
 
-def _train(config: ConfigDict, workdir: pathlib.Path) -> str:
-    """Trains one run, a population or a grid; returns what to print."""
-    if "roots" not in config:
-        configs = processes.together(lambda: members(config))
-        results = run_population(configs, member_workdirs(configs, workdir))
-        return "\n".join(result.summary for result in results)
+def _train(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Trains one run, several runs or a grid, and prints the results and the next command."""
+    if "roots" in config:
+        _train_grid(config, workdir)
+        return
+    configs = processes.together(lambda: members(config))
+    workdirs = member_workdirs(configs, workdir)
+    results = run_population(configs, workdirs)
+    if not processes.is_primary():
+        return
+    print("\n".join(result.summary for result in results), flush=True)
+    first = workdirs[0]
+    if config.method == "base":
+        command = _transfer_command(config, results[0].root, first)
+    elif config.method == "features":
+        command = f"{cli.program('relabel_jax.report.__main__')} --workdir={workdir}"
+    else:
+        command = (
+            f"{cli.program('relabel_jax.embed')} --checkpoint={first} --audio=RECORDINGS "
+            "--output=embeddings.parquet"
+        )
+    print(f"written {', '.join(map(str, workdirs))}\nnext: {command}", file=sys.stderr)
+
+
+def _transfer_command(config: ConfigDict, root: str, base: pathlib.Path) -> str:
+    """The command of a transfer from a base training with this config."""
+    fields = {"root": root, "data_dir": config.data_dir, "base": str(base)}
+    defaults = flat(plain(model_config(config.model.name)))
+    for option, value in flat(plain(config.model)).items():
+        if value != (registry.DEFAULT if option == "name" else defaults[option]):
+            is_list = isinstance(value, list)
+            text = str(tuple(value)).replace(" ", "") if is_list else str(value)
+            fields[f"model.{option}"] = text
+    flags = [f"--config.{field}={value}" for field, value in fields.items()]
+    command = ["--config=target_human", "--workdir=TARGET", *flags]
+    return f"{cli.program('relabel_jax.main')} {shlex.join(command)}"
+
+
+def _train_grid(config: ConfigDict, workdir: pathlib.Path) -> None:
     report = grid.run_grid(config, workdir)
-    if report is None:
-        return ""
+    if report is None:  # not process 0
+        return
+    print(text(report), flush=True)
+    page = page_path(workdir)
+    print(
+        f"written {page} (open it in a browser); the tables are beside it as CSV: "
+        f"{', '.join(sorted(path.name for path in page.parent.glob('*.csv')))}",
+        file=sys.stderr,
+    )
     if report["problems"]:
-        print(text(report), flush=True)
         raise InputError("; ".join(report["problems"]))
-    return text(report)
+    finished = GridFolder(workdir).finished_runs()
+    if finished:
+        print(
+            f"next: {cli.program('relabel_jax.embed')} --checkpoint={finished[0].path} "
+            "--audio=RECORDINGS --output=embeddings.parquet",
+            file=sys.stderr,
+        )
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
-"""Average precision, ROC AUC and d-prime as AudioSet's literature has them.
+"""Average precision, ROC AUC and d-prime, as defined in AudioSet's literature.
 
-Scores are float32 in [0, 1]; their bit patterns are then ordered like the numbers and below 2^30.
-So score and label fit one 32-bit key, and one plain sort per class (no argsort, no gather) brings
-the clips into the order from which every metric follows, exactly, ties included.
+Scores are float32 in [0, 1]. Their bit patterns have the same order as the numbers and are below
+2^30, so a score and a label fit into one 32-bit key. One sort of the keys of a class, without
+argsort and gather, gives the order from which all metrics follow exactly, also with ties.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_LEFT_OUT = np.uint32(0xFFFFFFFF)  # sorts behind every key
+_LEFT_OUT = np.uint32(0xFFFFFFFF)  # larger than every key
 
 
 class Evaluation(NamedTuple):
@@ -20,10 +20,11 @@ class Evaluation(NamedTuple):
     Attributes:
       average_precision: float64[classes]; NaN for a class without an unmasked positive.
       roc_auc: float64[classes]; NaN for a class without an unmasked positive and negative.
-      mean_average_precision: mean over the classes that have one; NaN if none has.
-      mean_auc: the same of `roc_auc`.
+      mean_average_precision: mean over the classes with an average precision; NaN if there are
+        none.
+      mean_auc: mean over the classes with a ROC AUC; NaN if there are none.
       d_prime: sqrt(2) times the standard normal quantile of `mean_auc` (AudioSet's definition);
-        infinite where that is 1.
+        infinite if `mean_auc` is 1.
     """
 
     average_precision: np.ndarray
@@ -34,18 +35,18 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(scores: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> Evaluation:
-    """All metrics, each class over the clips in which it is not masked.
+    """Computes all metrics. Each class is evaluated over the clips in which it is not masked.
 
-    Average precision is scikit-learn's: the sum over distinct scores, from the highest, of
-    (recall gained) x (precision there).
+    Average precision is defined as in scikit-learn: the sum over distinct scores, from the highest
+    down, of (gain of recall) x (precision at this score).
 
     Args:
       scores: float32[clips, classes] in [0, 1].
       labels: bool[clips, classes].
-      masked: bool[clips, classes], True is left out.
+      masked: bool[clips, classes]; True leaves the class out for the clip.
 
     Raises:
-      ValueError: shapes or dtypes that do not fit, or scores outside [0, 1].
+      ValueError: shapes or dtypes do not fit, or scores are outside [0, 1].
     """
     if not scores.shape == labels.shape == masked.shape or scores.ndim != 2:
         raise ValueError(
@@ -72,13 +73,13 @@ def evaluate(scores: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> Eval
         num_positives, num_negatives = len(positive), len(key) - len(positive)
         if num_positives == 0:
             continue
-        # Of clips and of positives, how many score above each positive, and how many as high too.
-        # Only where they are is searched: most classes have few of them.
+        # For each positive, counts the clips and the positives with a higher score, and those with
+        # a score at least as high. Only positives are searched for: most classes have few of them.
         clips_above, clips = _above_and_with(key, positive)
         positives_above, positives = _above_and_with(positive, positive)
         average_precision[row] = np.mean(positives / clips)
         if num_negatives:
-            # Pairs in the wrong order; a tie counts one half.
+            # Counts pairs in the wrong order. A tie counts one half.
             wrong = (clips_above - positives_above + clips - positives) / 2
             roc_auc[row] = 1 - np.mean(wrong) / num_negatives
 
@@ -93,7 +94,7 @@ def evaluate(scores: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> Eval
 
 
 def d_prime(auc: float) -> float:
-    """sqrt(2) times the standard normal quantile of a ROC AUC in [0, 1]."""
+    """Returns sqrt(2) times the standard normal quantile of a ROC AUC in [0, 1]."""
     if math.isnan(auc):
         return math.nan
     if auc in (0.0, 1.0):
@@ -102,7 +103,7 @@ def d_prime(auc: float) -> float:
 
 
 def _above_and_with(keys: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The number of sorted `keys` whose score is above each of `of`; the same with its equals."""
+    """Counts the sorted `keys` that score higher than each of `of`, and at least as high."""
     return np.searchsorted(keys, of & ~np.uint32(1)), np.searchsorted(keys, of | 1, side="right")
 
 

@@ -54,6 +54,14 @@ def test_the_help_of_a_module_names_the_module():
     assert output.stdout.startswith("usage: python -m relabel_jax.report ")
 
 
+def test_examples_call_the_command_as_the_user_did(as_script, capsys):
+    assert as_script("miniature", "--help") == 0
+    assert "  relabel-jax build --ontology=" in capsys.readouterr().out
+    module = [sys.executable, "-m", "data_prep.miniature", "--help"]
+    output = subprocess.run(module, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert "  python -m data_prep.build --ontology=" in output.stdout
+
+
 def test_help_lists_the_verbs(as_script, capsys):
     assert as_script("--help") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -11,12 +11,22 @@ import pytest
 REPOSITORY = pathlib.Path(__file__).parents[1]
 # A part, which is a package or a module, imports only what stands before it.
 ORDER = (
-    *("version", "errors", "files", "cli", "metrics", "labels", "audio", "data"),
+    *("version", "errors", "files", "cli", "progress", "metrics", "labels", "audio", "data"),
     *("ops", "models", "runs", "train", "report", "experiments", "inference"),
     *("main", "embed", "export", "demo", "benchmark", "hear"),
 )
 FOR_PYTORCH = ("relabel_jax.inference.adapters.hear", "relabel_jax.labels.torch")  # users bring it
-WITHOUT_JAX = ("version", "errors", "files", "cli", "metrics", "labels", "audio", "data")
+WITHOUT_JAX = (
+    "version",
+    "errors",
+    "files",
+    "cli",
+    "progress",
+    "metrics",
+    "labels",
+    "audio",
+    "data",
+)
 
 
 def module_name(path: pathlib.Path) -> str:

@@ -104,3 +104,15 @@ def test_configs_have_the_papers_recipe(name, side, audioset_dir):
     ontology = Ontology.from_json(audioset_dir / "ontology.json")
     assert not ontology.is_parent[:, ontology.find(config.root)].any()
     assert path.name in module["__doc__"]
+
+
+def test_help_has_a_line_for_every_field(answers):
+    from relabel_jax.experiments.cells import grid_config
+    from relabel_jax.experiments.config import paper_config
+    from relabel_jax.runs.old_configs import flat
+
+    stdout = answers["help"][0]
+    configs = paper_config("", ""), grid_config(roots=(), target_labelings=())
+    fields = {name for config in configs for name in flat(config.to_dict())}
+    for field in fields:
+        assert field in stdout or field.startswith("model."), field

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from data_prep.sources import Entry, Recording
-from relabel_jax.errors import InputError, Rejected
+from relabel_jax.errors import InputError, Rejected, install_command
 
 _ROW_S = 10
 _ROWS_PER_READ = 4096
@@ -27,7 +27,7 @@ class HDF5Source:
         try:
             import h5py
         except ModuleNotFoundError as error:
-            raise InputError(f"{path}: needs h5py: pip install 'relabel-jax[sources]'") from error
+            raise InputError(f"{path}: needs h5py: {install_command('sources')}") from error
         self._path = path
         try:
             file = h5py.File(path, "r", locking=False)

@@ -1,4 +1,7 @@
-"""Decodes what libsndfile does not read (m4a, mp4, webm, mkv, aac, wma) by PyAV, an extra."""
+"""Decodes formats that libsndfile does not read (m4a, mp4, webm, mkv, aac, wma) with PyAV.
+
+PyAV is in the extra `sources`.
+"""
 
 import math
 import re
@@ -7,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from relabel_jax.errors import Rejected
+from relabel_jax.errors import Rejected, install_command
 
 EXTENSIONS = (".m4a", ".mp4", ".webm", ".mkv", ".mka", ".aac", ".wma")
 
@@ -16,26 +19,25 @@ _FIRST_BYTES = re.compile(
     rb".{4}(ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|\x30\x26\xb2\x75|\xff[\xf0\xf1\xf8\xf9]",
     re.DOTALL,
 )
-# FFmpeg also reads play lists, which name other files and addresses. They must not be opened.
+# FFmpeg also reads playlists, which name other files and addresses. Those must not be opened.
 _OPTIONS = {"format_whitelist": "mov,matroska,asf,aac"}
 
 
 def decode_blocks(
     file: str | IO[bytes], duration_s: float = math.inf
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Decodes a file's first audio stream and averages its channels, piece by piece.
+    """Decodes the first audio stream of a file and averages its channels, block by block.
 
     Args:
       file: a path, or an open binary file that can seek.
-      duration_s: decode this many seconds at most.
+      duration_s: decode at most this many seconds.
 
     Yields:
-      `(mono, rate_hz)`: float32[time], and the sample rate, which is the same for all pieces. There
-      is at least one piece.
+      `(mono, rate_hz)`: float32[time], and the sample rate, which is the same for all blocks. There
+      is at least one block.
 
     Raises:
-      Rejected: `unreadable` (none of these formats, or damaged), `needs_pyav` (PyAV is not
-        installed).
+      Rejected: `unreadable` (another format, or damaged), `needs_pyav` (PyAV is not installed).
     """
     try:
         if isinstance(file, str):
@@ -52,9 +54,9 @@ def decode_blocks(
     try:
         import av
     except ModuleNotFoundError as error:
-        what = "only PyAV reads this format: pip install 'relabel-jax[sources]'"
+        what = f"only PyAV reads this format: {install_command('sources')}"
         raise Rejected("needs_pyav", what) from error
-    # Tags need not be UTF-8. From version 19 on PyAV replaces such bytes itself.
+    # Tags may have bytes that are not UTF-8. PyAV 19 and later replaces them by default.
     tags: dict[str, Any] = (
         {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     )

@@ -1,7 +1,7 @@
-"""Decoded samples of any rate to int16 samples of another rate, by soxr's best quality.
+"""Resamples decoded samples to another rate with soxr's best quality and rounds them to int16.
 
-soxr's "VHQ" low-passes before it resamples, so nothing above half the new rate folds back into the
-band. Samples that have the new rate already are only rounded.
+The quality "VHQ" filters out all frequencies above half of the new rate, so there is no aliasing.
+Samples that already have the new rate are only rounded.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,11 +27,11 @@ def to_waveform(
       waveform_format: sample rate and length of the result.
 
     Returns:
-      `(waveform, duration_s)`: int16[waveform_format.num_samples], zero-padded at the end, and how
-      many seconds of it come from the recording.
+      `(waveform, duration_s)`: int16[waveform_format.num_samples], zero-padded at the end, and the
+      seconds of it that come from the recording.
 
     Raises:
-      Rejected: as `resample`.
+      Rejected: see `resample`.
     """
     samples = resample(mono, rate_hz, waveform_format.sample_rate_hz)
     samples = samples[: waveform_format.num_samples]
@@ -62,7 +62,7 @@ def resample(mono: np.ndarray, rate_hz: float, to_rate_hz: float) -> np.ndarray:
             samples = soxr.resample(mono, rate_hz, to_rate_hz, _QUALITY)
         except (RuntimeError, ValueError) as error:
             raise _cannot_resample(rate_hz, error) from error
-    # A sample that is not finite makes samples after it not finite; the result is the shorter one.
+    # A NaN or an infinity spreads to the result. The result is checked first: it is shorter.
     if not np.isfinite(samples).all() and not np.isfinite(mono).all():
         raise _not_finite(mono)
     if not len(samples):
@@ -73,17 +73,17 @@ def resample(mono: np.ndarray, rate_hz: float, to_rate_hz: float) -> np.ndarray:
 def resample_blocks(
     blocks: Iterable[tuple[np.ndarray, int]], to_rate_hz: float
 ) -> Iterator[np.ndarray]:
-    """Resamples a recording of any length as `resample` does, piece by piece.
+    """Resamples a recording of any length as `resample` does, block by block.
 
     Args:
-      blocks: what `decode.decode_blocks` yields.
+      blocks: the blocks that `decode.decode_blocks` yields.
       to_rate_hz: sample rate of the result.
 
     Yields:
-      int16[time]; some pieces may be empty.
+      int16[time]; some blocks may be empty.
 
     Raises:
-      Rejected: as `resample`; and what `blocks` raises.
+      Rejected: see `resample`; or `blocks` raises it.
     """
     stream = None
     num_read = num_samples = 0
@@ -111,7 +111,7 @@ def resample_blocks(
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """Rounds float32[time] times 32768 to the nearest int16; values out of range saturate."""
+    """Multiplies float32[time] by 32768 and rounds to int16. Values out of range are clipped."""
     scaled = samples * 32768.0
     np.rint(scaled, out=scaled)
     return np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)

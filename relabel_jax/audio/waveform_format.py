@@ -1,14 +1,14 @@
-"""The form in which a data set stores waveforms, and in which a network takes them."""
+"""The sample rate and length of the waveforms that a data set stores and a network takes."""
 
 import dataclasses
 
 MIN_SAMPLE_RATE_HZ = 1_000
 """The lowest sample rate of a recording or a waveform, in Hz.
 
-A damaged header may say 1 Hz. Resampling 1 MB of that to 8 kHz would give 8 GB and take days.
+A damaged header may say 1 Hz. At that rate, 1 MB would become 8 GB at 8 kHz and take days.
 """
 
-_MARGIN_S = 1  # the resampler's low-pass looks at most 160 ms ahead
+_MARGIN_S = 1  # the filter of the resampler uses at most the next 160 ms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class WaveformFormat:
     """Mono int16 waveforms of one sample rate and one length. The defaults are the paper's.
 
     Attributes:
-      sample_rate_hz: samples a second.
+      sample_rate_hz: samples per second.
       duration_s: length of a waveform in seconds. Shorter recordings are zero-padded at the end,
         longer ones are cut.
     """
@@ -26,14 +26,14 @@ class WaveformFormat:
 
     @property
     def num_samples(self) -> int:
-        """Samples of a waveform."""
+        """Number of samples of a waveform."""
         return round(self.sample_rate_hz * self.duration_s)
 
     @property
     def read_s(self) -> float:
-        """Seconds of a recording that have to be decoded to make a waveform of it.
+        """Seconds to decode at the beginning of a recording to make a waveform.
 
-        The resampler's low-pass needs samples beyond the end of the waveform.
+        The filter of the resampler needs samples after the end of the waveform.
         """
         return self.duration_s + _MARGIN_S
 

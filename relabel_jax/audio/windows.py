@@ -1,4 +1,4 @@
-"""Windows of one length from recordings of any length."""
+"""Cuts recordings of any length into windows of one length."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,12 +10,12 @@ def cut_windows(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Cuts a recording into windows that cover all of it.
 
-    Only the samples that the next window needs are kept, so the memory does not grow with the
+    It keeps only the samples that the next window needs, so the memory does not grow with the
     recording.
 
     Args:
-      pieces: int16[time] each; together they are the recording.
-      num_samples: samples of a window.
+      pieces: consecutive pieces of the recording, int16[time] each.
+      num_samples: number of samples of a window.
       hop: samples from the start of one window to the start of the next; at most `num_samples`.
 
     Yields:
@@ -23,8 +23,8 @@ def cut_windows(
       int16[num_samples]. The last window is zero-padded at the end.
     """
     kept = np.zeros(0, np.int16)
-    start = 0  # position in the recording of the first kept sample, where the next window starts
-    covered = 0  # samples of the recording that lie in some window
+    start = 0  # position of the first kept sample in the recording: the next window starts there
+    covered = 0  # number of samples of the recording that lie in some window
     for piece in pieces:
         kept = np.concatenate([kept, piece])
         used = 0

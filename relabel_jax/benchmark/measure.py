@@ -3,7 +3,6 @@
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from relabel_jax.benchmark.programs import Program, Variant, batches, compile_variant, train_flop
 from relabel_jax.errors import InputError
 from relabel_jax.models.waveform_cnn import DENSE_UNITS, FEATURES, PRECISIONS
 from relabel_jax.ops import cpu_devices
+from relabel_jax.progress import track
 
 # They change how long a step takes on a CPU, so they belong to the record.
 _ENVIRONMENT = ("GLIBC_TUNABLES", "LD_PRELOAD", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
@@ -51,7 +50,7 @@ def measure(
     data = batches(steps, batch_size, num_classes)
     programs = [
         compile_variant(variant.network(num_classes, filters), variant.mode, data)
-        for variant in tqdm(variants, desc="compiling", unit="variant", file=sys.stderr)
+        for variant in track(variants, "compiling", "variants")
     ]
     peaks = {variant.precision: _matmul_peak(variant.precision) for variant in variants}
     seconds, losses, matmul = _time_rounds(programs, peaks, rounds)
@@ -96,7 +95,7 @@ def _time_rounds(
     states = [program.start() for program in programs]
     seconds: list[list[float]] = [[] for _ in programs]
     rates: dict[str, list[float]] = {precision: [] for precision in peaks}
-    for _ in tqdm(range(rounds + 1), desc="measuring", unit="round", file=sys.stderr):
+    for _ in track(range(rounds + 1), "measuring", "rounds"):
         for precision, peak in peaks.items():
             rates[precision].append(peak())
         for i, program in enumerate(programs):

@@ -1,4 +1,4 @@
-"""A trained base network, for transfer to the side of the ontology that it has not seen."""
+"""A trained base network, for transfer to the classes that it was not trained on."""
 
 import dataclasses
 import hashlib
@@ -20,7 +20,7 @@ from relabel_jax.runs.schema import RunResult
 from relabel_jax.runs.trained import read_trained_variables
 from relabel_jax.runs.workdir import Workdir
 
-# The options that change how a network is computed, not what it computes.
+# Options that change how a network is computed, not its results.
 _SAME_FUNCTION = ("formulation", "fold_norm", "precision")
 
 
@@ -29,9 +29,9 @@ class Base:
     """The best epoch of a base training.
 
     Attributes:
-      network: its network, over the base side's classes.
-      variables: its variables, on the host.
-      labeling: the labels that it was trained on.
+      network: the network, over the classes of the base side.
+      variables: the variables of the network, on the host.
+      labeling: the labels that the network was trained on.
     """
 
     network: Backbone
@@ -49,7 +49,7 @@ class Base:
 
 
 def base_network(config: ConfigDict, ontology: Ontology, root: int) -> Backbone:
-    """The network of a base training, by the config of a transfer from it."""
+    """Builds the network of a base training from the config of a transfer from it."""
     return registry.build(plain(config.model), len(side_columns(ontology, root, "base")))
 
 
@@ -57,13 +57,13 @@ def read_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
     """Reads `config.base`, the workdir of a finished base training.
 
     Args:
-      config: of the transfer that is to come; its network must be the base's.
-      ontology: of the data set.
-      root: class number of the target root.
+      config: the config of the transfer, whose network must be the network of the base.
+      ontology: the ontology of the data set.
+      root: the class number of the target root.
 
     Raises:
       InputError: there is no finished base training, it is damaged, it has another network, or it
-        is of another root and so has seen the target's classes.
+        has another root and so was trained on classes of the target.
     """
     workdir = pathlib.Path(config.base)
     where = f"config.base={workdir}"

@@ -1,4 +1,4 @@
-"""The runs of a grid: which there are, from which bases, and which of them train together."""
+"""The runs of a grid, the bases that they start from, and the runs that are trained together."""
 
 import itertools
 import pathlib
@@ -11,14 +11,14 @@ from relabel_jax.errors import InputError
 from relabel_jax.experiments.config import METHODS, TUNED, paper_config
 from relabel_jax.labels.labelings import LABELINGS
 
-# Fields of a grid that no run has.
+# Fields that a grid has and a run has not.
 _OF_GRID = ("roots", "target_labelings", "num_seeds", "only", "truth")
 
 
 class Cell(NamedTuple):
-    """A run of a grid; `base_labeling` is "" where there is no base. Its seed is its base's too.
+    """A run of a grid. It has the same seed as its base; `base_labeling` is "" without a base.
 
-    The root is a display name once the ontology is known, whatever the config has.
+    The config may give a root by mid. Once the ontology is known, `root` is a display name.
     """
 
     root: str
@@ -29,36 +29,42 @@ class Cell(NamedTuple):
 
     @property
     def folder(self) -> pathlib.Path:
-        """Below the workdir of the grid."""
+        """The folder of the run, relative to the workdir of the grid."""
         from_base = f"from_{self.base_labeling}" if self.base_labeling else ""
         parts = (self.method, from_base, self.labeling, f"seed{self.seed}")
         return pathlib.Path(self.root.lower().replace(" ", "_"), "_".join(filter(None, parts)))
 
     @property
     def base(self) -> "Cell | None":
-        """The base training that it starts from."""
+        """The base training that the run starts from; None if there is none."""
         if not self.base_labeling:
             return None
         return Cell(self.root, "base", "", self.seed, self.base_labeling)
 
 
 def grid_config(roots: tuple[str, ...], target_labelings: tuple[str, ...]) -> ConfigDict:
-    """The paper's recipe for a grid: for each root a base training with each labeling, and on its
-    target side `features` and `finetune` from each base, and `scratch`, with each target labeling.
+    """Returns the paper's recipe for a grid.
+
+    For each root the grid has a base training with each labeling. On the target side it has, with
+    each target labeling, `features` and `finetune` from each base, and `scratch`.
+
+    Args:
+      roots: display names or mids of the target roots.
+      target_labelings: the labelings of the target side.
     """
     config = paper_config(root="", method="")
     for field in ("root", "method", "labeling", "labelings", "seeds", "base"):
         del config[field]
     config.roots = roots
     config.target_labelings = target_labelings
-    config.num_seeds = 1  # the whole grid with config.seed, config.seed + 1, and so on
-    config.only = ""  # such as human,finetune: of these roots and methods, with the bases needed
-    config.truth = ""  # a CSV of true labels, the miniature's truth.csv: scored on in the report
+    config.num_seeds = 1  # the grid is repeated with config.seed, config.seed + 1, and so on
+    config.only = ""  # such as human,finetune: only these roots and methods, with their bases
+    config.truth = ""  # a CSV of true labels, as the miniature's truth.csv, to score on too
     return config
 
 
 def run_config(config: ConfigDict, cell: Cell, workdir: pathlib.Path) -> ConfigDict:
-    """The config of one run of a grid whose workdir is `workdir`."""
+    """Returns the config of one run of a grid whose workdir is `workdir`."""
     of_run = ConfigDict({k: v for k, v in config.to_dict().items() if k not in _OF_GRID})
     of_run.update(root=cell.root, method=cell.method, labeling=cell.labeling, seed=cell.seed)
     of_run.base = str(workdir / cell.base.folder) if cell.base else ""
@@ -66,10 +72,10 @@ def run_config(config: ConfigDict, cell: Cell, workdir: pathlib.Path) -> ConfigD
 
 
 def all_cells(config: ConfigDict) -> list[Cell]:
-    """The runs that a grid's config asks for, in the order in which they are run.
+    """Lists the runs of a grid in the order in which they are run.
 
     Raises:
-      InputError: there are no roots or seeds, or `only` names something that the grid has not.
+      InputError: there are no roots or seeds, or `only` names no root and no method of the grid.
     """
     seeds = range(config.seed, config.seed + config.num_seeds)
     if not config.roots:
@@ -94,7 +100,7 @@ def all_cells(config: ConfigDict) -> list[Cell]:
 
 
 def _only(cells: Sequence[Cell], config: ConfigDict) -> list[Cell]:
-    """The cells that `config.only` names, and the bases that these need."""
+    """Returns the cells that `config.only` names, and the bases that they need."""
     words = [word.strip().casefold() for word in config.only.split(",") if word.strip()]
     methods = [word for word in words if word in METHODS]
     of_roots = [word for word in words if word not in METHODS]
@@ -115,7 +121,7 @@ def _only(cells: Sequence[Cell], config: ConfigDict) -> list[Cell]:
 
 
 def populations(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that train together: those of one root, method and base."""
+    """Groups cells that are trained together: those with the same root, method and base."""
 
     def key(cell: Cell) -> tuple:
         return (*cell[:3], cell.seed if cell.base_labeling else None)

@@ -19,51 +19,52 @@ from relabel_jax.train.resident import MODES
 METHODS = ("base", "features", "finetune", "scratch")
 TUNED = ("features", "finetune")
 """The methods that start from a base."""
-_SEEDS = 2**32  # JAX's keys take the lower 32 bits
+_SEEDS = 2**32  # JAX's keys use the lower 32 bits of a seed
 
 
 def paper_config(root: str, method: str) -> ConfigDict:
-    """The paper's recipe (section IV) for one target root.
+    """Returns the paper's recipe (section IV) for one target root.
 
     Args:
       root: display name or mid of the target root, any class of the ontology.
-      method: `base` trains the base side of the root. The others train its target side:
-        `features` a small classifier on the frozen base's embeddings, `finetune` the base with a
-        new output layer, `scratch` the same network from random weights.
+      method: `base` trains on the classes outside the root. The others train on the classes under
+        the root: `features` trains a small classifier on the embeddings of the frozen base,
+        `finetune` trains the base with a new output layer, and `scratch` trains the same network
+        from random weights.
     """
     config = ConfigDict()
     config.root = root
     config.method = method
     config.labeling = "ol"  # ol, pel or pe_cml: the labels that are trained on and scored
     config.data_dir = ""  # --output_dir of data_prep.build
-    config.labelings = ""  # such as ol,pel,pe_cml: these are trained together, not `labeling`
-    config.seeds = ()  # such as 0,1,2: these are trained together, not `seed`
+    config.labelings = ""  # such as ol,pel,pe_cml: trained together, in place of `labeling`
+    config.seeds = ()  # such as 0,1,2: trained together, in place of `seed`
     config.base = ""  # --workdir of the base training, for features and finetune
-    config.seed = 0  # of the weights, of the clips' order and of dropout
+    config.seed = 0  # seed of the weights, of the order of the clips and of dropout
 
     config.num_epochs = 100
     config.batch_size = 24
-    config.loss = "mse"  # or bce: masked mean squared error of scores, cross-entropy of logits
-    config.optimizer = "adam"  # of Optax, by name: train/optimizers.py
+    config.loss = "mse"  # masked mean squared error of scores; bce: cross-entropy of logits
+    config.optimizer = "adam"  # a name in train/optimizers.py
     config.learning_rate = 0.001
-    config.learning_rate_decay = 0.987  # after each epoch
+    config.learning_rate_decay = 0.987  # the factor after each epoch
 
-    config.model = model_config(registry.DEFAULT)  # the network, and its options
-    config.classifier = ConfigDict()  # of the method features, on the base's embeddings
+    config.model = model_config(registry.DEFAULT)  # the network and its options
+    config.classifier = ConfigDict()  # the classifier on embeddings of the method features
     config.classifier.hidden_units = 256
     config.classifier.norm_order = "elu_bn"  # or bn_elu
-    # Change speed and memory, not results:
+    # These change speed and memory, not results:
     config.steps_per_call = 8  # steps in one program on the device
-    config.resident = "auto"  # waveforms stay on the device: always, never, or where they fit
+    config.resident = "auto"  # whether waveforms stay on the device: always, never, or if they fit
     config.members_by = "auto"  # members one after another (map), at once (vmap), or by backend
     return config
 
 
 def model_config(name: str) -> ConfigDict:
-    """`config.model` of a network: its name, and its options with their defaults.
+    """Returns `config.model` of a network: its name, and its options with their defaults.
 
     Args:
-      name: as of `registry.network_class`.
+      name: see `registry.network_class`.
 
     Raises:
       InputError: there is no such network.
@@ -72,9 +73,10 @@ def model_config(name: str) -> ConfigDict:
 
 
 def members(config: ConfigDict) -> list[ConfigDict]:
-    """The configs of the single runs that a population is made of; [config] if it is none.
+    """Returns the configs of the runs of a population; [config] if the config is of one run.
 
-    `labelings` x `seeds`, each the config of a run that is begun alone with that labeling and seed.
+    There is a config for each combination of `labelings` and `seeds`. It is the config that a
+    single run with that labeling and seed would have.
     """
     labelings = config.labelings.split(",") if config.labelings else [config.labeling]
     configs = []
@@ -86,15 +88,15 @@ def members(config: ConfigDict) -> list[ConfigDict]:
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
-    """The config as JSON gives it back, with lists for tuples."""
+    """Returns the config as it is read from JSON, with lists in place of tuples."""
     return json.loads(config.to_json())
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses values that no run can have. Networks check their own options when they are built.
+    """Checks the values of a config. Networks check their own options when they are built.
 
     Raises:
-      InputError: names the field, its value and what was expected.
+      InputError: a value is wrong; the message names the field and what was expected.
     """
     for field, choices in (
         ("labeling", LABELINGS),

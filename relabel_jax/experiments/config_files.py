@@ -1,4 +1,4 @@
-"""Finds the config files that come with relabel_jax, and those of the user."""
+"""Finds config files: those that come with relabel_jax, and those of the user."""
 
 import pathlib
 
@@ -8,9 +8,9 @@ _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
 def configs_folder() -> pathlib.Path:
-    """The folder of the configs that come with relabel_jax.
+    """Returns the folder of the configs that come with relabel_jax.
 
-    A wheel installs them inside the package; in a checkout they lie beside it.
+    A wheel installs it inside the package. In a checkout it is beside the package.
     """
     installed = _PACKAGE / "configs"
     return installed if installed.is_dir() else _PACKAGE.parent / "configs"

@@ -1,4 +1,4 @@
-"""The runs of a population with the data that they are on: the same in every process."""
+"""The runs of a population and their data set, which are the same in every process."""
 
 import dataclasses
 import functools
@@ -22,14 +22,14 @@ from relabel_jax.runs.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
-    """Runs that differ in labeling and seed alone.
+    """Runs that differ only in labeling and seed.
 
     Attributes:
-      configs: of each run.
-      workdirs: of each run.
-      data_set: the data set of all.
+      configs: the config of each run.
+      workdirs: the run folder of each run.
+      data_set: the data set of all runs.
       root: class number of the target root.
-      views: the side's view by labeling.
+      views: the view of the side, by labeling.
     """
 
     configs: Sequence[ConfigDict]
@@ -43,8 +43,8 @@ class Experiment:
         """Opens the data set and makes the views.
 
         Args:
-          configs: of single runs.
-          paths: of their workdirs.
+          configs: the configs of single runs.
+          paths: the paths of their run folders.
 
         Raises:
           InputError: a value of a config, the data set or the network does not fit.
@@ -82,12 +82,12 @@ class Experiment:
 
     @property
     def config(self) -> ConfigDict:
-        """What all runs have in common; its labeling and seed are the first run's."""
+        """The config of the first run. The others differ from it only in labeling and seed."""
         return self.configs[0]
 
     @property
     def ontology(self) -> Ontology:
-        """The data set's."""
+        """The ontology of the data set."""
         return self.data_set.ontology
 
     @property
@@ -101,20 +101,20 @@ class Experiment:
 
     @property
     def num_classes(self) -> int:
-        """Classes of the side."""
+        """The number of classes of the side."""
         return len(self.view(0).columns)
 
     @functools.cached_property
     def network(self) -> Backbone:
-        """The network of the config, over the classes of the side."""
+        """The network of the config over the classes of the side."""
         return registry.build(plain(self.config.model), self.num_classes)
 
     def identity(self, m: int, base: str = "") -> Identity:
-        """What the folder of run `m` is begun with; `base` is the base's fingerprint."""
+        """The identity of run `m`; `base` is the fingerprint of its base."""
         return Identity(plain(self.configs[m]), self.data_set.fingerprint, base)
 
     def shared_facts(self) -> dict[str, Any]:
-        """What must be the same in all processes, by the name that a message has for it."""
+        """The facts that must be the same in all processes, by their names in messages."""
         facts: dict[str, Any] = {"the data set of fingerprint": self.data_set.fingerprint}
         configs = [flat(plain(config)) for config in self.configs]
         for field in configs[0]:

@@ -1,5 +1,6 @@
 """The config of a command line: a file or a name, and `--config.FIELD=VALUE` for its fields."""
 
+import difflib
 import importlib.util
 from collections.abc import Sequence
 
@@ -7,20 +8,20 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from relabel_jax.errors import InputError
-from relabel_jax.experiments.config import model_config
+from relabel_jax.experiments.config import model_config, plain
 from relabel_jax.experiments.config_files import find_config
-from relabel_jax.runs.old_configs import MOVED
+from relabel_jax.runs.old_configs import MOVED, flat
 
 _MODEL_NAME = "--config.model.name"
 
 
 def read_config(name: str, overrides: Sequence[str]) -> ConfigDict:
-    """The config with the fields that the command line changes.
+    """Returns a config with the fields that the command line changes.
 
     Args:
-      name: a file, or the name of one of the configs that ship with the package; `NAME:ARGUMENT`
+      name: a file, or the name of one of the configs that come with the package; `NAME:ARGUMENT`
         hands the argument to its `get_config`.
-      overrides: `--config.FIELD=VALUE` each. Where they name another network, the fields of
+      overrides: `--config.FIELD=VALUE` each. If they name another network, the fields of
         `config.model` are that network's.
 
     Raises:
@@ -31,13 +32,7 @@ def read_config(name: str, overrides: Sequence[str]) -> ConfigDict:
     if model is not None and "model" in config and model != config.model.name:
         config.model = model_config(model)
     for override in overrides:
-        field = override.partition("=")[0].removeprefix("--").removeprefix("no")
-        if not field.startswith("config."):
-            if override.startswith("-"):
-                raise InputError(f"unknown flag {override.partition('=')[0]}; see --help")
-            continue  # the value of the flag before it
-        if (old := field.removeprefix("config.")) in MOVED:
-            raise InputError(f"config.{old} is now config.{MOVED[old]}; see --help")
+        _check_flag(override, config)
     values = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict(
@@ -54,6 +49,23 @@ def read_config(name: str, overrides: Sequence[str]) -> ConfigDict:
     return config
 
 
+def _check_flag(override: str, config: ConfigDict) -> None:
+    """Raises InputError if a flag is no field of a config, or a field that has another name now."""
+    flag = override.partition("=")[0]
+    field = flag.removeprefix("--").removeprefix("no")
+    if field.startswith("config."):
+        if (old := field.removeprefix("config.")) in MOVED:
+            raise InputError(f"config.{old} is now config.{MOVED[old]}; see --help")
+    elif override.startswith("-"):  # else it is the value of the flag before it
+        fields = flat(plain(config))
+        names = {name.rpartition(".")[2]: name for name in reversed(fields)}
+        for name in fields:
+            names |= {name: name, f"config.{name}": name}
+        nearest = difflib.get_close_matches(flag.removeprefix("--"), names, n=1, cutoff=0.8)
+        suggestion = f"; did you mean --config.{names[nearest[0]]}" if nearest else ""
+        raise InputError(f"unknown flag {flag}{suggestion}; see --help")
+
+
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """The last value of a flag, given as `FLAG=VALUE` or `FLAG VALUE`."""
     value = None
@@ -66,7 +78,7 @@ def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def _load(name: str) -> ConfigDict:
-    """What `get_config` of a config file returns."""
+    """Returns what `get_config` of a config file returns."""
     file, _, argument = name.partition(":")
     path = find_config(file)
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)

@@ -1,4 +1,4 @@
-"""A grid of runs: base trainings and all transfers from them, and the report of it."""
+"""A grid of runs: base trainings, the transfers from them, and the report."""
 
 import dataclasses
 import importlib.metadata
@@ -13,13 +13,12 @@ from typing import Any
 
 import jax
 from ml_collections import ConfigDict
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from relabel_jax.data.data_set import DataSet, open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.cells import Cell, all_cells, populations, run_config
 from relabel_jax.experiments.config import plain
-from relabel_jax.experiments.progress import Progress
+from relabel_jax.experiments.progress import GridProgress
 from relabel_jax.experiments.run import run_population
 from relabel_jax.files import complete_file
 from relabel_jax.labels.views import SPLITS
@@ -33,8 +32,8 @@ from relabel_jax.runs.schema import MAY_CHANGE, Identity
 from relabel_jax.runs.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)
-# Where these differ, it is still the same grid. The number of epochs may not grow, as that of a run
-# may: another base would come of it, and all transfers would have to begin anew.
+# Fields that may change in a grid that goes on. Unlike in a single run, the number of epochs may
+# not grow: it would change the bases, and all transfers would have to start again.
 _MAY_CHANGE = {*MAY_CHANGE, "num_seeds", "only", "truth"} - {"num_epochs"}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy", "scipy")
 
@@ -42,18 +41,22 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "num
 def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None:
     """Runs all cells that are not finished, in this process, and writes the report.
 
-    Cells that differ in labeling alone train as one population; base trainings and those from
-    scratch also over the seeds. A cell that fails is reported and the others go on, but for the
-    transfers from a base that failed.
+    Cells that differ only in labeling are trained as one population. For base trainings and for
+    `scratch` the population also covers the seeds. If a cell fails, the report names it, and the
+    other cells go on, except the transfers from a base that failed.
+
+    Args:
+      config: the config of the grid; see `relabel_jax.experiments.cells.grid_config`.
+      workdir: the folder of the grid.
 
     Returns:
-      The report, as of `relabel_jax.report.write.write_report`, whose `problems` tell of the cells
-      that failed; None in all processes but the first.
+      The report (see `relabel_jax.report.write.write_report`), whose `problems` name the cells that
+      failed; None in all processes except process 0.
 
     Raises:
-      InputError: nothing can be run, or the workdir is another grid's; in all processes but the
-        first also where cells failed.
-      Interrupted: by a SIGTERM, after saving.
+      InputError: nothing can be run, or the workdir belongs to another grid. If cells failed, it is
+        also raised in all processes except process 0.
+      Interrupted: a SIGTERM stopped the program, after its work was saved.
     """
     grid = processes.together(lambda: _Grid.open(config))
     processes.check_same(
@@ -64,10 +67,7 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
         }
     )
     processes.on_primary(lambda: _begin(grid, workdir))
-    with (
-        logging_redirect_tqdm([logging.getLogger("relabel_jax")]),
-        Progress(grid.config, grid.data_set, workdir, grid.cells) as progress,
-    ):
+    with GridProgress(grid.config, grid.data_set, workdir, grid.cells) as progress:
         problems = _run_cells(grid, workdir, progress)
     if not progress.done:
         raise InputError(problems[0])
@@ -81,11 +81,11 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Grid:
-    """A grid with the data that it is on: the same in every process.
+    """A grid and its data set, which are the same in every process.
 
     Attributes:
-      config: its config, with display names for roots.
-      cells: its runs, in their order.
+      config: the config, with display names for roots.
+      cells: the runs, in their order.
       data_set: the data set.
     """
 
@@ -104,13 +104,14 @@ class _Grid:
         return cls(config, [cell._replace(root=names[cell.root]) for cell in cells], data_set)
 
 
-def _run_cells(grid: _Grid, workdir: pathlib.Path, progress: Progress) -> list[str]:
-    """Runs the cells; returns a line on each that failed, and one on all of them."""
+def _run_cells(grid: _Grid, workdir: pathlib.Path, progress: GridProgress) -> list[str]:
+    """Runs the cells; returns a line for each cell that failed, and a line that counts them."""
     problems: dict[str, None] = {}  # an ordered set
     failed: set[Cell] = set()
     for population in populations(grid.cells):
         population = [cell for cell in population if cell.base not in failed]
-        # All together; where that fails each alone, so that one takes none with it.
+        # Trains the cells together. If that fails, trains each alone, so that one failure does not
+        # stop the others.
         for part in (population, *([cell] for cell in population)):
             if not part or any(cell in failed or cell in progress.done for cell in part):
                 continue
@@ -129,17 +130,17 @@ def _run_cells(grid: _Grid, workdir: pathlib.Path, progress: Progress) -> list[s
 
 
 def _run_part(
-    grid: _Grid, part: Sequence[Cell], workdir: pathlib.Path, progress: Progress
+    grid: _Grid, part: Sequence[Cell], workdir: pathlib.Path, progress: GridProgress
 ) -> str | None:
-    """Runs cells together; returns why they failed, None if they did not."""
+    """Runs cells together; returns the reason if they failed, else None."""
     try:
         run_population(
             [run_config(grid.config, cell, workdir) for cell in part],
             [workdir / cell.folder for cell in part],
-            progress.on_epoch,
+            progress.on_clips,
         )
     except (InputError, jax.errors.JaxRuntimeError) as error:
-        # JAX need not raise its errors, as of lost connections or memory, in all processes.
+        # JAX may raise an error, such as a lost connection, in some of the processes only.
         if processes.are_several() and not isinstance(error, InputError):
             raise
         return str(error).splitlines()[0]
@@ -147,10 +148,11 @@ def _run_part(
 
 
 def _begin(grid: _Grid, workdir: pathlib.Path) -> None:
-    """Decides whether the grid can run in this workdir, and says there what it is of.
+    """Checks that the grid can run in this workdir, and writes the description of the grid there.
 
     Raises:
-      InputError: the report could not be written at the end, or the workdir is something else's.
+      InputError: the report could not be written at the end, or the workdir belongs to another grid
+        or to a single run.
     """
     require_plotly("report")
     config, data_set = grid.config, grid.data_set
@@ -162,7 +164,7 @@ def _begin(grid: _Grid, workdir: pathlib.Path) -> None:
             raise InputError(f"config.truth={config.truth}: {error}") from error
     folder = GridFolder(workdir)
     identity = Identity(plain(config), data_set.fingerprint)
-    if config.truth:  # for reports that are made elsewhere
+    if config.truth:  # an absolute path, so that a report can be written from another folder
         identity.config["truth"] = os.path.abspath(config.truth)
     if folder.is_grid:
         before = Identity.read(folder.grid_path)

@@ -1,4 +1,4 @@
-"""Decide once, then act: what process 0 finds in the run folders, as one plan for all processes."""
+"""The plan of an experiment: process 0 looks at the run folders once, all processes act on it."""
 
 import contextlib
 import dataclasses
@@ -17,11 +17,11 @@ from relabel_jax.runs.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunPlan:
-    """What is to be done for the runs of an experiment.
+    """The runs of an experiment that are finished, and those that are not.
 
     Attributes:
-      results: by run, its result; None where there is work left.
-      base: what the runs start from, where there is work left that starts from a base.
+      results: the result of each run; None if it is not finished.
+      base: the base of the runs; None if the method has none or all runs are finished.
     """
 
     results: list[RunResult | None]
@@ -29,7 +29,7 @@ class RunPlan:
 
     @property
     def unfinished(self) -> list[int]:
-        """The numbers of the runs with work left."""
+        """The numbers of the runs that are not finished."""
         return [m for m, result in enumerate(self.results) if result is None]
 
     @property
@@ -38,25 +38,25 @@ class RunPlan:
         return [result for result in self.results if result is not None]
 
     def with_results(self, results: Sequence[RunResult]) -> list[RunResult]:
-        """The results of all runs, with those of the `unfinished` ones that are given."""
+        """Returns the results of all runs, given those of the `unfinished` runs."""
         new = iter(results)
         return [next(new) if result is None else result for result in self.results]
 
 
 def make_plan(experiment: Experiment, stack: contextlib.ExitStack) -> RunPlan:
-    """Looks at run folders and base in process 0 and tells all processes what it found.
+    """Makes a plan in process 0 from the run folders and the base, and sends it to all processes.
 
-    Nothing in the folders is changed.
+    It changes nothing in the folders.
 
     Args:
       experiment: the runs.
-      stack: holds the folders' locks until it is closed.
+      stack: holds the locks of the folders until it is closed.
 
     Raises:
-      InputError: in all processes: a folder is in use, or belongs to another config or data set; or
+      InputError: in all processes: a folder is in use or belongs to another config or data set, or
         a base that is needed does not fit.
     """
-    bases: list[Base] = []  # read by process 0
+    bases: list[Base] = []  # filled by process 0 alone
 
     def decide() -> dict[str, Any]:
         for workdir in experiment.workdirs:
@@ -94,7 +94,7 @@ def make_plan(experiment: Experiment, stack: contextlib.ExitStack) -> RunPlan:
 def _look(
     workdir: Workdir, identity: Identity, experiment: Experiment
 ) -> tuple[RunResult | None, Identity | None]:
-    """The result of a run if nothing is left to do, and what it was begun with, if it was."""
+    """Returns the result of a run if it is finished, and its identity if it was begun."""
     before = workdir.begun_with()
     if before is None:
         return None, None

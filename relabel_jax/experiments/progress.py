@@ -1,19 +1,36 @@
-"""The progress of a grid on a terminal."""
+"""The progress of a grid of runs."""
 
+import logging
 import pathlib
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from relabel_jax.data.data_set import DataSet
 from relabel_jax.experiments.cells import Cell
 from relabel_jax.labels.views import side_columns
+from relabel_jax.progress import Progress
 from relabel_jax.runs.workdir import Workdir
 
+_LOG = logging.getLogger(__name__)
+# A `features` run reads embeddings, not waveforms. A clip costs it about this share of a clip.
+_COST_OF_FEATURES = 0.01
 
-class Progress:
-    """The progress of a grid: cells done, the current epoch, clips/s, time left."""
+
+class GridProgress:
+    """Shows the progress of a grid: finished runs, the current epoch, clips/s, time left.
+
+    A context manager.
+
+    Args:
+      config: the config of the grid.
+      data_set: the data set.
+      workdir: the folder of the grid.
+      cells: the runs of the grid.
+
+    Attributes:
+      done: the runs that are finished.
+    """
 
     def __init__(
         self, config: ConfigDict, data_set: DataSet, workdir: pathlib.Path, cells: Sequence[Cell]
@@ -21,6 +38,7 @@ class Progress:
         self.done: set[Cell] = set()
         self._workdir = workdir
         self._num_epochs = config.num_epochs
+        self._batch_size = config.batch_size
         self._cells = cells
         self._part: Sequence[Cell] = ()
         self._clips = {}
@@ -30,47 +48,59 @@ class Progress:
             num_target = int(is_target.sum())
             num_train = int((data_set.clip_splits == 0).sum())
             self._clips[root] = {True: num_train - num_target, False: num_target}
-        total = sum(self._left(cell) for cell in cells)
-        self._bar = tqdm(total=total, unit=" clips", unit_scale=True, disable=None, smoothing=0.05)
+        self._display = Progress("grid", sum(self._left(cell) for cell in cells), "clips")
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "GridProgress":
+        self._display.__enter__()
         return self
 
     def __exit__(self, *_) -> None:
-        self._bar.close()
+        self._display.__exit__()
 
     def begin(self, part: Sequence[Cell]) -> None:
-        """The cells that train from now on."""
+        """Notes the runs that are trained together from now on."""
         self._part = [cell for cell in part if self._left(cell)]
-        self._epoch = min((self._epochs_done(cell) for cell in self._part), default=0)
-        self._show()
+        self._epochs_before = min((self._epochs_done(cell) for cell in self._part), default=0)
+        self._clips_passed = 0
+        self._describe()
 
-    def on_epoch(self) -> None:
-        """One more epoch of these."""
-        self._epoch += 1
-        self._bar.update(sum(self._per_epoch(cell) for cell in self._part))
-        self._show()
+    def on_clips(self, number: int) -> None:
+        """Notes training clips that passed the networks of the current runs."""
+        self._clips_passed += number
+        self._describe()
+        self._display.update(number * sum(map(self._cost, self._part)))
 
     def finish(self, part: Sequence[Cell]) -> None:
-        """These are done."""
+        """Notes that runs are finished."""
         self.done |= set(part)
         self._part = ()
-        self._show()
+        folders = ", ".join(cell.folder.name for cell in part)
+        _LOG.info(
+            "%d/%d runs done: %s: %s",
+            len(self.done),
+            len(self._cells),
+            part[0].folder.parent,
+            folders,
+        )
+        self._describe()
 
-    def _show(self) -> None:
-        text = f"{len(self.done)}/{len(self._cells)} cells"
+    def _describe(self) -> None:
+        text = f"{len(self.done)}/{len(self._cells)} runs"
         if self._part:
             first = self._part[0]
-            text += f", {first.folder.parent} {first.method} epoch {self._epoch}/{self._num_epochs}"
-        self._bar.set_description(text)
+            clips = max(1, self._clips[first.root][first.method == "base"])
+            clips = max(1, clips // self._batch_size * self._batch_size)
+            epoch = min(self._epochs_before + self._clips_passed // clips + 1, self._num_epochs)
+            text += f", {first.folder.parent} {first.method} epoch {epoch}/{self._num_epochs}"
+        self._display.describe(text)
 
-    def _per_epoch(self, cell: Cell) -> float:
-        """Training clips that pass the network; the `features` method costs next to nothing."""
-        clips = self._clips[cell.root][cell.method == "base"]
-        return clips if cell.method != "features" else clips * 0.01
+    def _cost(self, cell: Cell) -> float:
+        """The cost of a training clip of a run; 1 for a clip that passes the whole network."""
+        return _COST_OF_FEATURES if cell.method == "features" else 1
 
     def _left(self, cell: Cell) -> float:
-        return self._per_epoch(cell) * max(0, self._num_epochs - self._epochs_done(cell))
+        epochs = max(0, self._num_epochs - self._epochs_done(cell))
+        return self._cost(cell) * self._clips[cell.root][cell.method == "base"] * epochs
 
     def _epochs_done(self, cell: Cell) -> int:
         return Workdir(self._workdir / cell.folder).epochs_done()

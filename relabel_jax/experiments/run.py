@@ -1,4 +1,4 @@
-"""Runs from config to `result.json`: base trainings or transfers, alone or several together."""
+"""Runs base trainings and transfers, from the config to `result.json`, alone or together."""
 
 import contextlib
 import dataclasses
@@ -22,6 +22,7 @@ from relabel_jax.models.backbone import Network
 from relabel_jax.models.heads import EmbeddingClassifier
 from relabel_jax.models.variables import Variables
 from relabel_jax.runs import processes
+from relabel_jax.runs.classes import sound_classes
 from relabel_jax.runs.schema import RunResult, Scores
 from relabel_jax.train.loop import train
 from relabel_jax.train.predict import predict
@@ -31,23 +32,23 @@ _LOG = logging.getLogger(__name__)
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> RunResult:
-    """Trains and tests what the config says.
+    """Trains and tests a network as a config says.
 
-    A run that was interrupted goes on; a finished one is only read.
+    A run that was interrupted goes on. For a finished run only the result is read.
 
     Args:
-      config: of one run, as of `relabel_jax.experiments.config.paper_config`.
-      workdir: the folder of this run alone; made where absent.
+      config: the config of one run; see `relabel_jax.experiments.config.paper_config`.
+      workdir: the folder of this run alone; it is created if it does not exist.
 
     Raises:
       InputError: a value of the config, the data set, the base or the workdir does not fit.
-      Interrupted: by a SIGTERM, after saving.
+      Interrupted: a SIGTERM stopped the program, after its work was saved.
     """
     return run_population([config], [workdir])[0]
 
 
 def member_workdirs(configs: Sequence[ConfigDict], workdir: pathlib.Path) -> list[pathlib.Path]:
-    """The run folders of a population: for one run `workdir`, else `LABELING_seedSEED` in it."""
+    """Returns the run folders: `workdir` for one run, else `workdir/LABELING_seedSEED` for each."""
     if len(configs) == 1:
         return [workdir]
     return [workdir / f"{config.labeling}_seed{config.seed}" for config in configs]
@@ -56,15 +57,20 @@ def member_workdirs(configs: Sequence[ConfigDict], workdir: pathlib.Path) -> lis
 def run_population(
     configs: Sequence[ConfigDict],
     workdirs: Sequence[pathlib.Path],
-    on_epoch: Callable[[], None] = lambda: None,
+    on_clips: Callable[[int], None] = lambda number: None,
 ) -> list[RunResult]:
-    """`run` of several configs that differ in labeling and seed, trained as one program.
+    """Trains and tests several runs that differ in labeling and seed, as one program.
 
-    Each leaves in its workdir what it would leave alone, and can go on alone or in another
-    population. The finished ones are only read. `on_epoch` is called after each epoch.
+    Each run writes the same files as it would alone, and can go on alone or in another population.
+    For finished runs only the results are read.
+
+    Args:
+      configs: the config of each run.
+      workdirs: the run folder of each run.
+      on_clips: see `Training`.
 
     Raises:
-      InputError, Interrupted: as of `run`.
+      InputError, Interrupted: see `run`.
     """
     experiment = processes.together(lambda: Experiment.open(configs, workdirs))
     processes.check_same(experiment.shared_facts())
@@ -75,14 +81,14 @@ def run_population(
                 _LOG.info("%s: finished already", workdir)
         if not plan.unfinished:
             return plan.finished
-        training = _training(experiment, plan, on_epoch)
+        training = _training(experiment, plan, on_clips)
         trained = train(training)
         results = _test(experiment, plan, training, trained)
     return plan.with_results(results)
 
 
-def _training(experiment: Experiment, plan: RunPlan, on_epoch: Callable[[], None]) -> Training:
-    """The training of the unfinished runs."""
+def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], None]) -> Training:
+    """Makes the training of the unfinished runs."""
     config = experiment.config
     seeds = [experiment.configs[m].seed for m in plan.unfinished]
     network, starts, inputs = _start(experiment, plan.base, seeds)
@@ -93,7 +99,9 @@ def _training(experiment: Experiment, plan: RunPlan, on_epoch: Callable[[], None
     base = plan.base.fingerprint if plan.base else ""
 
     def begin() -> None:
+        outputs = sound_classes(experiment.ontology, experiment.view(0).columns)
         for m in plan.unfinished:
+            experiment.workdirs[m].write_classes(outputs)
             experiment.workdirs[m].begin(experiment.identity(m, base))
 
     return Training(
@@ -110,14 +118,14 @@ def _training(experiment: Experiment, plan: RunPlan, on_epoch: Callable[[], None
         loss=config.loss,
         optimizer=config.optimizer,
         on_start=lambda: processes.on_primary(begin),
-        on_epoch=on_epoch,
+        on_clips=on_clips,
     )
 
 
 def _start(
     experiment: Experiment, base: Base | None, seeds: Sequence[int]
 ) -> tuple[Network, list[Variables], Inputs]:
-    """What the config's method trains: the network, its variables by seed, and what it is fed."""
+    """Returns the network that the method trains, its first variables by seed, and its inputs."""
     view = experiment.view(0)
 
     @processes.alone
@@ -140,7 +148,7 @@ def _start(
 def _classifier_start(
     experiment: Experiment, base: Base, read_waveforms: Inputs, seeds: Sequence[int]
 ) -> tuple[Network, list[Variables], Inputs]:
-    """The method `features`: a classifier on the base's embeddings of all clips."""
+    """Does the same for the method `features`: a classifier on the embeddings of all clips."""
     config, view = experiment.config, experiment.view(0)
     embeddings = {
         split: predict(
@@ -167,7 +175,7 @@ def _classifier_start(
 def _test(
     experiment: Experiment, plan: RunPlan, training: Training, trained: Sequence[Trained]
 ) -> list[RunResult]:
-    """Scores the test clips with each member's best epoch, and writes scores and results."""
+    """Scores the test clips with the best epoch of each run, and writes scores and results."""
     config = experiment.config
     all_scores = predict(
         training.network,
@@ -192,9 +200,12 @@ def _test(
 def _write_result(
     experiment: Experiment, plan: RunPlan, m: int, best_epoch: int, all_scores: np.ndarray
 ) -> RunResult:
-    """Writes the scores and the result of run `m`.
+    """Writes the scores and the result of run `m`, and returns the result.
 
     Args:
+      experiment, plan: see `_test`.
+      m: the number of the run.
+      best_epoch: the epoch that was tested; 1 is the first.
       all_scores: float32[test clips, side classes].
     """
     view, identity = experiment.view(m), experiment.identity(m)
@@ -237,5 +248,5 @@ def _write_result(
 
 
 def _or_none(value: float) -> float | None:
-    """The value; None in place of a NaN or an infinity, which JSON does not have."""
+    """Returns the value, or None for NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None

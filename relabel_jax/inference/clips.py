@@ -1,4 +1,4 @@
-"""Checks of the clips that the embedder is given, and their conversion to mono."""
+"""Checks the clips that a caller gives to the embedder, and converts them to mono."""
 
 import math
 import numbers
@@ -10,7 +10,7 @@ from relabel_jax.audio.resample import resample
 from relabel_jax.errors import InputError, Rejected
 
 MIN_DURATION_S = 0.01
-_MAX_PEAK = 4.0  # Decoders overshoot 1 a little; int16 values in a float array are a mistake.
+_MAX_PEAK = 4.0  # Decoders exceed 1 a little. Larger values are int16 values in a float array.
 _FULL_SCALE = {np.dtype(np.int16): 1 << 15, np.dtype(np.int32): 1 << 31}
 
 
@@ -20,15 +20,15 @@ def read_clips(
     """Checks clips, averages their channels and resamples them.
 
     Args:
-      clips: recordings, as `Embedder.embed` takes them.
+      clips: recordings; see `Embedder.embed`.
       rate_hz: their sample rate.
       to_rate_hz: sample rate of the result.
 
     Yields:
-      int16[time] of each clip.
+      int16[time] for each clip.
 
     Raises:
-      InputError: a clip or the rate does not have that form, or a clip has a NaN or is too short.
+      InputError: a clip or the rate has a wrong form, or a clip has a NaN or is too short.
     """
     is_number = isinstance(rate_hz, numbers.Real) and not isinstance(rate_hz, bool)
     if not is_number or not 0 < rate_hz < math.inf:
@@ -57,13 +57,13 @@ def read_clips(
 
 
 def to_mono(clip: np.ndarray) -> np.ndarray:
-    """The mean over the channels of a clip, float32[time] in -1 to 1.
+    """Returns the mean over the channels of a clip, float32[time] in -1 to 1.
 
     Args:
       clip: [time] or [time, channels]; float in -1 to 1, int16 or int32.
 
     Raises:
-      Rejected: the clip does not have that form or has no samples.
+      Rejected: the clip has another form or no samples.
     """
     if clip.ndim not in (1, 2):
         raise Rejected("rank", f"has shape {clip.shape}; expected [time] or [time, channels]")

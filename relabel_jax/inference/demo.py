@@ -5,16 +5,15 @@ import html
 import io
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from relabel_jax.audio.windows import cut_windows
-from relabel_jax.errors import InputError, Rejected
+from relabel_jax.errors import InputError, Rejected, install_command
 from relabel_jax.inference.clips import MIN_DURATION_S
 from relabel_jax.inference.embedder import Embedder
+from relabel_jax.inference.listen import listen, without_padding
 from relabel_jax.inference.nearest import Clips
 from relabel_jax.inference.recordings import read_samples
 
@@ -41,38 +40,6 @@ _COLORS = {  # those of the report's page, by day and in the dark
     "error_text_color": "#22262b",
     "error_text_color_dark": "#e9e6e0",
 }
-
-
-def listen(embedder: Embedder, path: str) -> tuple[float, np.ndarray, np.ndarray]:
-    """Embeds a recording of any length, which is read as a stream.
-
-    Returns:
-      `(duration_s, embeddings, scores)`: float32[windows, embedding_size], and float64[classes],
-      the mean over the windows, each weighted by its seconds of sound, as in `Embedder.scores`.
-
-    Raises:
-      Rejected: the recording cannot be decoded, is empty or not finite.
-    """
-    rate_hz, num_samples = embedder.sample_rate_hz, embedder.waveform_format.num_samples
-    lengths: list[int] = []
-    starts: list[int] = []
-
-    def windows() -> Iterator[np.ndarray]:
-        def pieces() -> Iterator[np.ndarray]:
-            for piece in read_samples(path, embedder.waveform_format):
-                lengths.append(len(piece))
-                yield piece
-
-        for start, window in cut_windows(pieces(), num_samples, num_samples):
-            starts.append(start)
-            yield window
-
-    chunks = list(embedder.embed_windows(windows()))
-    if sum(lengths) < MIN_DURATION_S * rate_hz:
-        raise Rejected("empty", f"has less than {MIN_DURATION_S} s of sound")
-    embeddings, scores = map(np.concatenate, zip(*chunks, strict=True))
-    weights = np.minimum(num_samples, sum(lengths) - np.array(starts))
-    return sum(lengths) / rate_hz, embeddings, np.average(scores, axis=0, weights=weights)
 
 
 def _cut_wav(embedder: Embedder, path: str, start_s: float) -> bytes:
@@ -132,7 +99,7 @@ def make_page(embedder: Embedder, clips: Clips | None) -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise InputError("the page needs gradio: pip install 'relabel-jax[demo]'") from error
+        raise InputError(f"the page needs gradio: {install_command('demo')}") from error
     facts, trained = f"{len(embedder.classes)} classes", embedder.trained
     if trained:
         facts += (
@@ -159,7 +126,8 @@ def make_page(embedder: Embedder, clips: Clips | None) -> Any:
             why = f"{os.path.basename(path)}: {error}".rstrip(".")
             what = f"Give a sound of {MIN_DURATION_S} s or more, as WAV, FLAC, Ogg or MP3."
             return f'<p class="error" role="alert">{html.escape(why)}. {what}</p>', near_hint
-        near = "" if clips is None else _near_html(embedder, clips, embeddings)
+        sounding = without_padding(embedder, duration_s, embeddings)
+        near = "" if clips is None else _near_html(embedder, clips, sounding)
         return _heard_html(embedder, duration_s, len(embeddings), scores), near_hint + near
 
     def text(value: str, **options: Any) -> Any:

@@ -1,13 +1,13 @@
-"""Embeddings and scores of any sound by a trained network, NumPy in and NumPy out.
+"""Computes embeddings and scores of any sound with a trained network, from and to NumPy arrays.
 
     embedder = relabel_jax.Embedder.load("W/base")       # or an exported folder
     embedder.embed([samples], rate_hz=44_100)            # float32[1, 128]
 
-A network takes mono waveforms of one sample rate and one length; the paper's takes 10 s at 8 kHz.
-Recordings are averaged over their channels, resampled as data preparation does it (soxr VHQ) and
-cut into windows of that length. The last window is zero-padded, as the clips of the training were.
-All windows go through one program of one shape, so nothing is compiled again for any number of
-windows.
+A network takes mono waveforms of one sample rate and one length: 10 s at 8 kHz for the paper's
+network. The embedder averages the channels of a recording, resamples it as data preparation does
+(soxr VHQ) and cuts it into windows of that length. It pads the last window with zeros, as in the
+training. One program of one shape computes all windows, so no number of windows causes another
+compilation.
 """
 
 import collections
@@ -34,24 +34,24 @@ from relabel_jax.ops.batch_axis import on_each_device
 from relabel_jax.train.step import predict_chunk
 
 _BATCHES = PartitionSpec(None, "data")  # [chunk, batch, ...]
-_CHUNK = 8  # Batches in one program. Batches without any window are not computed.
+_CHUNK = 8  # batches of one call of the program, which skips batches without windows
 
 
 class Embedder:
-    """A trained network as a function of recordings.
+    """Applies a trained network to recordings.
 
     Attributes:
-      waveform_format: sample rate and length of a window, which are the network's. Recordings are
+      waveform_format: sample rate and length of the windows that the network takes. Recordings are
         resampled to this rate.
-      embedding_size: values of an embedding; 128 for the paper's network.
-      trained: facts of the training: root, side, labeling, method, clips, test metrics.
-      fingerprint: a digest of the weights that embeddings depend on. The output layer is left out:
-        it has only the trained classes or, if their names are not known, all of the side.
-      batch_size: windows that the devices compute together.
+      embedding_size: number of values of an embedding; 128 for the paper's network.
+      trained: facts of the training, such as root, side, labeling, method and test metrics.
+      fingerprint: a digest of the weights that embeddings depend on. It leaves out the output
+        layer, whose size depends on whether the names of the classes are known.
+      batch_size: number of windows that the devices compute together.
     """
 
     def __init__(self, pretrained: Pretrained, *, batch_size: int | None = None):
-        """Makes an embedder of a network that is loaded already; `batch_size` as in `load`."""
+        """Makes an embedder of a loaded network; see `load` for `batch_size` and the errors."""
         devices = jax.local_devices()
         if batch_size is None:
             batch_size = len(devices) * (4 if jax.default_backend() == "cpu" else 64)
@@ -84,26 +84,27 @@ class Embedder:
 
         Args:
           path: the folder.
-          ontology: `ontology.json`, which names the classes of a workdir; by default that of the
-            data set of the training, or AudioSet's own if that has the same classes.
-          batch_size: windows that the devices compute together; by default what suits the devices.
+          ontology: an `ontology.json` that names the classes. It is needed only if the folder does
+            not have the names and the data set of the training has moved.
+          batch_size: number of windows that the devices compute together, a multiple of the number
+            of devices. By default 4 for each CPU device and 64 for each other device.
 
         Raises:
-          InputError: the folder is neither, is damaged, or has another network.
+          InputError: the folder is neither of them, is damaged, or has another network.
         """
         return cls(load_pretrained(path, ontology), batch_size=batch_size)
 
     @property
     def sample_rate_hz(self) -> int:
-        """The rate that recordings are resampled to; 8,000 for the paper's network."""
+        """The sample rate of the network; 8,000 for the paper's network."""
         return self.waveform_format.sample_rate_hz
 
     @property
     def classes(self) -> tuple[SoundClass, ...]:
-        """The classes of the scores: `mid`, `display_name`, `paths`.
+        """The classes of the scores, in their order.
 
         Raises:
-          InputError: their names were not found.
+          InputError: the names of the classes are not known.
         """
         if self._classes is None:
             raise InputError(
@@ -115,30 +116,32 @@ class Embedder:
     def embed(
         self, clips: Iterable[np.ndarray], rate_hz: float, *, hop_s: float | None = None
     ) -> np.ndarray:
-        """One embedding a clip: the mean over its windows, each weighted by its seconds of sound.
+        """Computes one embedding for each clip.
+
+        It is the mean over the windows of the clip, each weighted by its seconds of sound.
 
         Args:
-          clips: a sequence of recordings, each `[time]` or `[time, channels]`, from 0.01 s to
-            hours; or one array `[clips, time]` or `[clips, time, channels]`; or one `[time]`.
+          clips: a sequence of recordings of 0.01 s or more, each `[time]` or `[time, channels]`; or
+            one array `[clips, time]` or `[clips, time, channels]`; or one recording `[time]`.
             Samples are float in -1 to 1, int16 or int32.
-          rate_hz: their sample rate.
-          hop_s: seconds from the start of one window to the start of the next; at most, and by
-            default, the length of a window.
+          rate_hz: the sample rate of the clips.
+          hop_s: seconds from the start of one window to the start of the next. The default, and the
+            largest value, is the length of a window.
 
         Returns:
           float32[clips, embedding_size].
 
         Raises:
-          InputError: a clip or the rate does not have that form, or a clip has a NaN or is empty.
+          InputError: a clip or the rate has another form, or a clip has a NaN or is empty.
         """
         return self._means(clips, rate_hz, hop_s)[0]
 
     def scores(
         self, clips: Iterable[np.ndarray], rate_hz: float, *, hop_s: float | None = None
     ) -> np.ndarray:
-        """How present each of `classes` is, in 0 to 1.
+        """Computes the score of each of `classes` for each clip, in 0 to 1.
 
-        The mean over the windows, as in `embed`, with the same arguments and errors.
+        It is the mean over the windows. Arguments and errors are those of `embed`.
 
         Returns:
           float32[clips, classes].
@@ -154,22 +157,22 @@ class Embedder:
         hop_s: float = 0.5,
         window_s: float = 1.0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings along the time of clips of one length.
+        """Computes embeddings along the time of clips of one length.
 
-        A frame is `window_s` of sound around its centre. The network gets it as it gets a clip of
-        that length: at the start of a window, followed by zeros.
+        A frame is `window_s` of sound around its centre. The network takes it like a clip of that
+        length: at the start of a window, followed by zeros.
 
         Args:
-          clips, rate_hz: as in `embed`, but of one length.
+          clips, rate_hz: see `embed`. All clips must have one length.
           hop_s: seconds from one centre to the next.
-          window_s: seconds of sound in a frame; at most the length of a window.
+          window_s: length of a frame in seconds; at most the length of a window.
 
         Returns:
-          `(embeddings, centers_ms)`: float32[clips, frames, embedding_size], and float64[frames]:
-          0, hop_s, and so on, up to the end of the clip.
+          `(embeddings, centers_ms)`: float32[clips, frames, embedding_size], and float64[frames] in
+          milliseconds: 0, `hop_s`, and so on to the end of the clip.
 
         Raises:
-          InputError: as `embed`; or the clips differ in length.
+          InputError: see `embed`; or the clips differ in length.
         """
         hop, width = self.hop_samples(hop_s), self._to_samples("window_s", window_s)
         lengths: list[int] = []
@@ -198,16 +201,16 @@ class Embedder:
     def embed_windows(
         self, windows: Iterable[np.ndarray]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Embeddings and scores of windows as a data set stores them, as a stream.
+        """Computes embeddings and scores of a stream of windows.
 
-        The next windows are read while the devices compute.
+        It reads the next windows while the devices compute.
 
         Args:
-          windows: int16[waveform_format.num_samples] each.
+          windows: int16[waveform_format.num_samples] each, as a data set stores clips.
 
         Yields:
           `(embeddings, scores)`: float32[windows, embedding_size] and float32[windows, outputs] of
-          some windows, in their order.
+          the next windows, in their order.
         """
         windows = iter(windows)
         pending: collections.deque[tuple[jax.Array, jax.Array, int]] = collections.deque()
@@ -235,10 +238,10 @@ class Embedder:
                 return
 
     def hop_samples(self, hop_s: float | None) -> int:
-        """Samples from the start of one window to the start of the next.
+        """Converts `hop_s` to samples; None is the length of a window.
 
         Raises:
-          InputError: `hop_s` is not above 0, or longer than a window.
+          InputError: `hop_s` is 0 or less, or longer than a window.
         """
         return self._to_samples(
             "hop_s", self.waveform_format.duration_s if hop_s is None else hop_s
@@ -294,7 +297,7 @@ def _fingerprint(pretrained: Pretrained) -> str:
 
 
 def _to_rows(outputs: jax.Array, number: int) -> np.ndarray:
-    """The first rows of [chunk, batch, values], [number, values]."""
+    """Converts the first rows of [chunk, batch, values] to NumPy, [number, values]."""
     rows = np.asarray(outputs)
     return rows.reshape(-1, rows.shape[-1])[:number]
 
@@ -303,9 +306,9 @@ def _to_rows(outputs: jax.Array, number: int) -> np.ndarray:
 def _forward(
     network: Backbone, mesh: Mesh, variables: Variables, chunk: jax.Array, num_batches: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Embeddings [chunk, batch, embedding_size] and scores [chunk, batch, outputs].
+    """Computes embeddings [chunk, batch, embedding_size] and scores [chunk, batch, outputs].
 
-    Only the first `num_batches` batches are computed; the embeddings of the others are 0.
+    It computes only the first `num_batches` batches. The embeddings of the others are 0.
     """
 
     def embed(variables, chunk, num_batches):

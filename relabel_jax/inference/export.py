@@ -1,15 +1,15 @@
-"""Writes trained networks for other frameworks: the work of the command `relabel_jax.export`."""
+"""Writes trained networks for other frameworks; the command `relabel_jax.export` calls `export`."""
 
+import contextlib
+import importlib.util
 import inspect
-import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import jax.extend
 import numpy as np
 
-from relabel_jax.errors import InputError
+from relabel_jax.errors import InputError, install_command
 from relabel_jax.files import complete_file, reading
 from relabel_jax.inference import exported
 from relabel_jax.inference.model_card import model_card
@@ -21,6 +21,15 @@ STABLEHLO_NAME = "model.stablehlo"
 ONNX_NAME = "model.onnx"
 EXAMPLE_NAME = "example_pytorch.py"
 CARD_NAME = "README.md"
+_FILE_NAMES = (
+    exported.CONFIG_NAME,
+    exported.CLASSES_NAME,
+    exported.WEIGHTS_NAME,
+    EXAMPLE_NAME,
+    STABLEHLO_NAME,
+    ONNX_NAME,
+    CARD_NAME,
+)
 _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -33,15 +42,17 @@ def export(
 ) -> list[str]:
     """Writes a network in some formats and returns the names of the files.
 
+    If it fails, it leaves no files.
+
     Args:
       pretrained: the network, as `load_pretrained` returns it.
       output_dir: a new or empty folder.
       formats: some of `FORMATS`.
-      license_name: licence of the weights, as Hugging Face's model cards name licences.
+      license_name: licence of the weights, by its name in Hugging Face's model cards.
 
     Raises:
-      InputError: a format is unknown or its library is not installed, the folder is not empty, or
-        the names of the classes are not known.
+      InputError: a format is unknown, its library is not installed or it cannot express the
+        network; the folder is not empty; or the names of the classes are not known.
     """
     for each in formats:
         if each not in FORMATS:
@@ -51,37 +62,43 @@ def export(
         exists = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
     if exists:
         raise InputError(f"{output_dir}: exists already; give an empty or a new --output_dir")
-    to_onnx = _load_converter() if "onnx" in formats else None
+    to_onnx = _load_onnx() if "onnx" in formats else None
     if pretrained.classes is None:
         raise InputError(
-            "--checkpoint: its classes are not known, for its data set has moved; give the data "
-            "set's ontology.json as --ontology"
+            "--checkpoint: the names of its classes are not known, because its data set has moved; "
+            "give the data set's ontology.json as --ontology"
         )
-    exported.write_classes(output_dir, pretrained.classes)
-    example = None
-    if {"safetensors", "huggingface"} & set(formats):
-        exported.write_weights(output_dir, pretrained.variables)
-        example = _pytorch_example(pretrained)
-        if example is not None:
-            _write(output_dir / EXAMPLE_NAME, example)
-    if "stablehlo" in formats:
-        _write(output_dir / STABLEHLO_NAME, stablehlo(pretrained))
-    if to_onnx is not None:
-        _write(output_dir / ONNX_NAME, to_onnx(pretrained))
-    if "huggingface" in formats:
-        card = model_card(
-            pretrained,
-            license_name=license_name,
-            title=output_dir.resolve().name,
-            example_name=EXAMPLE_NAME if example is not None else None,
-        )
-        _write(output_dir / CARD_NAME, card.encode())
-    exported.write_config(output_dir, pretrained)
+    with _all_or_nothing(output_dir):
+        exported.write_classes(output_dir, pretrained.classes)
+        example = None
+        if {"safetensors", "huggingface"} & set(formats):
+            exported.write_weights(output_dir, pretrained.variables)
+            example = _pytorch_example(pretrained)
+            if example is not None:
+                _write(output_dir / EXAMPLE_NAME, example)
+        if "stablehlo" in formats:
+            with _converting("stablehlo"):
+                program = stablehlo(pretrained)
+            _write(output_dir / STABLEHLO_NAME, program)
+        if to_onnx is not None:
+            with _converting("onnx"):
+                model = to_onnx(pretrained)
+            _write(output_dir / ONNX_NAME, model)
+        if "huggingface" in formats:
+            card = model_card(
+                pretrained,
+                license_name=license_name,
+                title=output_dir.resolve().name,
+                example_name=EXAMPLE_NAME if example is not None else None,
+            )
+            _write(output_dir / CARD_NAME, card.encode())
+        # Last: a folder without it is not loaded.
+        exported.write_config(output_dir, pretrained)
     return sorted(path.name for path in output_dir.iterdir())
 
 
 def network_function(pretrained: Pretrained) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-    """The network as a function of waveforms alone, with the weights inside.
+    """Returns the network as a function of waveforms alone, with the weights as constants.
 
     Returns:
       A function of float32[batch, samples] in -1 to 1. It returns `(embeddings, scores)`,
@@ -90,7 +107,7 @@ def network_function(pretrained: Pretrained) -> Callable[[jax.Array], tuple[jax.
     network = exportable(pretrained.network)
 
     def run(waveforms):
-        # Networks take waveforms of int16's scale. The factor is a power of 2, so this is exact.
+        # Networks take waveforms in the range of int16. The product is exact: a power of 2.
         embeddings = network.apply(pretrained.variables, waveforms * 32768, method="embed")
         outputs = network.apply(pretrained.variables, embeddings, method="head")
         return embeddings, outputs.scores
@@ -99,53 +116,74 @@ def network_function(pretrained: Pretrained) -> Callable[[jax.Array], tuple[jax.
 
 
 def stablehlo(pretrained: Pretrained) -> bytes:
-    """A serialized `jax.export.Exported` for batches of any size, for CPU, CUDA and TPU."""
+    """Returns a serialized `jax.export.Exported` for batches of any size, for CPU, CUDA and TPU."""
     program = jax.export.export(jax.jit(network_function(pretrained)), platforms=_PLATFORMS)
     return bytes(program(_any_batch(pretrained)).serialize())
 
 
 def _any_batch(pretrained: Pretrained) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of the inputs of `network_function`, with a symbol for the batch."""
+    """Returns shape and dtype of the input of `network_function`. The batch size is a symbol."""
     num_samples = pretrained.network.waveform_format.num_samples
     shape = jax.export.symbolic_shape(f"batch, {num_samples}")
     return jax.ShapeDtypeStruct(shape, np.float32)
 
 
-def _load_converter() -> Callable[[Pretrained], bytes]:
-    """A function that returns the network as a serialized ONNX model.
+def _load_onnx() -> Callable[[Pretrained], bytes]:
+    """Imports what ONNX needs and returns the function `pretrained -> serialized ONNX model`.
 
     Raises:
-      InputError: jax2onnx is not installed.
+      InputError: the package `onnx` is not installed.
     """
-    try:
-        import jax2onnx
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "--format=onnx: needs jax2onnx: pip install 'relabel-jax[onnx]'"
-        ) from error
-
-    # It warns about every shape that is not known before it runs.
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    if importlib.util.find_spec("onnx") is None:
+        raise InputError(f"--format=onnx: needs the package onnx: {install_command('onnx')}")
+    from relabel_jax.inference.onnx_graph import to_onnx
+    from relabel_jax.inference.onnx_rules import RULES
 
     def convert(pretrained: Pretrained) -> bytes:
-        # jax2onnx replaces functions of Flax by versions that take fewer arguments. It traces this
-        # function, which has nothing of Flax left.
-        waveforms = _any_batch(pretrained)
-        program = jax.make_jaxpr(network_function(pretrained))(waveforms)
-        model = jax2onnx.to_onnx(
-            jax.extend.core.jaxpr_as_fun(program),
-            inputs=[waveforms],
-            model_name=exported.FORMAT,
-            input_names=["waveforms"],
-            output_names=["embeddings", "scores"],
-        )
-        return model.SerializeToString()
+        return to_onnx(
+            network_function(pretrained),
+            {"waveforms": _any_batch(pretrained)},
+            ("embeddings", "scores"),
+            RULES,
+            name=exported.FORMAT,
+        ).SerializeToString()
 
     return convert
 
 
+@contextlib.contextmanager
+def _all_or_nothing(folder: pathlib.Path) -> Iterator[None]:
+    """Deletes the files of an unfinished export, and the folder if it was not there before."""
+    existed = folder.exists()
+    try:
+        yield
+    except BaseException:
+        for name in _FILE_NAMES:
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+        if not existed:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _converting(to_format: str) -> Iterator[None]:
+    """Turns whatever a network raises while JAX traces it into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cause = f"{error}\n".splitlines()[0]
+        raise InputError(
+            f"--format={to_format}: cannot convert the network for batches of any size: "
+            f"{type(error).__name__}: {cause}"
+        ) from error
+
+
 def _pytorch_example(pretrained: Pretrained) -> bytes | None:
-    """The program that runs the export in PyTorch, None for a network without one."""
+    """Returns the program that runs the export in PyTorch, or None if the network has none."""
     network = pretrained.network
     if not hasattr(network, "pytorch_example"):
         return None

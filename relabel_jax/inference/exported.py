@@ -1,14 +1,15 @@
-"""The exported folder, as `relabel_jax.export` writes it: its files, how to write and read them.
+"""Writes and reads the files of an exported folder.
 
-- `config.json`: the network, its sizes and the facts of its training;
-- `classes.json`: the classes in the order of the scores, each with `mid`, `display_name` and
-  `paths`, all paths from a root of the ontology down to it;
-- `model.safetensors`: the variables of the network, with names joined by dots. The file holds
-  numbers alone: nothing is unpickled, and names, dtypes and shapes are compared before anything is
+- `config.json`: the network, its sizes and the facts of its training.
+- `classes.json`: the classes in the order of the scores. Each has `mid`, `display_name` and
+  `paths`: all paths from a root of the ontology down to the class.
+- `model.safetensors`: the variables of the network. Their names are the paths, joined by dots. The
+  file has only numbers and is not unpickled. Names, dtypes and shapes are checked before it is
   read.
 
-In `config.json`, `model` is the `config.model` of the training. A network that it names by module
-is imported. Folders of older versions have no `model`; their network is `waveform_cnn`.
+In `config.json`, `model` is the `config.model` of the training. If it names a network by its
+module, the module is imported. Folders of older versions have no `model`: their network is
+`waveform_cnn`.
 """
 
 import pathlib
@@ -73,10 +74,10 @@ def write_weights(folder: pathlib.Path, variables: Variables) -> None:
 
 
 def read(folder: pathlib.Path) -> Pretrained:
-    """Loads the network of an exported folder.
+    """Reads the network of an exported folder.
 
     Raises:
-      InputError: a file is absent, damaged, of another network or of a newer version.
+      InputError: a file is missing, is damaged, or belongs to another network or a newer version.
     """
     path = folder / CONFIG_NAME
     config = read_json(path)
@@ -111,7 +112,7 @@ def read(folder: pathlib.Path) -> Pretrained:
 
 
 def _sizes(network: Backbone) -> dict[str, Any]:
-    """What a reader in another framework needs to know of the network."""
+    """Returns the sizes that a program in another framework needs."""
     return {
         "sample_rate_hz": network.waveform_format.sample_rate_hz,
         "num_samples": network.waveform_format.num_samples,
@@ -121,7 +122,7 @@ def _sizes(network: Backbone) -> dict[str, Any]:
 
 
 def _model(config: dict[str, Any]) -> Any:
-    """The `model` of a config, also of one that an older version wrote."""
+    """Returns the `model` of a config, also if an older version wrote it."""
     if "model" in config:
         return config["model"]
     return {
@@ -153,14 +154,14 @@ def _read_classes(path: pathlib.Path) -> tuple[SoundClass, ...]:
 
 
 def _read_weights(path: pathlib.Path, network: Backbone) -> Variables:
-    """Compares names, dtypes and shapes in the file's header with the network's, then reads.
+    """Reads the variables, if names, dtypes and shapes in the header are those of the network.
 
     Raises:
-      InputError: the file is damaged or of another network.
+      InputError: the file is damaged or belongs to another network.
     """
     expected = flax.traverse_util.flatten_dict(shapes(network), sep=".")
     with reading(path):
-        open(path, "rb").close()  # raises the true error; safetensors reports any as "no such file"
+        open(path, "rb").close()  # raises the true error; safetensors always says "no such file"
     try:
         # Opening compares the sizes in the header with the size of the file.
         with safetensors.safe_open(path, framework="numpy") as file:

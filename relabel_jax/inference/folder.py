@@ -1,4 +1,4 @@
-"""Embeds folders of any size: the work of the command `relabel_jax.embed`."""
+"""Embeds folders of any size; the command `relabel_jax.embed` calls `embed`."""
 
 import os
 import pathlib
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import only_process, reading
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.parts import PartWriter, assemble, count_rows, first_without_part
-from relabel_jax.inference.recordings import Plan, Readers
+from relabel_jax.inference.recordings import Readers, RecordingList
+from relabel_jax.progress import Progress
 
 PART_ROWS = 4_096
 
@@ -29,29 +29,32 @@ def embed(
     num_workers: int | None = None,
     part_rows: int = PART_ROWS,
 ) -> dict[str, Any]:
-    """Embeds all recordings and returns the summary: recordings, rejects, windows.
+    """Embeds all recordings and writes a Parquet file.
 
-    If it is stopped in whatever way, the same call continues after the last complete part.
+    If the program is stopped, even by a kill, the same call continues after the last complete part.
 
     Args:
       checkpoint: the workdir of a finished training, or an exported folder.
-      audio: folders and files, with commas.
+      audio: folders and files, separated by commas.
       output: the Parquet file.
-      hop_s: seconds from the start of one window to the start of the next; at most, and by
-        default, the length of a window.
-      num_scores: this many classes that score highest are written with each window.
-      ontology: as in `Embedder.load`.
-      num_workers: threads that decode; by default as many as the machine has cores.
-      part_rows: rows of a part, which is written when it is complete.
+      hop_s: seconds from the start of one window to the start of the next. The default, and the
+        largest value, is the length of a window.
+      num_scores: the number of classes to write for each window, those with the highest scores.
+      ontology: see `Embedder.load`.
+      num_workers: number of threads that decode; by default the number of cores.
+      part_rows: number of rows after which a part is written.
+
+    Returns:
+      The summary: the numbers of `recordings`, `rejects` and `windows`.
 
     Raises:
       InputError: an argument is wrong, or the output cannot be written.
     """
     output = pathlib.Path(output)
     parts = output.with_name(f"{output.name}.parts")
-    plan = Plan(parts)
+    recordings = RecordingList(parts)
     with reading(output):
-        exists = output.exists() and not plan.exists
+        exists = output.exists() and not recordings.exists
     if exists:
         raise InputError(f"{output}: exists already; delete it or give another --output")
     if num_workers is not None and num_workers < 1:
@@ -75,23 +78,24 @@ def embed(
             "scores": num_scores,
             "network": embedder.fingerprint,
         }
-        num_recordings = plan.begin(identity, str(audio))
-        if not output.exists():  # if it exists, only its parts were left to be deleted
+        num_recordings = recordings.begin(identity, str(audio))
+        if not output.exists():  # if it does, the program was stopped while it deleted the parts
             workers = num_workers or os.cpu_count() or 1
             _write_parts(
-                embedder, plan, parts, num_recordings, hop_s, num_scores, workers, part_rows
+                embedder, recordings, parts, num_recordings, hop_s, num_scores, workers, part_rows
             )
             assemble(parts, output, num_recordings, embedder.fingerprint)
-    num_windows, num_rejects = count_rows(output)
-    for part in parts.glob("*.parquet"):  # before the plan, which says what the output was made of
-        part.unlink()
-    shutil.rmtree(parts)
+        num_windows, num_rejects = count_rows(output)
+        # Before the list, which says what the output was made of.
+        for part in parts.glob("*.parquet"):
+            part.unlink()
+        shutil.rmtree(parts)
     return {"recordings": num_recordings, "rejects": num_rejects, "windows": num_windows}
 
 
 def _write_parts(
     embedder: Embedder,
-    plan: Plan,
+    recordings: RecordingList,
     parts: pathlib.Path,
     num_recordings: int,
     hop_s: float,
@@ -99,13 +103,13 @@ def _write_parts(
     num_workers: int,
     part_rows: int,
 ) -> None:
-    """Embeds the recordings that are in no part yet."""
+    """Embeds the recordings that are not in a part yet."""
     first = first_without_part(parts)
     if first == num_recordings:
         return
     writer = PartWriter(
         parts,
-        plan.recordings(first),
+        recordings.read(first),
         first,
         part_rows=part_rows,
         embedding_size=embedder.embedding_size,
@@ -113,10 +117,10 @@ def _write_parts(
         num_scores=num_scores,
     )
     hop = embedder.hop_samples(hop_s)
-    waiting: list[tuple[int, int]] = []  # recording and start of windows that are being embedded
+    waiting: list[tuple[int, int]] = []  # recording and start of each window that is being computed
     with (
-        Readers(plan.recordings(first), embedder.waveform_format, hop, num_workers) as readers,
-        tqdm.tqdm(total=num_recordings, initial=first, desc="embedding", unit=" recordings") as bar,
+        Readers(recordings.read(first), embedder.waveform_format, hop, num_workers) as readers,
+        Progress("embedding", num_recordings, "recordings", done=first) as progress,
     ):
 
         def windows() -> Iterator[np.ndarray]:
@@ -133,6 +137,6 @@ def _write_parts(
             for (number, start), *row in zip(waiting, embeddings, scores, strict=False):
                 writer.add(number, start / embedder.sample_rate_hz, *row)
             del waiting[: len(embeddings)]
-            bar.update(writer.write_complete(waiting))
-        bar.update(writer.write_complete([]))
+            progress.update(writer.write_complete(waiting))
+        progress.update(writer.write_complete([]))
     writer.close()

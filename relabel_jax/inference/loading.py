@@ -12,12 +12,12 @@ from relabel_jax.inference import exported
 from relabel_jax.inference.pretrained import (
     TRAINED_FACTS,
     Pretrained,
-    SoundClass,
     build_network,
 )
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import classes_digest, side_columns
 from relabel_jax.models.variables import num_outputs, select_outputs
+from relabel_jax.runs.classes import SoundClass, sound_classes
 from relabel_jax.runs.schema import RunResult
 from relabel_jax.runs.trained import read_trained_variables
 from relabel_jax.runs.workdir import Workdir
@@ -30,9 +30,10 @@ def load_pretrained(
 
     Args:
       path: the workdir of the training, or the exported folder.
-      ontology: `ontology.json`, which names the classes of a workdir. By default that of the data
-        set of the training, if it is still there, or AudioSet's own, if its classes are those of
-        the training. An exported folder has the names itself.
+      ontology: an `ontology.json` that names the classes. By default the workdir or the exported
+        folder has the names. A workdir of version 0.1 has none. Its classes are named by the data
+        set of the training, if it is still there, or by AudioSet's ontology, if its classes are
+        those of the training.
 
     Raises:
       InputError: the folder is neither, is not finished, is damaged, or has another network.
@@ -62,35 +63,65 @@ def _load_workdir(workdir: Workdir, ontology_path: str | pathlib.Path | None) ->
         )
     trained = {field: getattr(result, field) for field in TRAINED_FACTS}
     mids = workdir.read_scored_mids()
-    found = _find_classes(result, mids, ontology_path, where)
-    if found is None:
+    outputs = _find_classes(workdir, result, mids, ontology_path)
+    if outputs is None:
         # Without the ontology only the checkpoint tells the number of classes.
         network = build_network(result.model, 0, str(workdir.result_path))
         variables = read_trained_variables(workdir, result, network, where)
         network = network.clone(num_classes=num_outputs(network, variables))
         return Pretrained(network, variables, None, trained)
-    ontology, columns = found
-    network = build_network(result.model, len(columns), str(workdir.result_path))
+    network = build_network(result.model, len(outputs), str(workdir.result_path))
     variables = read_trained_variables(workdir, result, network, where)
     # Classes outside the label set were masked for every clip, so their outputs mean nothing.
-    position = {ontology.mids[column]: i for i, column in enumerate(columns)}
-    variables = select_outputs(network, variables, np.array([position[mid] for mid in mids]))
-    classes = tuple(_sound_class(ontology, mid) for mid in mids)
+    position = {output.mid: i for i, output in enumerate(outputs)}
+    numbers = [position[mid] for mid in mids]
+    variables = select_outputs(network, variables, np.array(numbers))
+    classes = tuple(outputs[number] for number in numbers)
     return Pretrained(network.clone(num_classes=len(mids)), variables, classes, trained)
 
 
 def _find_classes(
-    result: RunResult, mids: Sequence[str], ontology_path: str | pathlib.Path | None, where: str
-) -> tuple[Ontology, np.ndarray] | None:
-    """The ontology of a training and the class numbers of its side, None if it is not found.
+    workdir: Workdir,
+    result: RunResult,
+    mids: Sequence[str],
+    ontology_path: str | pathlib.Path | None,
+) -> tuple[SoundClass, ...] | None:
+    """The classes of the outputs that were trained, in their order; None if they are not known.
 
     Args:
+      workdir: the run folder.
+      result: its result.
       mids: the label set of the training.
-      ontology_path: as of `load_pretrained`.
+      ontology_path: see `load_pretrained`.
+
+    Raises:
+      InputError: the run folder or the ontology has other classes than the training had.
+    """
+    if ontology_path is None and workdir.classes_path.exists():
+        outputs = workdir.read_classes()
+        if missing := set(mids) - {output.mid for output in outputs}:
+            raise InputError(
+                f"{workdir.classes_path}: has no class {min(missing)}, which was trained here; "
+                "give the data set's ontology.json as --ontology"
+            )
+        return outputs
+    found = _find_ontology(result, mids, ontology_path, str(workdir.path))
+    return None if found is None else sound_classes(*found)
+
+
+def _find_ontology(
+    result: RunResult, mids: Sequence[str], ontology_path: str | pathlib.Path | None, where: str
+) -> tuple[Ontology, np.ndarray] | None:
+    """The ontology of a training and the class numbers of its side; None if it is not found.
+
+    Args:
+      result: the result of the training.
+      mids: the label set of the training.
+      ontology_path: see `load_pretrained`.
       where: what error messages call the training.
 
     Raises:
-      InputError: the ontology has other classes than that of the training.
+      InputError: the ontology has other classes than the training had.
     """
     data_dir = pathlib.Path(result.config["data_dir"])
     if ontology_path is None and (data_dir / ONTOLOGY_NAME).is_file():
@@ -118,10 +149,3 @@ def _find_classes(
             "trained with, or in another order; give the ontology.json of its data set"
         )
     return ontology, columns
-
-
-def _sound_class(ontology: Ontology, mid: str) -> SoundClass:
-    number = ontology.index[mid]
-    names = ontology.display_names
-    paths = tuple(tuple(names[i] for i in path) for path in ontology.paths(number))
-    return SoundClass(mid, names[number], paths)

@@ -1,4 +1,4 @@
-"""The model card of an exported folder, in Hugging Face's form."""
+"""Writes the model card of an exported folder in the format of Hugging Face."""
 
 import json
 from typing import Any
@@ -20,13 +20,13 @@ _METRICS = (("mAP", "mAP"), ("mean_auc", "mean AUC"), ("d_prime", "d-prime"))
 def model_card(
     pretrained: Pretrained, *, license_name: str, title: str, example_name: str | None
 ) -> str:
-    """A model card: YAML between lines of dashes, then Markdown.
+    """Returns a model card: YAML between lines of dashes, then Markdown.
 
     Args:
-      pretrained: the network; its classes are known.
-      license_name: licence of the weights, as Hugging Face's model cards name licences.
+      pretrained: the network. The names of its classes must be known.
+      license_name: licence of the weights, by its name in Hugging Face's model cards.
       title: name of the model.
-      example_name: name of the program beside the card that runs the network in PyTorch, if any.
+      example_name: name of the program in the folder that runs the network in PyTorch, if any.
     """
     network, trained = pretrained.network, pretrained.trained
     waveforms = network.waveform_format
@@ -115,7 +115,7 @@ with figures on AudioSet's own evaluation set.
 
 
 def _model_index(title: str, trained: dict[str, Any]) -> str:
-    """The metric as Hugging Face's pages show it; "" where it is undefined."""
+    """Returns the metric for Hugging Face's pages, or "" if it is undefined."""
     if trained["test"]["mAP"] is None:
         return ""
     return f"""model-index:

@@ -1,14 +1,23 @@
-"""The nearest clips of an embedded folder, by the cosine of embeddings."""
+"""Finds the recordings of an embedded folder that are nearest to a sound.
+
+    embedder = relabel_jax.Embedder.load("W/base")
+    clips = Clips.read("embeddings.parquet", embedder)
+    for path, start_s, similarity in clips.nearest_to("query.wav", embedder, 10): ...
+
+The similarity of two windows is the cosine of their embeddings.
+"""
 
 import dataclasses
+import os
 import pathlib
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relabel_jax.errors import InputError
+from relabel_jax.errors import InputError, Rejected
 from relabel_jax.inference.embedder import Embedder
+from relabel_jax.inference.listen import listen, without_padding
 from relabel_jax.inference.parts import NETWORK_KEY
 
 
@@ -30,8 +39,12 @@ class Clips:
     def read(cls, path: str | pathlib.Path, embedder: Embedder) -> "Clips":
         """Reads a file that `relabel_jax.embed` wrote with this network.
 
+        Args:
+          path: the Parquet file.
+          embedder: the network.
+
         Raises:
-          InputError: the file cannot be read, has no rows or is of another network.
+          InputError: the file cannot be read, has no rows or was made by another network.
         """
         where = f"--embeddings={path}"
         width = embedder.embedding_size
@@ -63,17 +76,41 @@ class Clips:
             raise InputError(f"{where}: has a NaN or an infinity; embed the folder again")
         return cls(paths.to_numpy(), starts_s.to_numpy(), _directions(values))
 
+    def nearest_to(
+        self, recording: str | pathlib.Path, embedder: Embedder, number: int
+    ) -> list[tuple[str, float, float]]:
+        """Returns what `nearest` returns for a recording of any length.
+
+        The recording itself is left out if it is one of the embedded recordings. So is its last
+        window if that is mostly padding.
+
+        Args:
+          recording: path of the recording.
+          embedder: the network that made the embeddings.
+          number: recordings to return, at most.
+
+        Raises:
+          InputError: the recording cannot be decoded, is shorter than 0.01 s or has a NaN.
+        """
+        try:
+            duration_s, embeddings, _ = listen(embedder, str(recording))
+        except Rejected as error:
+            raise InputError(f"{recording}: {error}") from error
+        embeddings = without_padding(embedder, duration_s, embeddings)
+        itself = os.path.realpath(recording)
+        others = self.nearest(embeddings, number + 1)
+        return [each for each in others if os.path.realpath(each[0]) != itself][:number]
+
     def nearest(self, embeddings: np.ndarray, number: int) -> list[tuple[str, float, float]]:
-        """The recordings that are nearest to a sound.
+        """Returns the recordings that are nearest to a sound, the nearest first.
 
         Args:
           embeddings: float32[windows, embedding_size] of the sound.
           number: recordings to return, at most.
 
         Returns:
-          `(path, start_s, similarity)` of each, the nearest first. The similarity is the largest
-          cosine between a window of the sound and a window of the recording, which starts at
-          `start_s`.
+          `(path, start_s, similarity)` of each recording. The similarity is the largest cosine
+          between a window of the sound and a window of the recording, which starts at `start_s`.
         """
         similarities = np.full(len(self.paths), -np.inf, np.float32)
         for direction in _directions(embeddings):  # one by one: a sound may last hours
@@ -88,5 +125,6 @@ class Clips:
 
 
 def _directions(embeddings: np.ndarray) -> np.ndarray:
+    """Scales embeddings to length 1. Zeros stay zeros."""
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)

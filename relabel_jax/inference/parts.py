@@ -1,4 +1,7 @@
-"""The output of an embedded folder: parts that are complete or absent, and one file in the end."""
+"""Writes the output of an embedded folder: first parts, and at the end one file of all parts.
+
+A part is complete or absent, so a command that is stopped continues after the last part.
+"""
 
 import csv
 import json
@@ -22,7 +25,7 @@ _REJECTS_FIELDS = ("path", "reason", "detail")
 
 
 class PartWriter:
-    """Collects rows by recording and writes them to parts in the order of the recordings."""
+    """Collects the rows of recordings and writes them to parts in the order of the recordings."""
 
     def __init__(
         self,
@@ -35,16 +38,16 @@ class PartWriter:
         classes: Sequence[SoundClass],
         num_scores: int,
     ):
-        """Begins a part.
+        """Begins the first part.
 
         Args:
           parts: the folder of the parts.
-          recordings: number and path of the recordings, beginning with `first`.
-          first: number of the first recording that is in no part yet.
+          recordings: number and path of each recording, beginning with `first`.
+          first: number of the first recording that is not in a part yet.
           part_rows: a part is complete when it has this many rows, or this many recordings.
-          embedding_size: values of an embedding.
-          classes: of the scores; needed if there are `num_scores`.
-          num_scores: this many classes that score highest are written with each row.
+          embedding_size: number of values of an embedding.
+          classes: the classes of the scores; not used if `num_scores` is 0.
+          num_scores: the number of classes to write for each row, those with the highest scores.
         """
         self._parts = parts
         self._recordings = recordings
@@ -60,20 +63,27 @@ class PartWriter:
         self._rejects: list[tuple[str, str, str]] = []
 
     def add(self, number: int, start_s: float, embedding: np.ndarray, scores: np.ndarray) -> None:
-        """Adds the row of a window of recording `number`."""
+        """Adds the row of a window.
+
+        Args:
+          number: number of the recording.
+          start_s: start of the window in the recording.
+          embedding: float32[embedding_size].
+          scores: float32[classes].
+        """
         best = np.argsort(-scores, kind="stable")[: self._num_scores]
         row = (start_s, embedding.copy(), np.stack([best, scores[best]]))
         self._rows.setdefault(number, []).append(row)
 
     def end(self, number: int, outcome: Rejected | None) -> None:
-        """Notes that all windows of a recording are read, or why it is left out."""
+        """Records that all windows of a recording are read, or why the recording is left out."""
         self._ended[number] = outcome
 
     def write_complete(self, waiting: Sequence[tuple[int, int]]) -> int:
-        """Puts the earliest recordings that are complete into the part; returns how many.
+        """Moves the earliest complete recordings into the part and returns their number.
 
         Args:
-          waiting: recording and start of the windows that are read but not yet added.
+          waiting: recording and start of each window that is read but not yet added.
         """
         waiting_numbers = {number for number, _ in waiting}
         before = self._next
@@ -100,7 +110,7 @@ class PartWriter:
         return self._next - before
 
     def close(self) -> None:
-        """Writes the part, if it has any recording, and begins the next one."""
+        """Writes the part, unless it is empty, and begins the next one."""
         if self._next == self._first:
             return
         about = json.dumps({"end": self._next, "rejects": self._rejects})
@@ -113,7 +123,7 @@ class PartWriter:
 
 
 def first_without_part(parts: pathlib.Path) -> int:
-    """The number of the first recording that is in no part.
+    """Returns the number of the first recording that is not in a part.
 
     Raises:
       InputError: a part is damaged.
@@ -127,13 +137,15 @@ def first_without_part(parts: pathlib.Path) -> int:
 def assemble(
     parts: pathlib.Path, output: pathlib.Path, num_recordings: int, fingerprint: str
 ) -> None:
-    """Writes all parts to one file, and their rejects to another, which gets its name first.
+    """Writes all parts to one file and their rejects to another one.
+
+    The file of the rejects is complete before the output gets its name.
 
     Args:
-      parts: the folder of the parts, which have all recordings.
+      parts: the folder of the parts. Together they must have all recordings.
       output: the Parquet file.
-      num_recordings: recordings in all parts.
-      fingerprint: the network's.
+      num_recordings: number of recordings in all parts.
+      fingerprint: the fingerprint of the network.
     """
     first = 0
     schema = pq.read_schema(_part_path(parts, 0)).with_metadata({NETWORK_KEY: fingerprint})
@@ -155,7 +167,7 @@ def assemble(
 
 
 def count_rows(output: pathlib.Path) -> tuple[int, int]:
-    """The number of rows and of rejects of a complete output."""
+    """Returns the number of rows and the number of rejects of a complete output."""
     with open(_rejects_path(output), newline="", encoding="utf-8") as file:
         num_rejects = sum(1 for _ in csv.DictReader(file))
     return pq.read_metadata(output).num_rows, num_rejects

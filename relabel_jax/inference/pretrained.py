@@ -1,4 +1,4 @@
-"""A trained network that is ready for use, and how its network is built.
+"""Represents a trained network that is ready for use, and builds its Flax module.
 
 `loading.py` reads one from disk, `embedder.py` applies it to recordings, `export.py` writes it for
 other frameworks.
@@ -12,6 +12,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.models import registry
 from relabel_jax.models.backbone import Backbone
 from relabel_jax.models.variables import Variables, shapes
+from relabel_jax.runs.classes import SoundClass
 
 TRAINED_FACTS = (
     "root",
@@ -28,22 +29,7 @@ TRAINED_FACTS = (
 """The fields of a `RunResult` that stay with the network."""
 
 _INFERENCE_OPTIONS = {"precision": "f32", "formulation": "auto"}
-_MAX_SIZE = 1 << 20  # A damaged option must not ask for terabytes.
-
-
-@dataclasses.dataclass(frozen=True)
-class SoundClass:
-    """One output of the network.
-
-    Attributes:
-      mid: such as `/m/09x0r`.
-      display_name: such as `Speech`.
-      paths: all paths from a root of the ontology down to this class, as display names.
-    """
-
-    mid: str
-    display_name: str
-    paths: tuple[tuple[str, ...], ...]
+_MAX_SIZE = 1 << 20  # so that a damaged option cannot ask for terabytes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,17 +51,17 @@ class Pretrained:
 
 
 def build_network(model: Any, num_classes: int, where: str) -> Backbone:
-    """Builds a network for inference: in float32, in the form that suits this machine.
+    """Builds a network for inference: in float32, with the convolutions that suit this machine.
 
-    Nothing of the size of the network is allocated.
+    It allocates no memory for the variables.
 
     Args:
       model: `config.model` of the training: `name`, and options of that network.
-      num_classes: outputs of the head; 0 if the number is not known yet.
+      num_classes: number of classes; 0 if it is not known yet.
       where: the file that says so, for error messages.
 
     Raises:
-      InputError: there is no such network, or it does not take these options.
+      InputError: the network does not exist or does not take these options.
     """
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
         raise InputError(f"{where}: model is {model!r}, expected an object with a name")
@@ -93,7 +79,7 @@ def build_network(model: Any, num_classes: int, where: str) -> Backbone:
         shapes(network.clone(num_classes=max(1, num_classes)))
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    except Exception as error:  # whatever a network raises for options that it cannot use
+    except Exception as error:  # a network may raise any error for options that it cannot use
         cause = f"{error}\n".splitlines()[0]
         raise InputError(
             f"{where}: cannot build {name} with these options: {type(error).__name__}: {cause}"
@@ -102,7 +88,7 @@ def build_network(model: Any, num_classes: int, where: str) -> Backbone:
 
 
 def describe_network(network: Backbone) -> dict[str, Any]:
-    """The `model` for which `build_network` returns this network."""
+    """Returns the `model` for which `build_network` returns this network."""
     found = type(network)
     path = f"{found.__module__}:{found.__qualname__}"
     name = next((name for name, known in registry.NETWORKS.items() if known == path), path)

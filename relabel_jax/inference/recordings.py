@@ -1,4 +1,4 @@
-"""The recordings that one embedding of a folder is to embed, listed once, and their decoding."""
+"""Lists the recordings of a folder that is embedded, and decodes them by threads."""
 
 import contextlib
 import itertools
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from relabel_jax.audio.decode import EXTENSIONS, decode_blocks, list_recordings
 from relabel_jax.audio.resample import resample_blocks
@@ -19,12 +18,16 @@ from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.audio.windows import cut_windows
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file, read_json, reading, write_json
+from relabel_jax.progress import track
 
 _QUEUE = 64  # windows that are read but not yet embedded
 
 Item = tuple[int, tuple[int, np.ndarray] | Rejected | Exception | None]
-"""What `Readers` yields of a recording: the recording's number, and one of: a window with the
-position of its first sample; why the recording is left out; an error; None at its end."""
+"""The number of a recording, and an event of its decoding.
+
+The event is one of: the position of a window's first sample and the window, int16[samples]; the
+reason why the recording is left out; an error that ends the command; None at the recording's end.
+"""
 
 
 def read_samples(
@@ -34,8 +37,8 @@ def read_samples(
 
     Args:
       path: the file.
-      waveform_format: the sample rate of the result.
-      duration_s: decode this many seconds at most.
+      waveform_format: has the sample rate of the result.
+      duration_s: decode at most this many seconds.
 
     Yields:
       int16[time].
@@ -46,10 +49,10 @@ def read_samples(
     return resample_blocks(decode_blocks(path, duration_s), waveform_format.sample_rate_hz)
 
 
-class Plan:
-    """The list of recordings in the folder of the parts.
+class RecordingList:
+    """The list of recordings, in the folder of the parts.
 
-    It is made once, so that a command that is started again embeds the same recordings in the same
+    It is written once. So a command that is started again embeds the same recordings in the same
     order.
     """
 
@@ -59,17 +62,18 @@ class Plan:
 
     @property
     def exists(self) -> bool:
+        """Whether the list is written."""
         return self._path.exists()
 
     def begin(self, identity: dict[str, Any], audio: str) -> int:
-        """Lists the recordings, unless that is done already, and returns their number.
+        """Writes the list, unless it exists, and returns the number of recordings.
 
         Args:
-          identity: what the command was given; the same when it is started again.
-          audio: folders and files, with commas.
+          identity: the arguments of the command. They must be the same when it is started again.
+          audio: folders and files, separated by commas.
 
         Raises:
-          InputError: the parts were begun with another identity, or there are no recordings.
+          InputError: the list was written with another identity, or there are no recordings.
         """
         if self.exists:
             before = read_json(self._path)
@@ -82,15 +86,10 @@ class Plan:
                     )
             return before["num_recordings"]
         number = 0
-        with (
-            complete_file(self._list_path) as temporary,
-            open(temporary, "wb") as file,
-            tqdm.tqdm(desc="listing", unit=" recordings", leave=False) as bar,
-        ):
-            for path in _find_recordings(audio):
+        with complete_file(self._list_path) as temporary, open(temporary, "wb") as file:
+            for path in track(_find_recordings(audio), "listing", "recordings"):
                 file.write(os.fsencode(path) + b"\0")  # a name may have line ends
                 number += 1
-                bar.update()
         if not number:
             raise InputError(
                 f"--audio={audio}: no recordings below it; expected files that end in "
@@ -99,8 +98,8 @@ class Plan:
         write_json(self._path, identity | {"num_recordings": number})
         return number
 
-    def recordings(self, first: int) -> Iterator[tuple[int, str]]:
-        """Number and path of the recordings, beginning with number `first`."""
+    def read(self, first: int) -> Iterator[tuple[int, str]]:
+        """Yields the number and path of each recording, beginning with number `first`."""
 
         def paths() -> Iterator[str]:
             rest = b""
@@ -123,9 +122,16 @@ def _find_recordings(audio: str) -> Iterator[str]:
 
 
 class Readers:
-    """Threads that decode recordings. libsndfile, FFmpeg and soxr release Python's lock.
+    """Threads that decode recordings and cut them into windows.
 
-    A context manager: the threads run inside its block.
+    A context manager: the threads run inside its block. They run in parallel, because libsndfile,
+    FFmpeg and soxr release Python's lock.
+
+    Args:
+      recordings: number and path of each recording.
+      waveform_format: sample rate and length of the windows.
+      hop: samples from the start of one window to the start of the next.
+      num_workers: number of threads.
     """
 
     def __init__(
@@ -157,7 +163,10 @@ class Readers:
                 self._items.get(timeout=0.01)
 
     def items(self) -> Iterator[Item]:
-        """The windows and the end of every recording; those of several recordings are mixed."""
+        """Yields the events of all recordings.
+
+        The events of one recording are in order. Those of several recordings are interleaved.
+        """
         running = len(self._threads)
         while running:
             item = self._items.get()

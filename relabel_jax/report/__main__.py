@@ -8,7 +8,7 @@ also while a grid is running:
   python -m relabel_jax.report --workdir=W
   open W/report/index.html
 
-The page needs the extra: pip install 'relabel-jax[report]'. TensorBoard shows the curves too:
+The page needs the extra: pip install '.[report]'. TensorBoard shows the curves too:
 tensorboard --logdir=W
 """
 

@@ -9,7 +9,7 @@ import json
 import pathlib
 from typing import Any
 
-from relabel_jax.errors import InputError
+from relabel_jax.errors import InputError, install_command
 
 _HEAD = pathlib.Path(__file__).with_name("web_page_head.html")
 
@@ -17,7 +17,7 @@ _HEAD = pathlib.Path(__file__).with_name("web_page_head.html")
 def require_plotly(extra: str) -> None:
     """Raises InputError if plotly is not installed; names the extra that brings it."""
     if importlib.util.find_spec("plotly") is None:
-        raise InputError(f"the {extra} needs plotly: pip install 'relabel-jax[{extra}]'")
+        raise InputError(f"the {extra} needs plotly: {install_command(extra)}")
 
 
 def fill_page(template: pathlib.Path, data: Any, extra: str) -> str:

@@ -1,7 +1,7 @@
-"""Checkpoints of a run by Orbax: the latest epoch, to resume from, and the best, to use.
+"""Checkpoints of a run by Orbax: the latest epoch, to resume from, and the best epoch, to use.
 
-One process writes them, from arrays on the host. A run that is stopped within an epoch leaves one
-more, which is numbered by steps.
+One process writes them, from arrays on the host. A run that is stopped within an epoch writes one
+more checkpoint, whose number counts steps.
 """
 
 import pathlib
@@ -18,17 +18,17 @@ from relabel_jax.errors import InputError
 from relabel_jax.runs.workdir import Workdir
 
 State = Any
-"""What training changes: a pytree with a `step`, as `train/step.py` has it."""
+"""Everything that training changes: a pytree with a `step`; see `train/step.py`."""
 
 
 class Checkpoints:
-    """The checkpoints of a run; numbers are epochs done."""
+    """The checkpoints of a run. The number of a checkpoint is the number of epochs done."""
 
     def __init__(self, workdir: Workdir, read_only: bool = False):
         self._path = workdir.checkpoints_path.absolute()
         self._interrupted_path = workdir.interrupted_path.absolute()
-        # `max_to_keep` with `best_fn` would delete the newest checkpoint when it is not the best. A
-        # checkpoint without metrics is one whose deletion was interrupted by a kill.
+        # `max_to_keep` with `best_fn` would delete the latest checkpoint if it is not the best. A
+        # checkpoint without metrics is left when a kill interrupts its deletion.
         best = preservation_policy.BestN(
             get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
         )
@@ -38,8 +38,7 @@ class Checkpoints:
         self._manager = _manager(
             self._path,
             preservation_policy=keep,
-            best_fn=_rank,  # without one the metrics are not written
-            read_only=read_only,
+            best_fn=_rank,  # without it, Orbax does not write the metrics
             cleanup_tmp_directories=not read_only,
         )
 
@@ -51,7 +50,7 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The newest epoch, None before the first."""
+        """The latest epoch that has a checkpoint; None if there is none."""
         self.wait()
         return self._manager.latest_step()
 
@@ -63,32 +62,34 @@ class Checkpoints:
         """Saves in the background. A checkpoint is complete under its name, or absent.
 
         Args:
-          state: on the host.
+          epoch: the number of epochs done.
+          state: the state after the epoch, on the host.
+          validation_map: the mAP on the validation clips.
         """
         self._manager.save(
             epoch,
             args=ocp.args.StandardSave(state),
             metrics={"validation_mAP": validation_map, "epoch": epoch},
         )
-        if self._interrupted_path.is_dir():  # it is older than this epoch
+        if self._interrupted_path.is_dir():  # its state is older than this epoch
             self.wait()
             self.forget_interrupted()
 
     def restore(self, epoch: int, like: State) -> State:
-        """The state after `epoch`, on the host, with the shapes and dtypes of `like`."""
+        """Reads the state after `epoch`, on the host, with the shapes and dtypes of `like`."""
         self.wait()
         return _read(self._manager, epoch, like)
 
     def restore_arrays(self, epoch: int) -> Any:
-        """The same as nested dicts of NumPy arrays, whatever their shapes."""
+        """Reads the state after `epoch` as nested dicts of NumPy arrays of any shapes."""
         return _read(self._manager, epoch, None)
 
     @property
     def interrupted(self) -> int | None:
-        """The steps done at `save_interrupted`, or None if there is no such state."""
+        """The number of steps in the state of `save_interrupted`; None if there is no such state."""
         if not self._interrupted_path.is_dir():
             return None
-        with _manager(self._interrupted_path, read_only=True) as manager:
+        with _manager(self._interrupted_path) as manager:
             return manager.latest_step()
 
     def save_interrupted(self, state: State) -> None:
@@ -97,7 +98,7 @@ class Checkpoints:
         with _manager(
             self._interrupted_path, max_to_keep=1, enable_async_checkpointing=False
         ) as manager:
-            if manager.latest_step() == state.step:  # stopped again before another step
+            if manager.latest_step() == state.step:  # the run was stopped again before a step
                 return
             if not manager.save(int(state.step), args=ocp.args.StandardSave(state)):
                 raise OSError(f"{self._interrupted_path} has a later step than {state.step}")
@@ -107,8 +108,8 @@ class Checkpoints:
         shutil.rmtree(self._interrupted_path)
 
     def restore_interrupted(self, step: int, like: State) -> State:
-        """The state of `save_interrupted`."""
-        with _manager(self._interrupted_path, read_only=True) as manager:
+        """Reads the state of `save_interrupted`."""
+        with _manager(self._interrupted_path) as manager:
             return _read(manager, step, like)
 
 
@@ -118,15 +119,17 @@ class _Manager(ocp.CheckpointManager):
     def reached_preemption(self, step: int) -> bool:
         """Returns False. Orbax's own method would report `step`, an epoch, to the service.
 
-        The service counts chunks (`processes.until_terminated`). A number from process 0 that is
-        too low could make the processes stop at a chunk that process 0 has passed. It would then go
-        on and wait for the others for ever.
+        The service counts chunks (`processes.until_terminated`). If process 0 reported a number
+        that is too low, the processes could agree to stop at a chunk that process 0 has passed
+        already. Process 0 would then go on and wait for the others for ever.
         """
         return False
 
 
 def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
-    # Only one of several processes calls this. By default Orbax would wait for all of them.
+    # Orbax's option `read_only` is left out, because it logs warnings at every use. A manager that
+    # only restores writes nothing without it.
+    # Only one of several processes calls this. Without these options Orbax waits for all of them.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
@@ -155,10 +158,10 @@ def _read(manager: ocp.CheckpointManager, number: int, like: State | None) -> An
 
 
 def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A hook that ignores the errors of reads that Orbax has abandoned.
+    """Returns a hook that ignores the errors of reads that Orbax has abandoned.
 
-    Orbax gives up at the first error and closes its event loop. Every other read then raises, now
-    or later, in a thread of tensorstore where nobody can catch it.
+    Orbax stops at the first error and closes its event loop. Each of the other reads then raises
+    an error in a thread of tensorstore, where nobody can catch it.
     """
 
     def without_closed_loops(unraisable):
@@ -169,5 +172,5 @@ def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """Ranks by validation mAP; of equal ones the earliest epoch is the best."""
+    """Ranks by validation mAP. If several are equal, the earliest epoch is the best."""
     return metrics["validation_mAP"], -metrics["epoch"]

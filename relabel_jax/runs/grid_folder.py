@@ -40,10 +40,10 @@ class GridFolder:
         return self.grid_path.exists()
 
     def read_description(self) -> dict[str, Any]:
-        """The content of `grid.json`, with its config in today's form; {} where there is none.
+        """Reads `grid.json`, with its config in today's form; {} if the file does not exist.
 
         Raises:
-          InputError: it is damaged, or was written by a newer version.
+          InputError: the file is damaged, or was written by a newer version.
         """
         if not self.is_grid:
             return {}
@@ -60,7 +60,8 @@ class GridFolder:
         write_json(self.grid_path, {"format_version": FORMAT_VERSION, **description})
 
     def finished_runs(self) -> list[Workdir]:
-        """The finished runs below the folder, by path. A grid's are its own, two folders down."""
+        """Lists the finished runs below the folder by path; for a grid, its own runs only."""
         name = Workdir(self.path).result_path.name
+        # The runs of a grid are two folders down.
         pattern = f"*/*/{name}" if self.is_grid else f"**/{name}"
         return [Workdir(path.parent) for path in sorted(self.path.glob(pattern))]

@@ -1,6 +1,6 @@
-"""Configs of older versions in today's form.
+"""Reads configs of older versions.
 
-Until version 0.1 the fields of the one network stood beside those of the training.
+In version 0.1 there was one network, and its fields were beside the fields of the training.
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ MOVED = {
     "fold_norm": "model.fold_norm",
     "precision": "model.precision",
 }
-"""By the old name of a field, its name now."""
+"""The new name of a field, by its old name."""
 
 _FORMERLY_FIXED = {"loss": "mse", "optimizer": "adam"}
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config, as JSON has it, with the fields that today's configs have.
+    """Returns a config, as JSON has it, with the fields of today's configs.
 
     Raises:
-      KeyError: an old config lacks one of the fields of the network.
+      KeyError: an old config has not all fields of the network.
     """
     if "model" in config:
         return dict(config)
@@ -35,7 +35,7 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested fields by their dotted names: `{"model.name": "waveform_cnn", "seed": 0, ...}`."""
+    """Returns nested fields by dotted names: `{"model.name": "waveform_cnn", "seed": 0, ...}`."""
     fields: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
 """Several processes (hosts) that train as one.
 
-Process 0 alone reads and writes run folders, and tells the others what they must know of them. With
-a single process, the multi-process helpers return their input unchanged.
+Only process 0 reads and writes run folders. It sends the other processes the facts that they need.
+With a single process the functions call their argument and return its result.
 """
 
 import contextlib
@@ -20,21 +20,23 @@ from jax.experimental import multihost_utils
 from relabel_jax.errors import InputError, ProcessFailed
 
 _LOG = logging.getLogger(__name__)
-# Seconds without a heartbeat before a process counts as dead. A broken connection counts at once.
+# A process that sends no heartbeat for this number of seconds counts as dead. A process whose
+# connection breaks counts as dead at once.
 _HEARTBEAT_TIMEOUT_S = 60
-# JAX's preemption service needs numbers that grow by one and are the same in every process.
+# JAX's preemption service needs numbers that increase by one and are the same in all processes.
 _CHUNKS_DONE = itertools.count()
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 def connect(coordinator_address: str, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the other processes. Call it before JAX is used in any other way.
+    """Joins the other processes. Must be called before JAX is used in any other way.
 
     Args:
       coordinator_address: HOST:PORT of process 0, or `auto` on a TPU pod or under SLURM, Open MPI
         or Kubernetes, which know all three values.
-      num_processes, process_id: needed with HOST:PORT; None with `auto`.
+      num_processes: the number of processes; None with `auto`.
+      process_id: the number of this process, from 0; None with `auto`.
 
     Raises:
       InputError: the flags do not fit, or the processes do not find each other.
@@ -72,7 +74,7 @@ def are_several() -> bool:
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that reads and writes run folders."""
+    """Whether this process reads and writes run folders."""
     return jax.process_index() == 0
 
 
@@ -80,10 +82,11 @@ def from_primary(function: Callable[[], Any]) -> Any:
     """Calls a function in process 0 alone, and returns its result in all processes.
 
     Args:
-      function: returns a value for JSON. Several processes get it as JSON gives it back.
+      function: returns a value that JSON can hold. With several processes the value is converted
+        to JSON and back.
 
     Raises:
-      InputError: in all processes, when it is raised there.
+      InputError: in all processes, if the function raises it.
     """
     if jax.process_count() == 1:
         return function()
@@ -103,10 +106,10 @@ def from_primary(function: Callable[[], Any]) -> Any:
 
 
 def on_primary(action: Callable[[], None]) -> None:
-    """Does something in process 0, and waits for it in the others.
+    """Calls a function in process 0 alone; the other processes wait for it.
 
     Raises:
-      InputError: in all processes, when it is raised there.
+      InputError: in all processes, if the function raises it.
     """
     from_primary(action)
 
@@ -119,7 +122,7 @@ def arrays_from_primary(function: Callable[[], Any], like: Any) -> Any:
       like: a tree of arrays of the same shapes and dtypes.
 
     Raises:
-      InputError: in all processes, when it is raised there.
+      InputError: in all processes, if the function raises it.
     """
     arrays = [like]
     from_primary(lambda: arrays.append(function()))
@@ -127,10 +130,10 @@ def arrays_from_primary(function: Callable[[], Any], like: Any) -> Any:
 
 
 def together(function: Callable[[], _T]) -> _T:
-    """Calls a function in every process, and returns when it has succeeded in all of them.
+    """Calls a function in every process, and returns its result when all have succeeded.
 
     Raises:
-      InputError: in all processes, when it is raised in one.
+      InputError: in all processes, if the function raises it in one of them.
     """
     value, error = None, None
     try:
@@ -143,10 +146,10 @@ def together(function: Callable[[], _T]) -> _T:
 
 
 def alone(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Wraps a function that a process calls while the others do something else.
+    """Wraps a function that one process calls while the others do something else.
 
-    An example is reading its own clips. With several processes the wrapped function raises
-    ProcessFailed instead of InputError.
+    An example is a function that reads the clips of this process. With several processes the
+    wrapped function raises ProcessFailed instead of InputError.
     """
 
     @functools.wraps(function)
@@ -172,18 +175,18 @@ def is_lost_connection(error: Exception) -> bool:
     """Whether JAX raised the error because another process is gone."""
     if "RESOURCE_EXHAUSTED" in str(error):
         return False
-    # On a CPU, a program that fails before its call has returned raises a ValueError.
+    # On a CPU, JAX raises a ValueError if a program fails before the call of it has returned.
     return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
 
 
 def check_same(identity: dict[str, Any]) -> None:
-    """Refuses processes that were started with different configs or data.
+    """Checks that all processes were started with the same config and data.
 
     Args:
-      identity: values for JSON by the names that messages have for them.
+      identity: values that JSON can hold, by their names in messages.
 
     Raises:
-      InputError: in every process; a process that differs says in what.
+      InputError: in every process; the message of a process that differs names the difference.
     """
     if jax.process_count() == 1:
         return
@@ -204,9 +207,9 @@ def check_same(identity: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def until_terminated() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells after each chunk whether to save and stop now.
+    """Gives a function that tells, after each chunk, whether to save and stop now.
 
-    It returns True after a SIGTERM to any of the processes, in all of them at the same chunk. So
+    After a SIGTERM to any of the processes it returns True in all of them, at the same chunk. So
     every process must call it after each chunk.
     """
     if jax.process_count() > 1:
@@ -216,7 +219,7 @@ def until_terminated() -> Iterator[Callable[[], bool]]:
     signals: list[int] = []
     try:
         before = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
-    except ValueError:  # Python allows handlers in the main thread alone
+    except ValueError:  # Python allows signal handlers only in the main thread
         yield lambda: False
         return
     try:

@@ -1,4 +1,4 @@
-"""What the files of a run folder hold."""
+"""The content of the files of a run folder."""
 
 import dataclasses
 import pathlib
@@ -14,21 +14,21 @@ from relabel_jax.metrics import Evaluation, evaluate
 from relabel_jax.runs.old_configs import flat, upgraded
 
 FORMAT_VERSION = 2
-"""Of `config.json`, `result.json` and `grid.json`. Version 1, without such a field, is read too."""
+"""Version of the JSON files. Files of version 1, which have no such field, can be read too."""
 
 MAY_CHANGE = ("data_dir", "base", "num_epochs", "steps_per_call", "resident", "members_by")
-"""Config fields in which a run may differ from its beginning. The data and the base may move, but
-not change; a run may be prolonged; the others change speed and memory, not results."""
+"""Config fields that may change when a run goes on. The data and the base may move, but not change.
+The number of epochs may grow. The other fields change speed and memory, not results."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Identity:
-    """What a run or a grid was begun with: the content of `config.json`, and part of `grid.json`.
+    """The config, data set and base of a run or a grid, as `config.json` or `grid.json` has them.
 
     Attributes:
       config: all fields, as JSON has them.
       data_set: fingerprint of the data set.
-      base: digest of the base's weights; "" for a run without a base, None where it is not known.
+      base: digest of the weights of the base; "" for a run without a base, None if not known.
     """
 
     config: dict[str, Any]
@@ -55,12 +55,12 @@ class Identity:
     def check_same(
         self, now: "Identity", may_change: Collection[str], workdir: pathlib.Path, data_dir: Any
     ) -> None:
-        """Refuses a workdir that was begun with something else.
+        """Checks that a run or a grid that goes on has the same config and data set.
 
         Args:
-          now: what the same folder would be begun with now.
+          now: the identity with which the run or grid goes on.
           may_change: fields of the config that may differ.
-          workdir, data_dir: for messages.
+          workdir, data_dir: the folders that messages name.
 
         Raises:
           InputError: the config or the data set differs.
@@ -85,18 +85,18 @@ class RunResult:
 
     Attributes:
       test: `mAP`, `mean_auc` and `d_prime` on the test clips; None where undefined.
-      best_epoch: the epoch that was tested, by validation mAP; 1 is the first.
+      best_epoch: the epoch that was tested, which has the best validation mAP; 1 is the first.
       root, root_mid: display name and mid of the target root.
       side: `base` or `target`.
-      labeling: the labels that were trained on and scored.
+      labeling: the labels of training and test.
       method: `base`, `features`, `finetune` or `scratch`.
       precision: arithmetic of the network; None in results of older versions.
       backend: JAX's backend; None in results of older versions.
       base_labeling: labeling of the base; "" without a base.
-      seed: of weights and order.
+      seed: seed of the weights and of the order of the clips.
       num_clips: clips by split.
       num_labels: classes of the label set.
-      classes: digest of the classes of the side, in the order of the network's outputs.
+      classes: digest of the classes of the side, in the order of the outputs.
       data_set: fingerprint of the data set.
       config: all fields, as JSON has them.
     """
@@ -155,12 +155,12 @@ class RunResult:
         return self.config["model"]
 
     def as_json(self) -> dict[str, Any]:
-        """The value that stands in `result.json`."""
+        """The value that `result.json` holds."""
         return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
 
     @property
     def summary(self) -> str:
-        """What the run reached, in one line."""
+        """The result in one line."""
         names = (("mAP", "mAP"), ("mean AUC", "mean_auc"), ("d-prime", "d_prime"))
         metrics = ", ".join(
             f"{name} {'undefined' if self.test[field] is None else format(self.test[field], '.4f')}"
@@ -186,7 +186,7 @@ class Scores(NamedTuple):
 
     Attributes:
       clip_id: str[clips].
-      mids: str[classes], the classes of the label set.
+      mids: str[classes], the mids of the classes of the label set.
       scores: float32[clips, classes].
       labels, masked: bool[clips, classes].
     """
@@ -203,7 +203,7 @@ class Scores(NamedTuple):
 
 
 def read_versioned(path: pathlib.Path, remedy: str) -> dict[str, Any]:
-    """The object in a JSON file that carries a `format_version`.
+    """Reads a JSON file whose object has a `format_version`.
 
     Args:
       path: the file.

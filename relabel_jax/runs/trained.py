@@ -1,4 +1,4 @@
-"""The weights that a finished run leaves: its best epoch's."""
+"""Reads the weights of a finished run: those of its best epoch."""
 
 from relabel_jax.errors import InputError
 from relabel_jax.models import variables as network_variables
@@ -12,16 +12,16 @@ from relabel_jax.runs.workdir import Workdir
 def read_trained_variables(
     workdir: Workdir, result: RunResult, network: Backbone, where: str
 ) -> Variables:
-    """The variables after the best epoch of a finished run, on the host.
+    """Reads the variables after the best epoch of a finished run, on the host.
 
     Args:
       workdir: the run folder.
-      result: its result.
-      network: what the variables must fit, but for the number of classes if that is 0.
-      where: what error messages call the run.
+      result: the result of the run.
+      network: the network of the variables. If its `num_classes` is 0, any number of classes fits.
+      where: the name of the run in error messages.
 
     Raises:
-      InputError: the checkpoint is damaged, or of another network.
+      InputError: the checkpoint is damaged, or has another network.
     """
     with Checkpoints(workdir, read_only=True) as checkpoints:
         variables = network_variables.trained(checkpoints.restore_arrays(result.best_epoch))

@@ -1,4 +1,4 @@
-"""What a training writes into its run folder: checkpoints, metrics and events."""
+"""The files that a training writes into its run folder: checkpoints, metrics and events."""
 
 import contextlib
 import json
@@ -14,7 +14,14 @@ from relabel_jax.runs.workdir import Workdir
 
 
 class TrainingFolder:
-    """The run folder of a training, in the process that reads and writes it."""
+    """The run folder of a training, in the process that reads and writes it.
+
+    A context manager: it closes the files.
+
+    Args:
+      workdir: the run folder.
+      steps_per_epoch: the number of training steps of an epoch.
+    """
 
     def __init__(self, workdir: Workdir, steps_per_epoch: int):
         self._workdir = workdir
@@ -33,15 +40,16 @@ class TrainingFolder:
                 self._events.close()
 
     def progress(self) -> list[int]:
-        """[epochs, steps]: the epochs that have a checkpoint, and the step to resume from.
+        """Returns `[epochs, steps]`: the epochs that have a checkpoint, and the step to resume from.
 
-        There are more steps than these epochs have if `save_interrupted` saved them. Lines of
-        epochs without a checkpoint are removed, and so is a state that follows no saved epoch.
+        If `save_interrupted` saved a state, `steps` is larger than the number of steps of these
+        epochs. Lines of epochs without a checkpoint are removed, and so is a state that does not
+        follow the last saved epoch.
 
         Raises:
           InputError: lines are missing, or the last checkpoint could not be written.
         """
-        with self._writing():  # of the last epoch, in the background
+        with self._writing():  # the last epoch is still written in the background
             epochs = self._checkpoints.latest or 0
         lines = self._lines()
         if len(lines) < epochs:
@@ -60,7 +68,7 @@ class TrainingFolder:
         return [epochs, steps]
 
     def restore(self, epochs: int, steps: int, like: State) -> State:
-        """The state at a `progress`, on the host; `like` is the state at the start."""
+        """Reads the state at a `progress`, on the host; `like` is the state at the start."""
         if steps > epochs * self._steps_per_epoch:
             return self._checkpoints.restore_interrupted(steps, like)
         if not epochs:
@@ -69,19 +77,19 @@ class TrainingFolder:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the highest validation mAP; the first of equal ones."""
+        """The epoch with the highest validation mAP; if several are equal, the first of them."""
         lines = map(json.loads, self._lines())
         return max(lines, key=lambda line: (line["validation_mAP"], -line["epoch"]))["epoch"]
 
     def restore_best(self, like: State) -> State:
-        """The state after the best epoch, on the host."""
+        """Reads the state after the best epoch, on the host."""
         return self._checkpoints.restore(self.best_epoch, like)
 
     @processes.alone
     def finish_epoch(self, line: dict[str, Any], state: State) -> None:
-        """Writes an epoch's line and checkpoint."""
+        """Writes the line of `metrics.jsonl` and the checkpoint of an epoch."""
         with self._writing():
-            # The line comes first, so that an epoch with a checkpoint always has its line.
+            # The line is written first, so that each epoch with a checkpoint has a line.
             with open(self._metrics_path, "a") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
                 file.flush()
@@ -90,10 +98,10 @@ class TrainingFolder:
             self._checkpoints.save(line["epoch"], state, line["validation_mAP"])
 
     def _add_event(self, line: dict[str, Any]) -> None:
-        """Writes the numbers of `metrics.jsonl` for TensorBoard; all of them when a run resumes."""
+        """Writes the numbers of an epoch for TensorBoard; at first also those of earlier epochs."""
         lines = [line]
         if self._events is None:
-            # Imported late: it imports PyTorch if that is installed, which takes seconds.
+            # Imported late: it imports PyTorch if it is installed, which takes seconds.
             from tensorboardX import SummaryWriter
 
             for old in self._workdir.event_paths:
@@ -108,19 +116,19 @@ class TrainingFolder:
 
     @processes.alone
     def wait(self) -> None:
-        """Waits until everything that `finish_epoch` was given is on the disk."""
+        """Waits until all epochs of `finish_epoch` are on the disk."""
         with self._writing():
             self._checkpoints.wait()
 
     @processes.alone
     def save_interrupted(self, state: State) -> None:
-        """Saves a state within an epoch, to resume from."""
+        """Saves a state within an epoch, from which the run can go on."""
         with self._writing():
             self._checkpoints.save_interrupted(state)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns every error into an InputError, such as that of a full disk."""
+        """Turns every error in the block, such as that of a full disk, into an InputError."""
         try:
             yield
         except Exception as error:  # the file system, Orbax and tensorstore raise many kinds

@@ -1,16 +1,18 @@
-"""The run folder: the names of its files, what they hold, and how they are read and written.
+"""The run folder: the names of its files, and how they are read and written.
 
-A run (one training and its test) leaves in its `--workdir`:
+A run (one training and its test) writes into its `--workdir`:
 
-- `config.json`: what it was begun with (`Identity`);
+- `config.json`: the config, the data set and the base (`Identity`);
+- `outputs.json`: the classes of the network's outputs, with their names (`classes.py`). Folders of
+  version 0.1 have no such file;
 - `metrics.jsonl`: a line for each epoch;
 - `checkpoints/`, `interrupted/`: see `checkpoints.py`;
 - `test_scores.npz`: the scores on the test clips (`Scores`);
-- `result.json`: written last, so a folder that has it is finished (`RunResult`);
+- `result.json`: the result (`RunResult`). It is written last: a folder that has it is finished;
 - `events.out.tfevents.*`: the numbers of `metrics.jsonl` for TensorBoard.
 
-No other module knows these names; `schema.py` has what the files hold, `grid_folder.py` the folder
-of a grid. Nothing here needs JAX.
+No other module knows these names. `schema.py` defines the content of the files, and
+`grid_folder.py` the folder of a grid. This module does not need JAX.
 """
 
 import contextlib
@@ -18,13 +20,14 @@ import dataclasses
 import json
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, only_process, reading, write_json
+from relabel_jax.runs.classes import SoundClass, read_classes, write_classes
 from relabel_jax.runs.schema import FORMAT_VERSION, Identity, RunResult, Scores
 
 TEST_AGAIN = "delete result.json beside it and run the same command again, which tests anew"
@@ -43,6 +46,10 @@ class Workdir:
     @property
     def config_path(self) -> pathlib.Path:
         return self.path / "config.json"
+
+    @property
+    def classes_path(self) -> pathlib.Path:
+        return self.path / "outputs.json"
 
     @property
     def result_path(self) -> pathlib.Path:
@@ -71,21 +78,20 @@ class Workdir:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process.
+        """Locks the folder for this process.
 
         Raises:
-          InputError: another process holds it, or it cannot be made.
+          InputError: another process has locked it, or it cannot be created.
         """
         busy = "another process is training here; wait for it or give another --workdir"
         with only_process(self.path / ".lock", self.path, busy):
             yield
 
     def begun_with(self) -> Identity | None:
-        """What the run was begun with; None if it has not begun.
+        """Reads `config.json`; None if the run has not begun.
 
         Raises:
-          InputError: the folder has checkpoints but does not say of what, or `config.json` is
-            damaged.
+          InputError: the folder has checkpoints but no `config.json`, or `config.json` is damaged.
         """
         if self.config_path.exists():
             return Identity.read(self.config_path)
@@ -97,7 +103,7 @@ class Workdir:
         return None
 
     def begin(self, identity: Identity) -> None:
-        """Says what the run is begun, or prolonged, with. A result of the shorter run goes."""
+        """Writes `config.json` when a run begins or goes on, and deletes a result of fewer epochs."""
         self.result_path.unlink(missing_ok=True)
         content = {
             "format_version": FORMAT_VERSION,
@@ -106,6 +112,18 @@ class Workdir:
             "base": identity.base,
         }
         write_json(self.config_path, content)
+
+    def write_classes(self, classes: Sequence[SoundClass]) -> None:
+        """Writes `outputs.json`: the classes of the outputs, in their order."""
+        write_classes(self.classes_path, classes)
+
+    def read_classes(self) -> tuple[SoundClass, ...]:
+        """The classes of the outputs, in their order.
+
+        Raises:
+          InputError: the file is absent, damaged, or was written by a newer version.
+        """
+        return read_classes(self.classes_path)
 
     @property
     def is_begun(self) -> bool:
@@ -116,14 +134,15 @@ class Workdir:
         return self.result_path.exists()
 
     def write_result(self, result: RunResult) -> None:
-        """Finishes the run."""
+        """Writes `result.json`, which finishes the run."""
         write_json(self.result_path, result.as_json())
 
     def read_result(self) -> RunResult:
-        """The result of a finished run.
+        """Reads the result of a finished run.
 
         Raises:
-          InputError: the run is not finished, or the file is damaged or of a newer version.
+          InputError: the run is not finished, or the file is damaged or was written by a newer
+            version.
         """
         path = self.result_path
         with reading(path):
@@ -134,7 +153,7 @@ class Workdir:
         return RunResult.read(path)
 
     def read_curve(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`.
+        """Reads the lines of `metrics.jsonl`.
 
         Raises:
           InputError: the file is absent or damaged.
@@ -152,7 +171,7 @@ class Workdir:
         return curve
 
     def epochs_done(self) -> int:
-        """Lines of `metrics.jsonl`; 0 without the file."""
+        """Returns the number of lines of `metrics.jsonl`; 0 if there is no such file."""
         return len(self.metrics_path.read_text().splitlines()) if self.metrics_path.exists() else 0
 
     def write_scores(self, scores: Scores) -> None:
@@ -161,17 +180,17 @@ class Workdir:
             np.savez_compressed(file, **scores._asdict())
 
     def read_scores(self, expected_map: float | None) -> Scores:
-        """The scores, which may be large.
+        """Reads the scores, which may be large.
 
         Args:
-          expected_map: the mAP that `result.json` says; None is undefined.
+          expected_map: the mAP in `result.json`; None if it is undefined.
 
         Raises:
-          InputError: the file is absent, damaged, or does not belong to the result.
+          InputError: the file is absent or damaged, or does not belong to the result.
         """
         path = self.scores_path
         try:
-            # Opened here, because NumPy leaves a damaged file open.
+            # `np.load` of a path would leave a damaged file open.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 scores = Scores(*(arrays[name] for name in Scores._fields))
             measured = scores.evaluate().mean_average_precision
@@ -188,7 +207,7 @@ class Workdir:
         return scores
 
     def read_scored_mids(self) -> list[str]:
-        """The mids of the label set, which the scores are of.
+        """Reads the mids of the classes that have scores: the label set.
 
         Raises:
           InputError: the file is absent or damaged.

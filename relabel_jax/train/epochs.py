@@ -1,23 +1,22 @@
-"""The epochs of members that stand at the same step: steps, validation, checkpoints, metrics.
+"""The epochs of members that are at the same step: steps, validation, checkpoints, metrics.
 
-The device does not wait for the host: while it computes a chunk the next is on its way to it, and
-while it trains an epoch the host scores and saves the one before.
+The device does not wait for the host. While the device computes a chunk, the host sends it the next
+one. While the device trains an epoch, the host scores and saves the epoch before it.
 """
 
 import contextlib
 import dataclasses
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from relabel_jax.data.pipeline import epoch_order, to_batches
 from relabel_jax.errors import InputError, Interrupted
 from relabel_jax.models import backbone
+from relabel_jax.progress import Progress
 from relabel_jax.runs import processes
 from relabel_jax.runs.training_folder import TrainingFolder
 from relabel_jax.train.population import Layout, split_members, stack_members, train_population
@@ -42,15 +41,15 @@ def train_epochs(
     """Trains the epochs that are missing.
 
     Args:
-      training: of members that stand at the same step.
-      folders: theirs; none but in process 0.
-      starts: their states at `steps_done`, on the host.
-      epochs_done: whole epochs that they have done.
-      steps_done: steps that they have done.
-      population: as of `Layout.of`.
+      training: a training whose members are at the same step.
+      folders: the members' folders in process 0; empty in the other processes.
+      starts: the members' states at `steps_done`, on the host.
+      epochs_done: whole epochs that the members have done.
+      steps_done: steps that the members have done.
+      population: see `Layout.of`.
 
     Raises:
-      InputError, Interrupted: as of `loop.train`.
+      InputError, Interrupted: see `loop.train`.
     """
     layout = Layout.of(len(training.members), training.batch_size, training.members_by, population)
     _check_shared_batch(training, layout)
@@ -66,17 +65,29 @@ def train_epochs(
         _LOG.info("going on after step %d (epoch %d is done)", steps_done, epochs_done)
     states = layout.put(stack_members(starts), "member")
     training.on_start()
+    steps_left = training.num_epochs * training.recipe.steps_per_epoch - steps_done
     with contextlib.ExitStack() as stack:
         should_stop = stack.enter_context(processes.until_terminated())
         saver = stack.enter_context(Saver(training, folders))
+        progress = Progress(training.name, steps_left * training.batch_size, "clips")
+        stack.enter_context(progress)
         stack.enter_context(jax.transfer_guard("disallow"))
         for epoch in range(epochs_done + 1, training.num_epochs + 1):
             start_s = time.perf_counter()
+            progress.describe(f"{training.name} epoch {epoch}/{training.num_epochs}{saver.latest}")
             states, num_steps = _train_epoch(
-                training, epoch, steps_done, layout, resident["train"], states, should_stop, saver
+                training,
+                epoch,
+                steps_done,
+                layout,
+                resident["train"],
+                states,
+                should_stop,
+                saver,
+                progress,
             )
             num_clips = num_steps * training.batch_size
-            # None where an interrupted run had done all steps of the epoch.
+            # None if the run was interrupted after the last step of the epoch.
             clips_per_s = num_clips / (time.perf_counter() - start_s) if num_clips else None
             snapshot = split_members(layout, states)
 
@@ -107,7 +118,7 @@ def train_epochs(
 
 
 def _check_shared_batch(training: Training, layout: Layout) -> None:
-    """Refuses to divide a batch of which a network normalizes each device's part by itself."""
+    """Refuses to divide a batch if the network would normalize each device's part on its own."""
     has_statistics = bool(training.members[0].variables.get("batch_stats"))
     if layout.axis_name and has_statistics and not backbone.sums_over_devices(training.network):
         raise InputError(
@@ -126,35 +137,39 @@ def _train_epoch(
     states: TrainState,
     should_stop: Callable[[], bool],
     saver: Saver,
+    progress: Progress,
 ) -> tuple[TrainState, int]:
-    """Does what is left of an epoch; returns the states and the number of steps done."""
+    """Trains the rest of an epoch; returns the new states and the number of steps trained."""
     recipe = training.recipe
     first_step = max(steps_done, (epoch - 1) * recipe.steps_per_epoch)
     running: list[tuple[int, jax.Array]] = []
-    for step, inputs in _train_inputs(training, epoch, first_step, layout, resident):
+    for step, num_steps, inputs in _train_inputs(training, epoch, first_step, layout, resident):
         states, loss_sums = train_population(training.network, recipe, layout, states, *inputs)
-        # The chunk before this one is checked, so that the device always has one to do.
+        # Checks the chunk before this one, so that the device always has a chunk to compute.
         _check_losses(training, epoch, running)
         running = [(step, loss_sums)]
         if should_stop():
+            _LOG.info("asked to end: saving once the chunk of %d steps is computed", num_steps)
             _check_losses(training, epoch, running)
             saver.interrupt(split_members(layout, states))
+        progress.update(num_steps * training.batch_size)
+        training.on_clips(num_steps * training.batch_size)
     _check_losses(training, epoch, running)
     return states, epoch * recipe.steps_per_epoch - first_step
 
 
 def _train_inputs(
     training: Training, epoch: int, first_step: int, layout: Layout, resident: Blocks
-) -> Iterator[tuple[int, tuple]]:
-    """What is left of an epoch, chunk by chunk, put on the devices when it is asked for.
+) -> Iterator[tuple[int, int, tuple]]:
+    """Puts the rest of an epoch on the devices, chunk by chunk, each when it is asked for.
 
     Yields:
-      The step (0 is the first of the training) at which the chunk begins, and the arguments of
-      `train_population` from `resident` on.
+      The step at which the chunk begins (0 is the first step of the training), the number of its
+      steps, and the arguments of `train_population` from `resident` on.
     """
     recipe, batch_size, chunk = training.recipe, training.batch_size, training.steps_per_call
     start, end = (epoch - 1) * recipe.steps_per_epoch, epoch * recipe.steps_per_epoch
-    # Members of one seed share an order: its clips are read once for all of them.
+    # Members with the same seed share an order, whose clips are read once for all of them.
     orders = {
         member.seed: epoch_order(member.seed, epoch, training.num_clips)[
             (first_step - start) * batch_size : (end - start) * batch_size
@@ -169,48 +184,36 @@ def _train_inputs(
         input_chunks(training.read("train"), clips, batch_size, chunk, layout, resident)
         for clips in orders.values()
     ]
-    with tqdm(
-        total=(end - first_step) * batch_size,
-        desc=f"epoch {epoch}/{training.num_epochs}",
-        unit=" clips",
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        for step in range(first_step, end, chunk):
-            inputs, num_steps = zip(*map(next, readers), strict=True)
-            clips = slice(
-                (step - first_step) * batch_size, (step - first_step + chunk) * batch_size
+    for step in range(first_step, end, chunk):
+        inputs, num_steps = zip(*map(next, readers), strict=True)
+        clips = slice((step - first_step) * batch_size, (step - first_step + chunk) * batch_size)
+        labels, masked = (
+            np.stack(
+                [
+                    to_batches(
+                        getattr(member.view, field)["train"][orders[member.seed][clips]],
+                        batch_size,
+                        chunk,
+                    )
+                    for member in training.members
+                ]
             )
-            labels, masked = (
-                np.stack(
-                    [
-                        to_batches(
-                            getattr(member.view, field)["train"][orders[member.seed][clips]],
-                            batch_size,
-                            chunk,
-                        )
-                        for member in training.members
-                    ]
-                )
-                for field in ("labels", "masked")
-            )
-            yield (
-                step,
-                (
-                    resident,
-                    inputs,
-                    order,
-                    layout.put(labels, "member", None, "data"),
-                    layout.put(masked, "member", None, "data"),
-                    layout.put(np.int32(num_steps[0])),
-                    seeds,
-                ),
-            )
-            progress.update(num_steps[0] * batch_size)
+            for field in ("labels", "masked")
+        )
+        arguments = (
+            resident,
+            inputs,
+            order,
+            layout.put(labels, "member", None, "data"),
+            layout.put(masked, "member", None, "data"),
+            layout.put(np.int32(num_steps[0])),
+            seeds,
+        )
+        yield step, num_steps[0], arguments
 
 
 def _check_losses(training: Training, epoch: int, running: list[tuple[int, jax.Array]]) -> None:
-    """Waits for chunks; raises InputError where the loss of a step is not finite."""
+    """Waits for chunks; raises InputError if the loss of a step is not finite."""
     for first_step, loss_sums in running:
         values = jax.device_get(loss_sums)
         if not np.isfinite(values).all():

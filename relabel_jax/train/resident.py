@@ -4,15 +4,14 @@ import contextlib
 import logging
 import os
 import pathlib
-import sys
 from collections.abc import Iterator
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from relabel_jax.data.pipeline import ReadInputs, read_chunks
 from relabel_jax.errors import InputError
+from relabel_jax.progress import Progress
 from relabel_jax.runs import processes
 from relabel_jax.train.population import Layout
 
@@ -66,16 +65,14 @@ def load_resident(
         _LOG.info("streaming: %s", what)
         return dict.fromkeys(sources, ())
     total = sum(num_clips for _, num_clips in sources.values())
-    with tqdm(
-        total=total, desc="loading", unit=" clips", leave=False, disable=not sys.stderr.isatty()
-    ) as progress:
+    with Progress("loading", total, "clips") as progress:
         return {
             split: _load(read, num_clips, layout, progress)
             for split, (read, num_clips) in sources.items()
         }
 
 
-def _load(read: ReadInputs, num_clips: int, layout: Layout, progress: tqdm) -> Blocks:
+def _load(read: ReadInputs, num_clips: int, layout: Layout, progress: Progress) -> Blocks:
     like = read(np.zeros(1, np.int64))[0]
     num_devices = layout.mesh.size
     clips_a_block = _MAX_BLOCK_ELEMENTS // like.size // num_devices * num_devices

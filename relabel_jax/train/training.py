@@ -58,6 +58,7 @@ class Training:
       optimizer: one of `optimizers.OPTIMIZERS`.
       on_start: called before the first step, when nothing is left that could refuse the training.
       on_epoch: called after each epoch that is scored and saved.
+      on_clips: called with the number of training clips of each chunk, once for all members.
     """
 
     members: Sequence[Member]
@@ -74,6 +75,7 @@ class Training:
     optimizer: str = "adam"
     on_start: Callable[[], None] = lambda: None
     on_epoch: Callable[[], None] = lambda: None
+    on_clips: Callable[[int], None] = lambda number: None
 
     @property
     def num_clips(self) -> int:
@@ -95,6 +97,12 @@ class Training:
             loss=self.loss,
             optimizer=self.optimizer,
         )
+
+    @property
+    def name(self) -> str:
+        """The name of the training in messages: the run folder, or the folder of several."""
+        folder = self.members[0].workdir.path
+        return str(folder if len(self.members) == 1 else folder.parent)
 
     def read(self, split: str) -> ReadInputs:
         """How the clips of a split are read."""

@@ -168,7 +168,7 @@ def test_without_pyav(tmp_path, monkeypatch):
     for form in FORMS:
         error = rejected(tmp_path / f"x.{form[0]}")
         assert error.reason == "needs_pyav"
-        assert "pip install 'relabel-jax[sources]'" in error.detail
+        assert "pip install '.[sources]'" in error.detail
     assert rejected(tmp_path / "x.wav").reason == "unreadable"
 
 

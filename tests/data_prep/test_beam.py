@@ -113,4 +113,4 @@ def test_flags_that_do_not_go_together(inputs, tmp_path, capfd, monkeypatch):
     monkeypatch.delattr(data_prep, "beam", raising=False)
     line = error(runner="FnApiRunner")
     assert line.startswith("error: --runner=FnApiRunner needs Apache Beam")
-    assert line.endswith("pip install relabel-jax[beam]\n")
+    assert line.endswith("pip install '.[beam]' in the checkout of relabel_jax\n")

@@ -62,7 +62,12 @@ def test_bad_recordings_are_listed_and_the_build_goes_on(tmp_path, capfd):
     assert sum(split.num_examples for split in source.values()) == 6
     error = capfd.readouterr().err
     assert "rejected               6 (empty 1, no_file 1, not_finite 1, unreadable 3)" in error
-    assert str(tmp_path / "set" / "rejects.csv") in error
+    rejects_path = tmp_path / "set" / "rejects.csv"
+    assert f"why they were rejected {rejects_path}" in error
+    assert error.splitlines()[-1] == (
+        "warning: 50.0% of the clips were rejected; the most common reason is unreadable (3): "
+        f"{rejects_path} says why, clip by clip"
+    )
 
 
 def test_a_shard_and_a_split_without_a_good_recording(tmp_path):

@@ -155,7 +155,7 @@ def test_an_extra_that_is_not_installed(inputs, tmp_path, capfd, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     arguments = inputs.arguments(inputs.folder / "clips.h5", with_segments=True)
     error = refused(arguments, tmp_path / "set", capfd)
-    assert "clips.h5: needs h5py: pip install 'relabel-jax[sources]'" in error
+    assert "clips.h5: needs h5py: pip install '.[sources]'" in error
 
 
 def test_a_compressed_tar_and_other_files_are_refused(inputs, tmp_path, capfd):

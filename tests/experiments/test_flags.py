@@ -56,8 +56,11 @@ def test_a_file_that_fails(tmp_path, text, message):
         ("--config.norm_order=bn_elu", "config.norm_order is now config.model.norm_order"),
         ("--config.num_epoch=1", "the config has no field num_epoch; Did you mean num_epochs"),
         ("--config.num_epochs=many", "num_epochs=many: invalid literal"),
-        ("--cofig.num_epochs=1", "unknown flag --cofig.num_epochs; see --help"),
-        ("--data_dir=D", "unknown flag --data_dir; see --help"),
+        ("--cofig.num_epochs=1", "unknown flag --cofig.num_epochs; did you mean --config.num_e"),
+        ("--data_dir=D", "unknown flag --data_dir; did you mean --config.data_dir; see --help"),
+        ("--num_epoch=3", "unknown flag --num_epoch; did you mean --config.num_epochs; see"),
+        ("--features=(1,2)", "unknown flag --features; did you mean --config.model.features"),
+        ("--verbose", "unknown flag --verbose; see --help"),
         ("3", "unexpected '3'"),
     ],
 )

@@ -56,7 +56,7 @@ def finished(miniature_data, tmp_path_factory):
 def copying(finished, monkeypatch):
     """Runs are not trained but copied from the finished grid."""
 
-    def copy(configs, workdirs, on_epoch):
+    def copy(configs, workdirs, on_clips):
         for config, workdir in zip(configs, workdirs, strict=True):
             if config.root != "Human sounds":
                 raise InputError(f"root {config.root!r}: the data set has no test clip")
@@ -173,11 +173,11 @@ def test_a_failed_cell(copying, miniature_data, tmp_path, monkeypatch):
     """Its population goes on without it, and what starts from it is not begun."""
     begun = []
 
-    def failing(configs, workdirs, on_epoch):
+    def failing(configs, workdirs, on_clips):
         begun.append([path.name for path in workdirs])
         if "base_pel_seed0" in begun[-1]:
             raise InputError("epoch 1: the training loss is nan")
-        copying(configs, workdirs, on_epoch)
+        copying(configs, workdirs, on_clips)
 
     config = small_config(miniature_data, labelings=("ol",))
     with monkeypatch.context() as patch:

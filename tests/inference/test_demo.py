@@ -59,7 +59,7 @@ def command(*arguments):
 def page(small_base, tmp_path, *arguments, end=signal.SIGINT):
     """The address of the running command; afterwards Ctrl-C, or another signal."""
     if not importlib.util.find_spec("gradio"):
-        pytest.skip("needs gradio: pip install 'relabel-jax[demo]'")
+        pytest.skip("needs gradio: pip install '.[demo]'")
     with (
         socket.create_server(("127.0.0.1", 0)) as proxy,  # what would go out comes here
         open(tmp_path / "stderr", "w+") as stderr,
@@ -268,7 +268,7 @@ def test_refused(small_base, capsys, arguments, message):
 
 def test_without_gradio(small_base, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    message = "the page needs gradio: pip install 'relabel-jax[demo]'"
+    message = "the page needs gradio: pip install '.[demo]' in the checkout of relabel_jax"
     refused([f"--checkpoint={small_base}"], message, capsys)
 
 

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import flax
 import jax
@@ -40,6 +42,8 @@ def test_a_workdir_whose_data_set_is_gone(small, small_base, miniature_data, tmp
     result = json.loads(path.read_text())
     result["config"]["data_dir"] = str(tmp_path / "gone")
     path.write_text(json.dumps(result))
+    assert Embedder.load(tmp_path / "base").classes == small.classes
+    (tmp_path / "base" / "outputs.json").unlink()  # as in a workdir of version 0.1
     moved = Embedder.load(tmp_path / "base")
     sound = np.zeros(8_000, np.float32)
     np.testing.assert_allclose(moved.embed(sound, 8_000), small.embed(sound, 8_000), atol=1e-6)
@@ -49,6 +53,18 @@ def test_a_workdir_whose_data_set_is_gone(small, small_base, miniature_data, tmp
     assert named.classes == small.classes
     # What one has embedded is not refused as another network's.
     assert moved.fingerprint == named.fingerprint == small.fingerprint
+
+
+def test_a_damaged_file_of_classes(small_base, tmp_path):
+    shutil.copytree(small_base, tmp_path / "base")
+    path = tmp_path / "base" / "outputs.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"classes": content["classes"][:1]}))
+    with pytest.raises(InputError, match=r"outputs\.json: has no class /\S+, which was trained"):
+        Embedder.load(tmp_path / "base")
+    path.write_text(json.dumps(content | {"classes": ["/m/09x0r"]}))
+    with pytest.raises(InputError, match=r"outputs\.json: is damaged .* --ontology"):
+        Embedder.load(tmp_path / "base")
 
 
 def test_an_ontology_in_another_order(small_base, miniature_data, tmp_path):
@@ -213,3 +229,11 @@ def test_a_folder_of_an_older_version(small_export, tmp_path):
     before, after = load_pretrained(small_export), load_pretrained(tmp_path / "copy")
     assert before.network == after.network
     jax.tree.map(np.testing.assert_array_equal, before.variables, after.variables)
+
+
+def test_loading_prints_nothing(small_base):
+    """In a program of its own, because pytest catches warnings and log records."""
+    program = "import sys, relabel_jax; relabel_jax.Embedder.load(sys.argv[1])"
+    command = [sys.executable, "-c", program, small_base]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("", "")

@@ -11,7 +11,9 @@ import soundfile
 from relabel_jax.errors import InputError
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.folder import embed
+from relabel_jax.inference.listen import listen
 from relabel_jax.inference.nearest import Clips
+from relabel_jax.nearest import main
 
 pytestmark = pytest.mark.slow
 
@@ -95,3 +97,42 @@ def test_the_nearest_window_of_each_recording(embedder, embeddings):
     }
     assert [similarity for _, _, similarity in found[:2]] == pytest.approx([1, 1], abs=1e-5)
     assert found[2][2] <= found[1][2]
+
+
+def test_the_nearest_to_a_recording(embedder, embeddings):
+    """The recording itself is in the folder, and is left out."""
+    clips = Clips.read(embeddings, embedder)
+    query = embeddings.with_name("2.wav")
+    found = clips.nearest_to(query, embedder, 3)
+    assert len(found) == 3
+    assert str(query) not in [path for path, _, _ in found]
+    copy = embeddings.with_name("copy")
+    copy.write_bytes(query.read_bytes())
+    path, _, similarity = clips.nearest_to(copy, embedder, 1)[0]
+    assert (path, similarity) == (str(query), pytest.approx(1, abs=1e-5))
+
+
+def test_a_last_window_of_padding_is_not_searched_with(embedder, embeddings):
+    """The recording of 13 s has a second window of 3 s, which has a neighbour of its own."""
+    clips = Clips.read(embeddings, embedder)
+    long = embeddings.with_name("4.wav")
+    _, windows, _ = listen(embedder, str(long))
+    assert len(windows) == 2
+    copy = embeddings.with_name("copy_of_4")
+    copy.write_bytes(long.read_bytes())
+    found = clips.nearest_to(copy, embedder, 6)
+    assert found == clips.nearest(windows[:1], 6)
+    assert found != clips.nearest(windows, 6)
+
+
+def test_the_command(small_base, embeddings, capsys):
+    arguments = [f"--checkpoint={small_base}", f"--embeddings={embeddings}", "--number=2"]
+    assert main([*arguments, f"--audio={embeddings.with_name('0.wav')}"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["similarity", "start_s", "path"]
+    assert len(rows) == 2
+    assert all(-1 <= float(row.split()[0]) <= 1 for row in rows)
+    assert main([*arguments, f"--audio={embeddings}"]) == 1
+    assert capsys.readouterr().err == f"error: {embeddings}: Format not recognised.\n"
+    assert main([*arguments, "--audio=x.wav", "--number=0"]) == 1
+    assert "--number=0: expected a number of at least 1" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -214,8 +215,6 @@ def test_its_export(exported, workdir):
 
 
 def test_its_onnx(workdir, tmp_path):
-    pytest.importorskip("jax2onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
     pretrained = load_pretrained(workdir)
     export(pretrained, tmp_path / "onnx", ["onnx"])
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")

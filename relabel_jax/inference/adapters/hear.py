@@ -2,7 +2,7 @@
 
 https://hearbenchmark.com/hear-api.html. The model is JAX inside and a `torch.nn.Module` outside,
 as the API asks; tensors come back on the device that they came from. Needs PyTorch:
-pip install 'relabel-jax[torch]'.
+pip install '.[torch]'.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """The network as an encoder of MTEB, for its audio tasks: `mteb.evaluate(MtebModel(path), tasks)`.
 
-Needs the extra: pip install 'relabel-jax[mteb]'.
+Needs the extra: pip install '.[mteb]'.
 """
 
 import pathlib
