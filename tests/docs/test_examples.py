@@ -46,6 +46,7 @@ def test_they_are_short_and_on_the_page():
 def test_the_network_trains_and_embeds(miniature_data, tmp_path):
     flags = [f"--config.data_dir={miniature_data}", "--config.model.name=energy_net:EnergyNet"]
     flags += ["--config.model.frame_size=160", "--config.num_epochs=2", "--config.loss=bce"]
+    flags += ["--config.batch_size=8"]
     assert main.main(["--config=base_human", f"--workdir={tmp_path / 'base'}", *flags]) == 0
     first, second = (tmp_path / "base" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(second)["train_loss"] < json.loads(first)["train_loss"]
