@@ -3,6 +3,7 @@
 # make test-fast    the fast tests: under 90 s on 2 idle cores
 # make adapters     installs the test dependencies of the adapters for HEAR and perch-hoplite
 # make lint         style and types
+# make docs         the documentation, in build/docs
 # Another Python: make test PYTHON=python3.12 VENV=.venv312
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-fast adapters lint clean
+.PHONY: quickstart test test-fast adapters lint docs clean
 
 quickstart: $(VENV)/.core
 	@echo "1 of 3: a miniature AudioSet" >&2
@@ -48,11 +49,17 @@ lint: $(VENV)/.lint
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python docs/check_prose.py
 
+# A warning, such as a link to a heading that is not there, is an error.
+docs: $(VENV)/.docs
+	$(VENV)/bin/python -m sphinx --fail-on-warning --nitpicky --keep-going --fresh-env --quiet \
+	  docs build/docs
+
 # Files that are newer than what they were installed from.
 $(VENV)/.core: extras := report
 $(VENV)/.test: extras := $(EXTRAS)
 $(VENV)/.lint: extras := lint
-$(VENV)/.core $(VENV)/.test $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.docs: extras := docs
+$(VENV)/.core $(VENV)/.test $(VENV)/.lint $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable ".[$(extras)]"
 	touch $@
 
