@@ -1,21 +1,22 @@
 # make quickstart   the whole chain on a miniature AudioSet, in minutes
 # make test         all tests
-# make test-fast    those that take little time together: under 90 s on 2 idle cores
-# make adapters     installs what the adapters for HEAR and perch-hoplite are tested with
+# make test-fast    the fast tests: under 90 s on 2 idle cores
+# make adapters     installs the test dependencies of the adapters for HEAR and perch-hoplite
 # make lint         style and types
+# make docs         the documentation, in build/docs
 # Another Python: make test PYTHON=python3.12 VENV=.venv312
 
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test
 WORK ?= quickstart
-# Python keeps what it compiles, whatever the environment says: tests start many processes. So pip
-# need not compile all packages, which takes as long again as to install them.
+# Let Python write its bytecode cache even if the environment forbids it, because tests start many
+# processes. With the cache pip need not compile all packages, which would double the install time.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-fast adapters lint clean
+.PHONY: quickstart test test-fast adapters lint docs clean
 
 quickstart: $(VENV)/.core
 	@echo "1 of 3: a miniature AudioSet" >&2
@@ -29,15 +30,15 @@ quickstart: $(VENV)/.core
 	$(VENV)/bin/python -m relabel_jax.main --config=configs/quickstart.py \
 	  --workdir=$(WORK)/runs --config.data_dir=$(WORK)/data
 
-# Files in the order of pyproject.toml, whose last ones are short; not by their number of tests.
+# Run the files in the order of pyproject.toml, which has the longest first, not by number of tests.
 test: $(VENV)/.test
 	$(PYTEST)
 
-# Most of their time is XLA's: without optimizations it compiles in half the time.
+# XLA takes most of the time. Without optimizations it compiles in half the time.
 test-fast: $(VENV)/.test
 	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(PYTEST) -m "not slow"
 
-# perch-hoplite's own bounds exclude the versions that everything else here is tested with.
+# --no-deps, because perch-hoplite's version bounds exclude the tested versions of other packages.
 adapters: $(VENV)/.test
 	$(PIP) --no-deps perch-hoplite
 	$(PIP) hearvalidator librosa
@@ -46,12 +47,19 @@ lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python docs/check_prose.py
+
+# A warning, such as a link to a heading that is not there, is an error.
+docs: $(VENV)/.docs
+	$(VENV)/bin/python -m sphinx --fail-on-warning --nitpicky --keep-going --fresh-env --quiet \
+	  docs build/docs
 
 # Files that are newer than what they were installed from.
 $(VENV)/.core: extras := report
 $(VENV)/.test: extras := $(EXTRAS)
 $(VENV)/.lint: extras := lint
-$(VENV)/.core $(VENV)/.test $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.docs: extras := docs
+$(VENV)/.core $(VENV)/.test $(VENV)/.lint $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable ".[$(extras)]"
 	touch $@
 

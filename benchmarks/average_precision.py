@@ -1,4 +1,4 @@
-"""Compares our average precision with scikit-learn's, in speed and in value."""
+"""Compares relabel_jax's average precision with scikit-learn's, in speed and in value."""
 
 import argparse
 import statistics
@@ -29,8 +29,8 @@ def scikit_learn(scores, labels, masked):
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Ours also has ROC AUC in the same pass; scikit-learn is asked for average "
-        "precision alone. Scores are rounded, so that there are ties.",
+        epilog="relabel_jax also computes ROC AUC in the same pass; scikit-learn computes "
+        "average precision only. Scores are rounded, so that there are ties.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--clips", type=int, default=10_000)
@@ -42,25 +42,25 @@ def main() -> None:
     rng = np.random.default_rng(0)
     shape = (args.clips, args.classes)
     labels = rng.random(shape) < args.positives
-    print("masked  ours s           scikit-learn s   ratio  largest difference")
+    print("masked  relabel_jax s    scikit-learn s   ratio  largest difference")
     for share in (0.0, 0.1):
         masked = rng.random(shape) < share
         scores = (rng.random(shape) * 0.8 + 0.2 * labels).round(4).astype(np.float32)
-        seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+        seconds: dict[str, list[float]] = {"relabel_jax": [], "scikit-learn": []}
         for _ in tqdm(range(args.rounds), desc=f"{share:.0%} masked", file=sys.stderr, leave=False):
             start = time.perf_counter()
-            ours = evaluate(scores, labels, masked).average_precision
+            found = evaluate(scores, labels, masked).average_precision
             middle = time.perf_counter()
-            theirs = scikit_learn(scores, labels, masked)
-            seconds["ours"].append(middle - start)
-            seconds["theirs"].append(time.perf_counter() - middle)
+            expected = scikit_learn(scores, labels, masked)
+            seconds["relabel_jax"].append(middle - start)
+            seconds["scikit-learn"].append(time.perf_counter() - middle)
         ratios = sorted(b / a for a, b in zip(*seconds.values(), strict=True))
         figures = "  ".join(
             f"{statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})"
             for times in seconds.values()
         )
-        difference = np.nanmax(np.abs(ours - theirs))
-        assert (np.isnan(ours) == np.isnan(theirs)).all()
+        difference = np.nanmax(np.abs(found - expected))
+        assert (np.isnan(found) == np.isnan(expected)).all()
         print(f"{share:6.0%}  {figures}  {statistics.median(ratios):.2f}", end=" ")
         print(f"({ratios[0]:.2f}-{ratios[-1]:.2f})  {difference:.1e}")
     print(f"numpy {np.__version__}, scikit-learn {sklearn.__version__}")

@@ -2,23 +2,23 @@
 
     python benchmarks/build_throughput.py ../shared/realaudio ../shared/audioset/ontology.json
 
-There are two sets of recordings: those of the folder, and generated FLACs of 10 s of 48 kHz stereo.
-For each set these are measured in turn; ratios are ratios of medians:
+There are two sets of recordings: the folder's recordings, and generated FLACs of 10 s of 48 kHz
+stereo. For each set the script measures three ways in turn; ratios are ratios of medians:
 
-- bare: one thread reads every recording, averages the channels, resamples and rounds, and keeps
-  nothing;
-- N bare: N processes do that at the same time. This is the most that N cores can give: less than N
+- bare: one thread reads every recording, averages the channels, resamples, rounds, and discards the
+  result;
+- N bare: N processes do the same at once. This is the upper limit for N cores. It is less than N
   times bare if other programs run or cores share caches;
-- build: N workers write the shards. Their start (imports, about a second each, once) is not
-  counted, fsync of each shard is.
+- build: N workers write the shards. The time includes fsync of each shard, but not the start of the
+  workers (imports, about a second each, once).
 
-CPU times for a clip are printed too, of the workers and of the process that feeds them. If other
-programs run on the machine, their ratio says more.
+The script also prints the CPU time a clip of the workers and of the process that feeds them. If
+other programs run on the machine, the ratio of these is more reliable.
 
-At last it prints the peak resident memory of the workers, for 200 clips and for ten times as many.
+Finally it prints the peak resident memory of the workers, for 200 clips and for ten times as many.
 
-Prints figures only; with `--check` the exit status tells whether the project's bar is met on both
-sets: build is at least 0.85 x N x bare.
+With `--check` the exit status says whether both sets meet the project's bar: build is at least
+0.85 x N x bare.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from relabel_jax.labels.views import hashed_splits
 
 BAR = 0.85
 NUM_GENERATED = 200
-CLIPS_PER_SHARD = 128  # the command's 256 would leave too few shards to share out evenly
+CLIPS_PER_SHARD = 128  # with the default of 256, workers would get unequal shares
 
 
 def generate(folder: pathlib.Path) -> list[str]:
@@ -156,7 +156,7 @@ def build(
         looker = threading.Thread(target=look)
         looker.start()
         with Workers(plan, num_workers=num_workers) as workers:
-            # When they have done a shard each, all workers have started and are warm.
+            # After one shard each, all workers have started and are warm.
             first, rest = plan.shards[:num_workers], plan.shards[num_workers:]
             workers.write_shards(first, lambda _: None)
             began, cpu_began = time.perf_counter(), cpu_s()

@@ -26,7 +26,7 @@ def input_size(layer: int) -> tuple[int, int]:
 
 
 def flop(layer: int, batch: int) -> int:
-    """Operations of the direct sums, for a forward pass and the gradients that are needed."""
+    """Operations of the direct sums, for a forward pass and the gradients that training needs."""
     size, (_, channels_in) = LAYERS[layer], input_size(layer)
     passes = 2 if layer == 0 else 3  # the gradient by the waveform is not needed
     products = batch * size.time_out * size.kernel_size * channels_in * size.features

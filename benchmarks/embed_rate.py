@@ -2,9 +2,9 @@
 
     python benchmarks/embed_rate.py CHECKPOINT
 
-The clips are short and have the network's sample rate. So the difference is what the embedder adds
-(checks, rounding, windows, batches, copies) without soxr. The network alone gets an array that is
-on the device already, one batch of the embedder's size.
+The clips are short and have the network's sample rate. So the difference is the cost of the
+embedder without soxr: checks, rounding, windows, batches, copies. The network alone gets one batch
+of the embedder's size that is already on the device.
 """
 
 import argparse

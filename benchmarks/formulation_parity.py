@@ -1,8 +1,8 @@
-"""Trains the plain formulation and the fast one on the same data: do they reach the same mAP?
+"""Trains the plain formulation and the fast one on the same data and compares their mAP.
 
-For each seed the base side of one root is trained twice: with the plain form (JAX's own
+For each seed the script trains the base side of one root twice: with the plain form (JAX's
 convolutions, on a CPU `direct`; normalization not folded), and with the config's defaults. The
-seeds show the spread that is chance. The difference of the two forms must lie within it.
+spread over the seeds is chance. The difference of the two forms must be within this spread.
 """
 
 import argparse

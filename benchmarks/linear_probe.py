@@ -2,9 +2,9 @@
 
     python benchmarks/linear_probe.py CHECKPOINT ../shared/realaudio
 
-The clips are those of `labels.csv` (clip_id, path, mids, source, fold) with the source esc50; their
-class is the field `mids`. A logistic regression on standardized features is trained on all folds
-but one and tested on that one. The printed accuracy is the mean over the folds.
+The clips are the rows of `labels.csv` (clip_id, path, mids, source, fold) with the source esc50;
+their class is the field `mids`. A logistic regression on standardized features is trained on all
+folds except one and tested on that one. The printed accuracy is the mean over the folds.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""How much of the bare train step's rate a whole run keeps, and how a population is best computed.
+"""Compares the rate of whole runs with the bare train step, and ways to compute a population.
 
-A whole run is all of `relabel_jax.main` but its imports and compilations: the start, the inputs, as
-many epochs as asked for with validation and checkpoints, the test. Its rate is that of training
-clips. The bare step trains on batches that lie on the device. All are timed in turn in one process.
+A whole run is `relabel_jax.main` without imports and compilations: the start, the inputs, the
+epochs with validation and checkpoints, and the test. Its rate counts training clips. The bare step
+trains on batches that are already on the device. All are timed in turn in one process.
 """
 
 import argparse

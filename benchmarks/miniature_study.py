@@ -1,18 +1,19 @@
-"""When do PEL and PE-CML help? On the miniature, with the raters' two habits from none to severe.
+"""When do PEL and PE-CML help? A study on the miniature, with weak to severe habits of the raters.
 
     python benchmarks/miniature_study.py --output_dir=STUDY
 
-The recordings are synthesised once; for each setting the raters label them anew (parents left out
-at a rate; only a general label given at a rate), a data set is built, a base is trained with each
-labeling outside `Human sounds`, and small classifiers on its features below it, with each target
-labeling. All are scored on the truth, which only a synthetic data set has.
+The script synthesises the recordings once. For each setting the raters label them again: they leave
+out parents at one rate and give only a general label at another. The script builds a data set and
+trains a base outside `Human sounds` with each labeling. On the base's features it trains small
+classifiers of `Human sounds` with each target labeling. It scores all of them on the truth, which
+only a synthetic data set has.
 
-What is compared: the mean of test mAP on the truth over target labelings and seeds, from the PEL or
-PE-CML base less that from the OL base, with the 95% interval of a paired bootstrap over the test
-clips. The interval does not hold the chance of the seeds; their standard deviation stands beside.
+It compares the bases by test mAP on the truth, averaged over target labelings and seeds: PEL or
+PE-CML less OL. The 95% interval is a paired bootstrap over the test clips. It does not include the
+variation between seeds; the table shows their standard deviation.
 
-Prints a table; writes `study.json` and `study.html`, a figure. It can be stopped and started again.
-About 20 minutes on 2 cores that have nothing else to do; `--settings=1` does the first alone.
+The script prints a table and writes `study.json` and a figure, `study.html`. It can be stopped and
+started again. It takes 20 minutes on 2 idle cores; `--settings=1` runs the first setting only.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def main() -> None:
     (folder / "ontology.json").write_text(miniature.ontology().text)
     truth = [raters.true_labels(clip.events) for clip in clips]
     miniature.write_labels(folder / "truth.csv", "the truth", clips, truth)
-    # 40% of the clips test: what is asked is small, and the training is short in any case.
+    # 40% of the clips are for the test, because the differences are small and training is short.
     splits = ["clip_id,split"]
     for clip in clips:
         part = hashlib.blake2b(clip.clip_id.encode(), digest_size=1).digest()[0] / 256

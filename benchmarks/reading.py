@@ -1,19 +1,19 @@
-"""Measures random access to the records of a data set against reading their raw bytes.
+"""Compares random access to the records of a data set with reading their raw bytes.
 
     python benchmarks/reading.py DATA
 
-One thread reads the same records of the train split in the same random order, in three ways,
-interleaved, and the ratios are of medians:
+One thread reads the same records of the train split in the same random order in three ways, which
+take turns. Ratios are ratios of medians:
 
 - raw: ArrayRecord's random access; the records are decompressed but not decoded;
-- waveforms: the same, and the waveform is decoded by its TFDS feature, as in training;
+- waveforms: the same, and the TFDS feature decodes the waveform, as in training;
 - TFDS: `tfds.builder_from_directory(DATA).as_data_source(split)[row]`, all fields decoded.
 
 The files are in the page cache, so the disk is not measured. Times are CPU times, so records/s are
 per core.
 
-Prints figures only; with `--check` the exit status tells whether the project's bar is met: both
-are at least half as fast as raw.
+With `--check` the exit status says whether the project's bar is met: both are at least half as fast
+as raw.
 """
 
 import argparse

@@ -1,15 +1,14 @@
-"""All of AudioSet re-labelled, file to Parquet, against merely reading the files with pandas.
+"""Compares re-labelling all of AudioSet, file to Parquet, with reading the files by pandas.
 
     python benchmarks/relabel_audioset.py ../shared/audioset
 
-Each way runs in processes of its own, one after another, so that the peak of the memory is its own;
-the times are of the work, without the start of Python and the imports. Pandas and relabel are
-interleaved, and the ratio is taken of the medians. The third way is what a careful person writes in
-plain Python: csv, sets, and a set of ancestors and of descendants for each class; it re-labels, and
-writes nothing.
+Each way runs in separate processes, one after another, so that the peak of the memory is exact. The
+times exclude the start of Python and the imports. Pandas and relabel take turns, and the ratio is
+that of the medians. The third way is careful plain Python: csv, and a set of ancestors and of
+descendants for each class; it re-labels but does not write.
 
-Prints figures only; with `--check` the exit status tells whether the bars of the project are met:
-at most 8 times pandas, below 3 GB and below 150 MB.
+With `--check` the exit status says whether the project's bars are met: at most 8 times pandas,
+below 3 GB and below 150 MB.
 """
 
 import argparse
@@ -95,7 +94,7 @@ WAYS = {"pandas": with_pandas, "relabel": with_relabel, "python_sets": with_pyth
 
 
 def measured(way: str, folder: pathlib.Path, output: pathlib.Path) -> dict:
-    """Runs one way in a process of its own."""
+    """Runs one way in a separate process."""
     command = [sys.executable, __file__, str(folder), f"--way={way}", f"--output={output}"]
     root = str(pathlib.Path(__file__).resolve().parents[1])
     environment = os.environ | {"PYTHONPATH": root}

@@ -1,9 +1,9 @@
-"""Our train step, or with --evaluate the scores alone, against PyTorch's and a plain Flax loop's.
+"""Compares relabel_jax's train step with PyTorch's and a plain Flax loop's; --evaluate: the scores.
 
-The network, loss and optimizer of the paper; float32 unless said otherwise.
+All use the network, loss and optimizer of the paper, in float32 unless the name says otherwise.
 
-Every contestant is a process of its own, with its own malloc settings; they take turns, one at a
-time, for `--rounds` rounds. Ratios are taken within a round.
+Every contestant is a separate process with its own malloc settings. They take turns, one at a time,
+for `--rounds` rounds. Ratios are taken within a round.
 """
 
 import argparse
@@ -18,18 +18,18 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-# glibc then keeps freed memory; as it is, each step maps its large arrays anew.
+# With these settings glibc keeps freed memory. By default each step maps its large arrays again.
 TUNED = {
     "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
     ":glibc.malloc.top_pad=268435456:glibc.malloc.arena_max=1"
 }
-# name -> (environment, how it is made)
+# name -> (environment, form)
 CONTESTANTS: dict[str, tuple[dict[str, str], str]] = {
-    "ours, scan": ({}, "ours scan"),
-    "ours, loop": ({}, "ours loop"),
-    "ours, scan, tuned malloc": (TUNED, "ours scan"),
-    "ours, scan, one device": ({"JAX_NUM_CPU_DEVICES": "1"}, "ours scan"),
-    "ours, scan, bf16": ({}, "ours scan bf16"),
+    "relabel_jax, scan": ({}, "relabel_jax scan"),
+    "relabel_jax, loop": ({}, "relabel_jax loop"),
+    "relabel_jax, scan, tuned malloc": (TUNED, "relabel_jax scan"),
+    "relabel_jax, scan, one device": ({"JAX_NUM_CPU_DEVICES": "1"}, "relabel_jax scan"),
+    "relabel_jax, scan, bf16": ({}, "relabel_jax scan bf16"),
     "flax, plain loop": ({}, "flax"),
     "torch, eager": ({}, "torch conv1d"),
     "torch, channels_last": ({}, "torch conv2d"),
@@ -40,7 +40,7 @@ CONTESTANTS: dict[str, tuple[dict[str, str], str]] = {
 
 
 def flax_loop(batch_size: int, steps: int, num_classes: int) -> Callable[[], None]:
-    """`nn.Conv`, `nn.BatchNorm`, optax, one jitted call a step: what one writes first."""
+    """`nn.Conv`, `nn.BatchNorm`, optax and one jitted call a step: the obvious program."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -92,8 +92,10 @@ def flax_loop(batch_size: int, steps: int, num_classes: int) -> Callable[[], Non
     return run
 
 
-def ours(form: list[str], batch_size: int, steps: int, num_classes: int) -> Callable[[], None]:
-    """What `relabel_jax.main` does with its defaults, but for a precision that is named."""
+def relabel_jax_program(
+    form: list[str], batch_size: int, steps: int, num_classes: int
+) -> Callable[[], None]:
+    """The step of `relabel_jax.main` with its defaults, or in bfloat16 if `form` says so."""
     import jax
     import numpy as np
 
@@ -192,8 +194,8 @@ def torch_loop(form: list[str], batch_size: int, steps: int, num_classes: int):
 def worker(form: list[str], batch_size: int, steps: int, num_classes: int) -> None:
     """Runs a round for each line on stdin and answers with its seconds."""
     kind, *rest = form
-    if kind == "ours":
-        run = ours(rest, batch_size, steps, num_classes)
+    if kind == "relabel_jax":
+        run = relabel_jax_program(rest, batch_size, steps, num_classes)
     elif kind == "flax":
         run = flax_loop(batch_size, steps, num_classes)
     else:
@@ -222,7 +224,9 @@ def main() -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--batch_size", type=int, default=24)
-    parser.add_argument("--steps", type=int, default=8, help="steps a round, and a call of ours")
+    parser.add_argument(
+        "--steps", type=int, default=8, help="steps a round, and a call of relabel_jax"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--num_classes", type=int, default=527)
     parser.add_argument(
@@ -257,7 +261,7 @@ def main() -> int:
 
 
 def measure(args: argparse.Namespace, sizes: tuple[int, int, int]) -> dict[str, list[float]]:
-    """Seconds of every round by contestant, each of which is a process of its own."""
+    """Seconds of every round by contestant. Each contestant is a separate process."""
     seconds: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         processes = {}

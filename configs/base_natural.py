@@ -1,14 +1,14 @@
-r"""Base training for the root Natural sounds: all that AudioSet has outside of it.
+r"""Base training for the root Natural sounds: on the classes outside this root.
 
-Paper: section IV; three of the twelve base trainings behind Tables III and IV (one a labeling).
+Paper: section IV. Tables III and IV need twelve base trainings, three of them with this root (one
+for each labeling).
 Label set on all of AudioSet: 509 classes under `ol` (527 less the 18 under the root).
 
     python -m relabel_jax.main --config=configs/base_natural.py --workdir=W/base \
         --config.data_dir=DATA --config.labeling=pe_cml
 
-Its score is of use only beside those of other labelings on the same labels; what it is for is the
-transfer, configs/target_natural.py. It has not been run on the paper's excerpt yet; the
-README says what was run.
+Its purpose is the transfer, configs/target_natural.py. Compare its own score only with scores of
+other labelings on the same labels. It has not been run on the paper's excerpt yet.
 """
 
 from relabel_jax.experiments.config import paper_config

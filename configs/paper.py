@@ -1,19 +1,20 @@
 r"""The paper's whole grid: Tables I, III and IV.
 
-Paper: section IV. Four roots; of each a base training under each labeling; `features` and
-`finetune` from each base, and `scratch`, with each target labeling: 12 + 36 + 36 + 12 runs.
+Paper: section IV. For each of four roots there is a base training with each labeling. On the target
+side there are, with each target labeling, `features` and `finetune` from each base, and `scratch`:
+12 + 36 + 36 + 12 runs.
 
     python -m relabel_jax.main --config=configs/paper.py --workdir=W --config.data_dir=DATA
 
-For the whole excerpt (102,578 clips) these are 156 million clip passes: for a GPU. It has not been
-run on it yet.
+The whole excerpt (102,578 clips) needs 156 million clip passes, which takes a GPU. It has not been
+run yet.
 
-`paper.py:small` is the same grid with an eighth of the filters and few epochs, for the miniature:
+`paper.py:small` is the same grid for the miniature, with an eighth of the filters and few epochs:
 
     python -m relabel_jax.main --config=configs/paper.py:small --workdir=W \
         --config.data_dir=DATA --config.truth=MINI/truth.csv
 
-It shows that everything works; its differences are within chance (about 20 test clips a root).
+It shows that everything works. Its differences are within chance (about 20 test clips a root).
 """
 
 from relabel_jax.errors import InputError

@@ -1,8 +1,8 @@
-"""The whole chain on the miniature AudioSet, small: what `make quickstart` runs.
+"""A small grid on the miniature AudioSet: the config of `make quickstart`.
 
-One root, the network with a quarter of the paper's filters, few epochs: it shows that everything
-works and how it fits together. The differences in its table are within chance (6 to 60 clips a
-split, one seed); they prove nothing about the labelings.
+It has one root, a quarter of the paper's filters and few epochs. It shows that everything works and
+how it fits together. The differences in its table are within chance (6 to 60 clips a split, one
+seed), so they prove nothing about the labelings.
 
     python -m relabel_jax.main --config=configs/quickstart.py --workdir=W --config.data_dir=DATA
 """

@@ -1,14 +1,15 @@
-r"""Transfer to the root Natural sounds: its classes, from a base that has not seen them.
+r"""Transfer to the classes under the root Natural sounds, from a base not trained on them.
 
-Paper: section IV; Tables III and IV, what concerns Natural sounds.
+Paper: section IV; the results for Natural sounds in Tables III and IV.
 Label set on all of AudioSet: 18 classes under `ol`.
 
     python -m relabel_jax.main --config=configs/target_natural.py --workdir=W/target \
         --config.data_dir=DATA --config.method=finetune --config.base=W/base
 
-`features` trains a small classifier on the frozen base's embeddings, `finetune` all of the network
-from the base's weights, `scratch` the same network from random ones (it needs no base). Compare
-runs with the same `config.labeling`: it is also what they are scored on.
+`features` trains a small classifier on the embeddings of the frozen base, `finetune` trains the
+whole network from the weights of the base, and `scratch` trains the same network from random
+weights, without a base. Compare only runs with the same `config.labeling`, which are scored on the
+same labels.
 """
 
 from relabel_jax.experiments.config import paper_config

@@ -1,13 +1,14 @@
-"""What raters chose and what they left out: the paper's section II for any segment files.
+"""Counts what raters chose and what they left out: the paper's section II for any segment files.
 
     python -m data_prep.audit --segments=A.csv,B.csv.gz --output_dir=AUDIT
 
 Writes into AUDIT: `audit.json` with all counts, `files.csv`, `classes.csv` and `edges.csv` as
-tables, and `audit.html`, a self-contained page with plots.
+tables, and `audit.html`, a self-contained page with plots, if plotly is installed.
 """
 
 import argparse
 import csv
+import importlib.util
 import io
 import json
 import pathlib
@@ -23,6 +24,8 @@ from relabel_jax.files import complete_file
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.report.web_page import fill_page
 
+_TABLE_NAMES = ("audit.json", "files.csv", "classes.csv", "edges.csv")
+_PAGE_NAME = "audit.html"
 _PAGE = pathlib.Path(__file__).with_name("audit_page.html")
 
 _EDGE_FIELDS = (
@@ -91,7 +94,7 @@ def audit_files(
 
     Args:
       ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
-      segments: segment files.
+      segments: segment files, or folders with AudioSet's.
       output_dir: the folder.
       unknown: `refuse` or `drop` labels that are not in the ontology.
       overwrite: whether outputs that exist are replaced.
@@ -100,27 +103,28 @@ def audit_files(
       InputError: an input is wrong, an output exists, or it cannot be written.
     """
     folder = pathlib.Path(output_dir)
-    names = ("audit.json", "files.csv", "classes.csv", "edges.csv", "audit.html")
     if not overwrite:
-        for name in names:
+        for name in (*_TABLE_NAMES, _PAGE_NAME):
             segment_flags.refuse_existing(folder / name)
     the_ontology = Ontology.read(ontology)
-    table = read_segments(segments, the_ontology, unknown=unknown)
-    result = audit(table, the_ontology, [pathlib.Path(path).name for path in segments])
-    contents = (
-        json.dumps(result, indent=1, allow_nan=False).encode() + b"\n",
-        _table(result["files"]),
-        _table(result["classes"]),
-        _table(result["edges"], _EDGE_FIELDS),
-        page(result, the_ontology).encode(),
-    )
-    for name, content in zip(names, contents, strict=True):
+    files = segment_flags.segment_files(segments)
+    table = read_segments(files, the_ontology, unknown=unknown)
+    result = audit(table, the_ontology, [path.name for path in files])
+    contents = {
+        "audit.json": json.dumps(result, indent=1, allow_nan=False).encode() + b"\n",
+        "files.csv": _table(result["files"]),
+        "classes.csv": _table(result["classes"]),
+        "edges.csv": _table(result["edges"], _EDGE_FIELDS),
+    }
+    if importlib.util.find_spec("plotly") is not None:
+        contents[_PAGE_NAME] = page(result, the_ontology).encode()
+    for name, content in contents.items():
         with complete_file(folder / name) as temporary:
             temporary.write_bytes(content)
-    _summarise(result, folder)
+    _summarise(result, folder, list(contents))
 
 
-def _summarise(result: Mapping[str, Any], folder: pathlib.Path) -> None:
+def _summarise(result: Mapping[str, Any], folder: pathlib.Path, names: Sequence[str]) -> None:
     lines = []
     for row in result["files"]:
         lines.append(
@@ -131,26 +135,33 @@ def _summarise(result: Mapping[str, Any], folder: pathlib.Path) -> None:
         lines.append(f"labels whose parent was chosen too  {share:.2%}")
     general = result["general"]["share_with_only_general_labels"]
     lines.append(f"clips with only general labels      {general:.2%}")
-    lines.append(f"written {folder / 'audit.html'}, audit.json, files.csv, classes.csv, edges.csv")
+    lines.append(f"written {', '.join(names)} in {folder}")
+    if _PAGE_NAME in names:
+        lines.append(f"next: open {folder / _PAGE_NAME} in a browser")
+    else:
+        lines.append(f"left out {_PAGE_NAME}: the page needs plotly (pip install plotly)")
     print(*lines, sep="\n", file=sys.stderr)
 
 
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(
         "data_prep.audit",
-        "What raters chose and what they left out, per class, per edge of the ontology and "
-        "over all clips: audit.json, tables, and a page to look at, audit.html.",
-        epilog="""\
+        "Counts what the raters chose and what they left out, for each class, for each edge of "
+        "the ontology and over all clips, and draws a page.",
+        epilog=f"""\
 example:
-  python -m data_prep.audit --output_dir=AUDIT \\
-      --segments=META/balanced_train_segments.csv,META/eval_segments.csv
-  open AUDIT/audit.html""",
+  {cli.program("data_prep.audit")} --segments=META --output_dir=AUDIT
+
+META is the folder that {cli.program("data_prep.metadata")} fills. AUDIT gets audit.html, the page,
+audit.json with all counts, and the tables files.csv, classes.csv and edges.csv. A summary goes to
+stderr. The page needs plotly: pip install plotly""",
     )
     segment_flags.add_inputs(parser)
-    add = parser.add_argument
-    add("--output_dir", required=True, metavar="AUDIT", help="the folder to write into")
-    segment_flags.add_unknown(parser)
-    segment_flags.add_overwrite(parser)
+    output = parser.add_argument_group("output")
+    folder_help = "the folder to write into"
+    output.add_argument("--output_dir", required=True, metavar="AUDIT", help=folder_help)
+    segment_flags.add_overwrite(output)
+    segment_flags.add_unknown(parser.add_argument_group("labels"))
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""The counts of an audit: what raters chose, and what follows from their choices."""
+"""The counts of an audit: the raters' labels, and the labels that follow from them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from relabel_jax.labels.ontology import Ontology
 
 
 def audit(segments: GroupedSegments, ontology: Ontology, files: Sequence[str]) -> dict[str, Any]:
-    """Counts the original labels and what follows from them.
+    """Counts the original labels and the labels that follow from them.
 
     Args:
       segments: the segments.
@@ -23,19 +23,21 @@ def audit(segments: GroupedSegments, ontology: Ontology, files: Sequence[str]) -
     Returns:
       A value for JSON:
 
-      - `files`: for each file, and for all if there are several: `clips`, and labels per clip under
-        `ol`; `pel` and `masked`, each over the whole ontology and over the used classes alone.
-      - `roots`: for each root, `used_labels` below it, and `clips` with one of them.
+      - `files`: for each file, and for all files together if there are several: the number of
+        `clips`, and the mean number of labels per clip under `ol`, `pel` and `masked`. The last two
+        are counted over the whole ontology and over the used classes alone.
+      - `roots`: for each root, the number of `used_labels` below it, and of `clips` with one.
       - `parent_chosen_too`: the number of labels with a parent on offer (used by the raters,
-        neither abstract nor blacklisted), how many of them occur beside such a parent, and the
-        share of these: the paper's 52%.
-      - `general`: clips with at least one general label, which is one that has descendants none of
-        which was chosen; clips with general labels only; and their shares of all clips.
-      - `imbalance`: under each labeling, of the clips per used class: most, fewest above none,
-        their ratio, and the Gini coefficient.
-      - `classes`: for each class the clips under `ol`, `pel` and `masked`; of the clips under `ol`
-        those `with_child` (a child was chosen too) and those where the class is `general`; and
-        `parent_chosen_too`, the share beside a parent on offer, or null.
+        neither abstract nor blacklisted), how many of them occur beside such a parent, and their
+        share, which is the paper's 52%.
+      - `general`: the clips with at least one general label, the clips with general labels only,
+        and their shares of all clips. A label is general if it has descendants, but none of them
+        was chosen.
+      - `imbalance`: for each labeling, the largest number of clips of a used class, the smallest
+        one above 0, their ratio, and the Gini coefficient.
+      - `classes`: for each class the number of clips under `ol`, `pel` and `masked`; among those
+        under `ol` the clips `with_child` (a child was chosen too) and those where the class is
+        `general`; and `parent_chosen_too`, the share beside a parent on offer, or null.
       - `edges`: for each parent and child with clips: `child_clips`, `both_clips`,
         `parent_given_child` = P(parent chosen | child chosen), and whether the parent is
         `on_offer`.
@@ -61,7 +63,7 @@ def audit(segments: GroupedSegments, ontology: Ontology, files: Sequence[str]) -
 
 
 class _Counts:
-    """What several parts of the audit are made of.
+    """Counts that several parts of the audit use.
 
     Attributes:
       ol, pel, masked: bool[sets, classes], sparse.

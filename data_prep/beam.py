@@ -1,8 +1,8 @@
-"""The tasks of a plan as an Apache Beam pipeline, for a cluster.
+"""Does the tasks of a plan on a cluster, as an Apache Beam pipeline.
 
-A task is given by the number of its shard, and its results are files, so only a few numbers go
-through the pipeline. The plan, the recordings and the data set must be on a file system that all
-machines see under the same paths.
+A task is the number of its shard, and its results are files. So only a few numbers go through the
+pipeline. The plan, the recordings and the data set must be on a file system that all machines see
+under the same paths.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def write_shards(
     Args:
       plan: the plan.
       pending: the tasks to do.
-      runner: a runner's name, as of Beam's `--runner`.
+      runner: the name of a runner; see Beam's `--runner`.
       options: the pipeline's options, as on a command line.
       clip_timeout_s: a clip that takes longer is rejected (`timeout`).
 
@@ -56,7 +56,7 @@ def write_shards(
         )
         result = pipeline.run()
         state = result.wait_until_finish() or result.state
-    except Exception as error:  # runners raise what they like
+    except Exception as error:  # runners raise errors of many kinds
         raise InputError(f"--runner={runner}: {_gist(error)}") from error
     finally:
         is_done.set()
@@ -78,8 +78,8 @@ class _WriteShard(apache_beam.DoFn):
 
     def setup(self) -> None:
         self._plan = Plan.open(pathlib.Path(self._data_dir))
-        # In a process of its own a recording that kills or holds up its reader costs one clip, and
-        # runners with threads use all cores.
+        # A process of its own: a recording that kills or blocks its reader costs one clip only, and
+        # a runner with threads can use all cores.
         self._workers = Workers(self._plan, num_workers=1, clip_timeout_s=self._clip_timeout_s)
 
     def process(self, number: int) -> Iterator[None]:
@@ -93,7 +93,7 @@ class _WriteShard(apache_beam.DoFn):
 
 
 def _parsed(flags: Sequence[str]) -> PipelineOptions:
-    """Parses the options now; Beam would do it later, and end the process if they are wrong."""
+    """Parses the options now. Beam would do it later, and end the process if they are wrong."""
     options = PipelineOptions(list(flags))
     with contextlib.redirect_stderr(io.StringIO()) as usage:
         try:
@@ -107,7 +107,7 @@ def _parsed(flags: Sequence[str]) -> PipelineOptions:
 def _show_progress(
     plan: Plan, pending: Sequence[Shard], runner: str, is_done: threading.Event
 ) -> None:
-    """Counts finished shards until `is_done`, as not every runner reports its progress."""
+    """Counts finished shards until `is_done`, because not every runner reports its progress."""
     undone = list(pending)
     num_clips = sum(plan.clips(shard).num_rows for shard in undone)
     with Progress(runner, num_clips, "clips") as progress:
@@ -121,7 +121,7 @@ def _show_progress(
 
 
 def _gist(error: Exception) -> str:
-    """The essential line of a runner's message, which may hold another machine's traceback."""
+    """Returns the essential line of a runner's message, which may contain a traceback."""
     text = re.sub(r" \[while running .*?\]$", "", str(error).strip(), flags=re.DOTALL)
     lines = [line.strip() for line in text.splitlines()] or [type(error).__name__]
     input_errors = [line for line in lines if "InputError: " in line]

@@ -1,4 +1,4 @@
-"""The single checks of a data set's files; verify.py puts them in order."""
+"""The checks of the files of a data set. verify.py calls them in order."""
 
 import csv
 import dataclasses
@@ -35,7 +35,7 @@ from relabel_jax.labels.views import SPLITS
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is wrong with one file of the data set."""
+    """A problem of one file of the data set."""
 
     file: str
     what: str
@@ -45,7 +45,7 @@ class Problem:
 
 
 def read_ontology(data_dir: pathlib.Path, problems: list[Problem]) -> Ontology | None:
-    """Reads the ontology; if it cannot, adds a problem and returns None."""
+    """Reads the ontology. If it cannot be read, adds a problem and returns None."""
     try:
         return Ontology.from_json(data_dir / ONTOLOGY_NAME)
     except InputError as error:
@@ -59,22 +59,22 @@ def read_metadata(
     waveform_format: WaveformFormat | None,
     problems: list[Problem],
 ) -> dict[str, list[int]] | None:
-    """Reads TFDS's metadata and adds what is wrong with them to `problems`.
+    """Reads TFDS's metadata and checks them.
 
     Args:
       data_dir: the data set's folder.
-      ontology, waveform_format: of the data set; where one is None, the schema is not checked.
-      problems: is added to.
+      ontology, waveform_format: those of the data set; if one is None, the schema is not checked.
+      problems: problems are added to this list.
 
     Returns:
-      By split, the number of records of each shard; None if the metadata cannot be read.
+      The number of records of each shard, by split; None if the metadata cannot be read.
     """
     try:
         info = tfds.builder_from_directory(data_dir).info
         lengths = {name: list(split.shard_lengths) for name, split in info.splits.items()}
-        # The first says the shapes, the second the encoding.
+        # The first has the shapes, the second the encoding.
         features = info.features.get_tensor_info(), info.features.get_serialized_info()
-    except Exception as error:  # TFDS raises what it likes
+    except Exception as error:  # TFDS raises errors of many kinds
         what = f"TFDS cannot read it, or {FEATURES_NAME}: {_line(error)}"
         problems.append(Problem(INFO_NAME, what))
         return None
@@ -94,16 +94,16 @@ def read_metadata(
 def read_index(
     data_dir: pathlib.Path, ontology: Ontology | None, problems: list[Problem]
 ) -> tuple[pa.Table | None, WaveformFormat | None]:
-    """Reads the clip index and adds what is wrong with it to `problems`.
+    """Reads the clip index and checks it.
 
     Args:
       data_dir: the data set's folder.
       ontology: if None, the labels are not checked.
-      problems: is added to.
+      problems: problems are added to this list.
 
     Returns:
-      `(index, waveform_format)`: the index, None if something is wrong with it; and the format that
-      it says the waveforms have, None if it cannot be read.
+      `(index, waveform_format)`: the index, or None if it has a problem; and the format of the
+      waveforms, or None if the index cannot be read.
     """
     try:
         index = pq.read_table(data_dir / INDEX_NAME)
@@ -142,7 +142,7 @@ def read_index(
 
 
 def check_rejects(data_dir: pathlib.Path, index: pa.Table) -> list[Problem]:
-    """What is wrong with the table of rejects."""
+    """Checks the table of rejects and returns its problems."""
     try:
         with open(data_dir / REJECTS_NAME, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, strict=True))
@@ -162,16 +162,16 @@ def shard_rows(
     index: pa.Table,
     problems: list[Problem],
 ) -> dict[str, pa.Table]:
-    """Finds the rows of the index that each shard must hold.
+    """Finds the rows of the index that each shard must have.
 
     Args:
       data_dir: the data set's folder.
-      shard_lengths: by split, the number of records of each shard.
+      shard_lengths: the number of records of each shard, by split.
       index: the clip index.
-      problems: missing and superfluous shards are added to it, and splits whose lengths differ.
+      problems: missing and unexpected shards and splits of wrong length are added to this list.
 
     Returns:
-      For each shard that is there and expected its rows, by name.
+      The rows of each shard that exists and is expected, by its name.
     """
     found = sorted(path.name for path in data_dir.glob("*.array_record*"))
     expected: dict[str, tuple[int, int]] = {}  # by name, first row and number of records
@@ -185,7 +185,7 @@ def shard_rows(
         for number, length in enumerate(lengths):
             expected[shard_name(split, number, len(lengths))] = (row, length)
             row += length
-    # TFDS knows no empty split, but the build may have left its empty shards.
+    # TFDS's metadata omit an empty split, but the build may have written its empty shards.
     for name in found:
         match = SHARD_NAME.fullmatch(name)
         if match and match[1] in SPLITS and match[1] not in shard_lengths:
@@ -206,7 +206,15 @@ def check_shard(
     name: str,
     rows: pa.Table,
 ) -> list[str]:
-    """What is wrong with one shard, whose records are these rows of the index."""
+    """Checks one shard and returns its problems.
+
+    Args:
+      data_dir: the data set's folder.
+      ontology: the ontology of the labels.
+      waveform_format: the format of the waveforms.
+      name: the name of the shard.
+      rows: the rows of the index for the records of the shard.
+    """
     try:
         reader = ArrayRecordReader(os.fspath(data_dir / name), "readahead_buffer_size:0")
         num_records = reader.num_records()
@@ -221,7 +229,7 @@ def check_shard(
     problems: list[str] = []
     for position, clip_id in enumerate(rows["clip_id"].to_pylist()):
         try:
-            # One by one, as a damaged record would hide those that are read together with it.
+            # One by one, because a damaged record hides those that are read together with it.
             (serialized,) = reader.read([position])
             record = features.deserialize_example_np(serialized)
         except Exception as error:

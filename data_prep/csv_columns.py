@@ -1,4 +1,4 @@
-"""CSV files with a header line: `clip_id,path`, `clip_id,split`, `index,mid,display_name`."""
+"""CSV files with a header line, such as `clip_id,path` or `clip_id,split`."""
 
 import pathlib
 
@@ -15,7 +15,7 @@ def read_columns(
     """Reads two columns of a CSV with a header line as a dict.
 
     Raises:
-      InputError: the CSV cannot be read, lacks a column, or has a key twice.
+      InputError: the CSV cannot be read, lacks a column, or repeats a key.
     """
     names = (key_column, value_column)
     try:
@@ -42,19 +42,3 @@ def read_columns(
             "expected one row a clip; remove the duplicate rows"
         )
     return dict(zip(*(table[name].to_pylist() for name in names), strict=True))
-
-
-def read_class_indices(path: str | pathlib.Path) -> list[str]:
-    """Reads the mids of AudioSet's `class_labels_indices.csv`, in the order of their indices.
-
-    Raises:
-      InputError: it cannot be read, or the indices are not 0, 1, 2 and so on.
-    """
-    by_index = read_columns(path, "mid", key_column="index")
-    try:
-        return [by_index[str(number)] for number in range(len(by_index))]
-    except KeyError as error:
-        raise InputError(
-            f"{path}: no index {error}; expected AudioSet's class_labels_indices.csv, with the "
-            f"indices 0 to {len(by_index) - 1}"
-        ) from error

@@ -1,4 +1,4 @@
-"""Writes the files that describe a data set's shards: rejects, ontology, TFDS's metadata, index."""
+"""Writes the files beside the shards of a data set: rejects, ontology, TFDS's metadata, index."""
 
 import collections
 import csv
@@ -29,19 +29,19 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labels.views import SPLITS
 
-# Row in the segments, and the columns of rejects.csv.
+# The row in the segments, and the columns of rejects.csv.
 _Reject = tuple[int, str, str, str, str]
 
 
 def write_data_set_files(plan: Plan, outcomes: Sequence[Outcome]) -> None:
-    """Writes what describes the shards, the index last: a folder that has it is complete.
+    """Writes the files that describe the shards. The index is last: a folder with it is complete.
 
     Args:
       plan: the plan, whose tasks are all done.
       outcomes: their outcomes, in the order of the plan's shards.
 
     Raises:
-      InputError: a file cannot be written, or there is no record at all.
+      InputError: a file cannot be written, or all clips were rejected.
     """
     data_dir = plan.data_dir
     index, rejects = _index_and_rejects(plan, outcomes)
@@ -59,7 +59,7 @@ def write_data_set_files(plan: Plan, outcomes: Sequence[Outcome]) -> None:
 
 
 def count_rejects(plan: Plan, outcomes: Sequence[Outcome]) -> collections.Counter[str]:
-    """Number of rejected clips by reason."""
+    """Counts the rejected clips by reason."""
     reasons = collections.Counter(plan.without_recording["reason"].to_pylist())
     for outcome in outcomes:
         reasons.update(reason for _, reason, _ in outcome.rejects)
@@ -67,7 +67,7 @@ def count_rejects(plan: Plan, outcomes: Sequence[Outcome]) -> collections.Counte
 
 
 def _index_and_rejects(plan: Plan, outcomes: Sequence[Outcome]) -> tuple[pa.Table, list[_Reject]]:
-    """The clips that were written, in the order of the records, and all others."""
+    """Returns the clips that were written, in the order of the records, and the rejected ones."""
     rejects: list[_Reject] = []
     index: list[pa.RecordBatch] = []
     for shard, outcome in zip(plan.shards, outcomes, strict=True):
@@ -104,8 +104,9 @@ def _write_rejects(rejects_path: pathlib.Path, rejects: Sequence[_Reject]) -> No
 
 
 def _write_tfds_metadata(plan: Plan, outcomes: Sequence[Outcome]) -> None:
-    # TFDS takes the data set's name and splits from the names of the shards beside its metadata. It
-    # writes into a folder of its own, so that nobody sees half of a file; empty shards will do.
+    # TFDS reads the name and the splits of the data set from the names of the shards beside its
+    # metadata, so this makes empty files with these names. It uses a folder of its own, so that
+    # nobody sees half of a file.
     folder = plan.data_dir / METADATA_FOLDER
     folder.mkdir()
     split_infos = []

@@ -1,12 +1,12 @@
 """Converts other data sets with AudioSet's classes to the inputs of data_prep.build.
 
     python -m data_prep.datasets --dataset=fsd50k --input_dir=FSD50K --output_dir=META
-    python -m data_prep.build --ontology=ontology.json --audio=FSD50K --segments=META/segments.csv \
+    python -m data_prep.build --audio=FSD50K --segments=META/segments.csv \
         --paths=META/paths.csv --splits=META/splits.csv --output_dir=DATA
 
-FSD50K (Fonseca et al., "FSD50K: an open dataset of human-labeled sound events", 2022) has mids of
-its own. ESC-50 (Piczak, "ESC: dataset for environmental sound classification", 2015) has 50
-classes; `ESC50_MIDS` says what each of them is in AudioSet's ontology.
+FSD50K (Fonseca et al., "FSD50K: an open dataset of human-labeled sound events", 2022) comes with
+mids. ESC-50 (Piczak, "ESC: dataset for environmental sound classification", 2015) has 50
+classes; `ESC50_MIDS` maps them to AudioSet's ontology.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labels.views import SPLITS
 
-# Each class is as general as ESC-50's name: `dog` is Dog, not Bark, so that under pe_cml the kinds
-# of barking are unknown and not denied. A name with two parts has two mids. Three names have no
-# class of their own and take the nearest class that is true of them: can_opening (an enclosure
-# coming open suddenly), drinking_sipping, and washing_machine.
+# Each class is as general as ESC-50's name: `dog` is Dog, not Bark, so that pe_cml treats the kinds
+# of barking as unknown and not as absent. A name with two parts has two mids. Three names have no
+# exact class and take the nearest one that includes them: can_opening (an enclosure that opens
+# suddenly), drinking_sipping, and washing_machine.
 ESC50_MIDS: Mapping[str, tuple[str, ...]] = {
     "airplane": ("/m/0cmf2",),  # Fixed-wing aircraft, airplane
     "breathing": ("/m/0lyf6",),  # Breathing
@@ -188,35 +188,35 @@ def write_inputs(clips: Sequence[Clip], output_dir: pathlib.Path) -> None:
 
 
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
+    command, build = cli.program("data_prep.datasets"), cli.program("data_prep.build")
     parser = cli.parser(
         "data_prep.datasets",
-        "Makes the inputs of data_prep.build from the published archive of another "
-        "data set: segments.csv, splits.csv, paths.csv.",
-        epilog="""\
-what --input_dir holds, as unpacked from the archive:
+        "Makes the inputs of data_prep.build from the published archive of FSD50K or ESC-50.",
+        epilog=f"""\
+--input_dir is the unpacked archive, with these files:
   fsd50k  FSD50K.ground_truth/dev.csv and eval.csv, FSD50K.dev_audio/, FSD50K.eval_audio/
   esc50   meta/esc50.csv, audio/
 
-splits: FSD50K's own (train, val, eval); ESC-50's fold --test_fold is test, the one before it
-validation (before the first the last), the others train
+splits: FSD50K's own (train, val, eval). In ESC-50 the fold --test_fold is test, the fold before it
+is validation (fold 5 comes before fold 1), and the others are train
 
 example:
-  python -m data_prep.datasets --dataset=esc50 --input_dir=ESC-50-master --output_dir=META
-  python -m data_prep.build --ontology=ontology.json --audio=ESC-50-master --output_dir=DATA \\
-      --segments=META/segments.csv --paths=META/paths.csv --splits=META/splits.csv""",
+  {command} --dataset=esc50 --input_dir=ESC-50-master --output_dir=META
+  {build} --audio=ESC-50-master --output_dir=DATA \\
+      --segments=META/segments.csv --paths=META/paths.csv --splits=META/splits.csv
+
+META gets segments.csv, splits.csv and paths.csv. A summary goes to stderr.""",
     )
     add = parser.add_argument
-    add("--dataset", required=True, choices=("fsd50k", "esc50"), help="which one")
-    add("--input_dir", required=True, type=pathlib.Path, metavar="FOLDER", help="see below")
-    add(
-        "--output_dir", required=True, type=pathlib.Path, metavar="META", help="for the three files"
-    )
+    add("--dataset", required=True, choices=("fsd50k", "esc50"), help="the data set")
+    add("--input_dir", required=True, type=pathlib.Path, metavar="FOLDER", help="its archive")
+    add("--output_dir", required=True, type=pathlib.Path, metavar="META", help="the folder to fill")
     add(
         "--test_fold",
         type=int,
         default=_ESC50_FOLDS,
         metavar="N",
-        help="of ESC-50: the fold that is tested (default: %(default)s)",
+        help="the test fold, for ESC-50 alone (default: %(default)s)",
     )
     return parser.parse_args(arguments)
 
@@ -243,6 +243,12 @@ def convert(
     counts = collections.Counter(clip.split for clip in clips)
     shown = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
     print(f"{len(clips):,} clips ({shown}) in {output_dir}", file=sys.stderr)
+    print(
+        f"next: {cli.program('data_prep.build')} --audio={input_dir} --output_dir=DATA "
+        f"--segments={output_dir}/segments.csv --paths={output_dir}/paths.csv "
+        f"--splits={output_dir}/splits.csv",
+        file=sys.stderr,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

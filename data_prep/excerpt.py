@@ -1,7 +1,6 @@
-"""The paper's excerpt: a small set whole, topped up with clips of the rare labels from a large one.
+"""Draws the paper's excerpt: small files whole, and clips with rare labels from a large one.
 
-    python -m data_prep.excerpt --min_per_label=300 --output=excerpt.csv \
-        --segments=balanced_train_segments.csv,eval_segments.csv,unbalanced_train_segments.csv.gz
+    python -m data_prep.excerpt --segments=META --have=ids.txt --output=excerpt.csv
 
 The paper says only that it took AudioSet's balanced and evaluation sets and added rare labels from
 the unbalanced one. These rules give its size:
@@ -26,7 +25,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from data_prep import segment_flags
-from data_prep.relabel import Relabelled
+from data_prep.label_formats import Relabelled
 from data_prep.segments import GroupedSegments, read_segments
 from data_prep.segments_csv import write_segments
 from relabel_jax import cli
@@ -51,7 +50,8 @@ def excerpt(
 
     Args:
       ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
-      segments: segment files; the one with the most segments is the pool.
+      segments: segment files, or folders with AudioSet's; the file with the most segments is the
+        pool.
       output: the segment file to write.
       min_per_label: the number of clips that each used label should have.
       have: a file with the ids of the clips that exist, one a line; None if all of them do.
@@ -69,11 +69,12 @@ def excerpt(
     if not overwrite:
         segment_flags.refuse_existing(output)
     the_ontology = Ontology.read(ontology)
-    table = read_segments(segments, the_ontology)
+    files = segment_flags.segment_files(segments)
+    table = read_segments(files, the_ontology)
     exists = np.ones(len(table), bool) if have is None else _existing(table, have)
 
     pool_file = int(np.argmax(table.clips_per_file))
-    file_of_clip = np.repeat(np.arange(len(segments)), table.clips_per_file)
+    file_of_clip = np.repeat(np.arange(len(files)), table.clips_per_file)
     is_pool = file_of_clip == pool_file
     chosen = top_up(
         table.label_sets[table.set_numbers],
@@ -95,7 +96,7 @@ def excerpt(
             title=f"Segments csv excerpted by relabel_jax: {min_per_label} clips a label, "
             f"seed {seed}",
         )
-    for number, path in enumerate(segments):
+    for number, path in enumerate(files):
         of_file = file_of_clip == number
         print(
             f"{path}: {int((chosen & of_file).sum()):,} of {int((exists & of_file).sum()):,} clips "
@@ -180,6 +181,8 @@ def _summarise(
         f"than {minimum} clips",
         f"rarest            {ontology.display_names[rarest]}, {counts[rarest]:,} clips",
         f"written           {output}",
+        f"next: {cli.program('data_prep.build')} --segments={output} --audio=FOLDER "
+        "--output_dir=DATA",
         sep="\n",
         file=sys.stderr,
     )
@@ -188,33 +191,37 @@ def _summarise(
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(
         "data_prep.excerpt",
-        "Takes small segment files whole and tops up rare labels from a large one: "
-        "rarest label first, until each has --min_per_label clips or has run out.",
-        epilog="""\
-example (the paper's excerpt, about 100,000 clips where 87% of the clips can still be had):
-  python -m data_prep.excerpt --min_per_label=300 --have=ids.txt \\
-      --segments=META/balanced_train_segments.csv,META/eval_segments.csv,\
-META/unbalanced_train_segments.csv --output=excerpt.csv
+        "Draws a segment file of the paper's size: takes small segment files whole and "
+        "adds clips with rare labels from a large one, rarest label first, until each label has "
+        "--min_per_label clips or has run out.",
+        epilog=f"""\
+example (the paper's excerpt, about 100,000 clips if 87% of the clips still exist):
+  {cli.program("data_prep.excerpt")} --segments=META --have=ids.txt --output=excerpt.csv
 
-The result is a segment file of AudioSet's own form, in the order of the input.""",
+META is the folder that {cli.program("data_prep.metadata")} fills. The result is a segment file in
+AudioSet's own form, in the order of the input. A report goes to stderr.""",
     )
     segment_flags.add_inputs(
         parser,
         "segment files; clips are drawn from the one with the most segments, the others are taken "
         "whole",
     )
-    add = parser.add_argument
-    add("--output", required=True, metavar="CSV", help="the segment file to write")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", required=True, metavar="CSV", help="the segment file to write")
+    segment_flags.add_overwrite(output)
+    add = parser.add_argument_group("draw").add_argument
     add(
         "--min_per_label",
         type=int,
         default=300,
         metavar="N",
-        help="the clips that each used label should have (default: %(default)s, the paper's size)",
+        help="the number of clips that each label should have (default: %(default)s, which gives "
+        "the paper's size)",
     )
-    add("--have", metavar="TXT", help="the ids of the clips that exist, one a line (default: all)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the draw (default: %(default)s)")
-    segment_flags.add_overwrite(parser)
+    have_help = "a file with the ids of the clips that exist, one a line (default: all exist)"
+    add("--have", metavar="TXT", help=have_help)
+    seed_help = "the seed of the random draw (default: %(default)s)"
+    add("--seed", type=int, default=0, metavar="N", help=seed_help)
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""What a data set is made from, and the plan that follows from it."""
+"""The inputs of a data set, and the plan that follows from them."""
 
 import dataclasses
 import functools
@@ -11,39 +11,43 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.csv_columns import read_class_indices, read_columns
+from data_prep.csv_columns import read_columns
 from data_prep.listing import audio_places
 from data_prep.plan import Plan, format_inputs, write_plan
 from data_prep.recordings import find_by_list, find_by_name
+from data_prep.segment_flags import segment_files
 from data_prep.segments import Segments, read_segments
 from data_prep.source_labels import label_by_source
 from data_prep.sources import Recording
 from relabel_jax.audio.waveform_format import MIN_SAMPLE_RATE_HZ, PAPER_FORMAT, WaveformFormat
 from relabel_jax.errors import InputError, Rejected
+from relabel_jax.labels.class_indices import read_class_indices
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS, hashed_splits
 
-_MAX_SAMPLES = 1 << 29  # a record is a protobuf message, which may have 2 GB
+_MAX_SAMPLES = 1 << 29  # a record is a protobuf message, which can have at most 2 GB
 
 _Path = str | pathlib.Path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What decides the bytes of a data set. The fields are flags of `data_prep.build`.
+    """The inputs that determine the bytes of a data set. The fields are flags of `data_prep.build`.
 
     Attributes:
-      ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
-      segments: segment files; if there are none, the sources in `audio` have the labels.
-      audio: where the recordings are: a folder, or a file with many (`data_prep.sources`); several
-        with commas, wildcards too. Needed unless `paths` is given.
+      ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's ontology.
+      segments: segment files, as `segment_files` finds them; if there are none, the sources in
+        `audio` have the labels.
+      audio: the place of the recordings: a folder, or a file with many recordings
+        (`data_prep.sources`). Several are separated by commas; wildcards are allowed. Needed unless
+        `paths` is given.
       paths: a CSV of `clip_id,path` that names the recordings, instead of a search by name.
       class_indices: AudioSet's class_labels_indices.csv, for sources whose labels are numbers.
       splits: a CSV of `clip_id,split` that overrides the hashed split of the clips it names.
       sample_rate_hz: sample rate of the waveforms, at least 1,000.
       duration_s: length of the waveforms in seconds.
       clips_per_shard: the largest number of clips in a shard.
-      split_seed: of the hashes that choose a clip's split and its place.
+      split_seed: the seed of the hashes that choose the split and the place of a clip.
     """
 
     ontology: _Path | None = None
@@ -56,6 +60,9 @@ class Inputs:
     duration_s: float = PAPER_FORMAT.duration_s
     clips_per_shard: int = 256
     split_seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "segments", segment_files(self.segments))
 
     @property
     def waveform_format(self) -> WaveformFormat:
@@ -89,9 +96,9 @@ class Inputs:
             )
 
     def identity(self) -> dict[str, str]:
-        """By flag, a text that differs if the input does.
+        """Returns a text for each flag that changes if the input changes.
 
-        Files are compared by their contents, recordings by the names of their folders alone.
+        Files are compared by their contents, recordings only by the names of their folders.
 
         Raises:
           InputError: a file cannot be read.
@@ -101,9 +108,9 @@ class Inputs:
         return {
             "--ontology": hashlib.sha256(self.loaded_ontology.text.encode()).hexdigest(),
             "--segments": " ".join(_digest(path) for path in self.segments),
-            # No name has a NUL in it, but one may have a comma.
+            # A name may contain a comma, but no NUL.
             "--audio": "\0".join(map(os.path.realpath, places)),
-            # The folder of the list matters too: its paths may be relative to it.
+            # The folder of the list matters too: paths in the list may be relative to it.
             "--paths": f"{list_path} {_digest(self.paths)}".strip(),
             "--class_indices": _digest(self.class_indices),
             "--splits": _digest(self.splits),
@@ -117,8 +124,8 @@ def open_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str]) 
     """Opens the plan of a data set, or makes it if there is none yet.
 
     Args:
-      data_dir: the data set's folder, whose working folder this process holds.
-      inputs: what the data set is made from.
+      data_dir: the data set's folder, whose working folder this process has locked.
+      inputs: the inputs of the data set.
       identity: `inputs.identity()`.
 
     Raises:
@@ -160,7 +167,7 @@ def _make_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str])
 
 
 def _clips(inputs: Inputs) -> tuple[Segments, list[Recording | Rejected]]:
-    """All clips, and for each its recording or why it has none."""
+    """Returns all clips, and for each clip its recording, or the reason if it has none."""
     ontology = inputs.loaded_ontology
     if not inputs.segments:
         assert inputs.audio is not None
@@ -175,7 +182,7 @@ def _clips(inputs: Inputs) -> tuple[Segments, list[Recording | Rejected]]:
 
 
 def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | None) -> np.ndarray:
-    """int8[clips]: index into SPLITS, as the overrides say or else by a hash."""
+    """Returns the split of each clip, int8[clips], by the overrides or else by a hash."""
     clip_splits = hashed_splits(clip_ids, seed)
     if overrides_path is None:
         return clip_splits
@@ -199,7 +206,7 @@ def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | Non
 
 
 def _digest(path: _Path | None) -> str:
-    """A digest of a file's contents; "" if there is no file."""
+    """Returns a digest of a file's contents; "" if no file is given."""
     if path is None:
         return ""
     try:

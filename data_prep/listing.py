@@ -1,4 +1,4 @@
-"""Lists the recordings that `--audio` names, in files of their own and in files with many."""
+"""Lists the recordings that `--audio` names: single files, and files with many recordings."""
 
 import glob
 import os
@@ -13,14 +13,14 @@ from relabel_jax.progress import track, write_line
 
 
 def audio_places(audio: str | pathlib.Path) -> list[str]:
-    """The folders and files that `--audio` names: one, or several with commas; wildcards too.
+    """Returns the folders and files that `--audio` names: one, or several with commas or wildcards.
 
     Raises:
       InputError: a name is empty.
     """
     places: list[str] = []
     for item in [os.fspath(audio)] if os.path.exists(audio) else os.fspath(audio).split(","):
-        if not item:  # it would name the current folder
+        if not item:  # an empty name would mean the current folder
             raise InputError(f"--audio={audio}: an empty name; expected folders or files")
         found = [item] if os.path.exists(item) else sorted(glob.glob(item, recursive=True))
         places += found or [item]
@@ -33,8 +33,8 @@ def audio_files(
     """Lists the files in `audio`.
 
     Returns:
-      `(recordings, packed)`: the recordings in files of their own, and the files with many
-      recordings. Each is a pair of the number of the place in `audio_places(audio)` and the path.
+      `(recordings, packed)`: the files that are one recording, and the files with many recordings.
+      Each is a pair of the number of the place in `audio_places(audio)` and the path.
 
     Raises:
       InputError: a place cannot be listed.
@@ -61,9 +61,9 @@ def audio_files(
 
 
 def packed_entries(paths: Sequence[str], *, with_labels: bool) -> Generator[Entry, None, None]:
-    """Yields what files with many recordings hold.
+    """Yields the entries of files with many recordings.
 
-    The last entry of a damaged file has a `Rejected` for a recording, which says so.
+    The last entry of a damaged file has a `Rejected` in place of a recording.
     """
     for path in track(paths, "listing", "files"):
         try:

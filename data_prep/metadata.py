@@ -1,4 +1,4 @@
-"""AudioSet's ontology and segment files, from its own addresses or from a folder.
+"""Fetches AudioSet's ontology and segment files, from its own addresses or from a folder.
 
     python -m data_prep.metadata --output_dir=META
 
@@ -6,6 +6,9 @@ A download that fails is tried again. A file gets its name when it is complete a
 a file from AudioSet's own address has the known SHA-256; the ontology is well formed and acyclic; a
 segment file has as many rows, different labels and labels in all as its own header says, and all of
 its mids are in the ontology.
+
+`class_labels_indices.csv`, the order of the classes in most networks' outputs, is not fetched: it
+lists the classes that the segments use, in the ontology's order, so it is written from these files.
 """
 
 import argparse
@@ -20,14 +23,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pooch
-import requests
 import tqdm
 
-from data_prep.segments import read_segments
+from data_prep.segments import GroupedSegments, read_segments
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
+from relabel_jax.labels import class_indices
 from relabel_jax.labels.ontology import Ontology
 
 
@@ -78,7 +80,7 @@ def metadata(
     retries: int = RETRIES,
     timeout_s: float = TIMEOUT_S,
 ) -> None:
-    """Brings AudioSet's metadata into a folder; reports on stderr.
+    """Fills a folder with AudioSet's metadata; reports on stderr.
 
     Args:
       output_dir: the folder. Files that are already in it are checked and kept.
@@ -88,18 +90,18 @@ def metadata(
       timeout_s: seconds without a byte after which a download has failed.
 
     Raises:
-      InputError: a file cannot be had, is not what it should be, or cannot be written.
+      InputError: a file cannot be fetched, fails its check, or cannot be written.
     """
     if retries < 0:
         raise InputError(f"--retries={retries}: expected 0 or more")
     if not timeout_s > 0:
         raise InputError(f"--timeout_s={timeout_s}: expected more than 0")
     folder = pathlib.Path(output_dir)
-    ontology: Ontology | None = None
+    checks = _Checks()
     for name, source in sources.items():
         if path := _existing(folder, name):
             try:
-                content = _checked(path, ontology)
+                content = checks.check(path)
             except InputError as error:
                 raise InputError(f"{error}; remove the file to get it anew") from error
             print(f"{path}: kept, {content}", file=sys.stderr)
@@ -121,13 +123,57 @@ def metadata(
                 else:
                     shutil.copyfile(origin, part)
                 try:
-                    content = _checked(part, ontology)
+                    content = checks.check(part)
                 except InputError as error:
                     raise InputError(str(error).replace(str(part), origin)) from error
                 part.replace(temporary)
             print(f"{path}: {content}", file=sys.stderr)
-        if ontology is None:
-            ontology = Ontology.from_json(path)
+    if checks.used:
+        _write_class_indices(folder, checks)
+    command = cli.program("data_prep.relabel")
+    print(f"next: {command} --segments={folder} --output=labels.parquet", file=sys.stderr)
+
+
+def _write_class_indices(folder: pathlib.Path, checks: "_Checks") -> None:
+    """Writes AudioSet's `class_labels_indices.csv`, or checks the one that is there."""
+    path = folder / class_indices.FILE_NAME
+    text = class_indices.class_indices_text(checks.ontology, checks.used)
+    content = f"{len(checks.used)} classes, all that the segments use"
+    if not path.exists():
+        with complete_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(f"{path}: {content}", file=sys.stderr)
+        return
+    mids = [checks.ontology.mids[number] for number in sorted(checks.used)]
+    if class_indices.read_class_indices(path) != mids:
+        raise InputError(
+            f"{path}: its classes are not those that the segment files use; remove the file to get "
+            "it anew"
+        )
+    print(f"{path}: kept, {content}", file=sys.stderr)
+
+
+class _Checks:
+    """Checks files, the ontology first, and remembers the ontology and the labels in use.
+
+    Attributes:
+      ontology: the ontology, once it has been checked.
+      used: the class numbers of all labels in the segment files so far.
+    """
+
+    ontology: Ontology
+
+    def __init__(self) -> None:
+        self.used: set[int] = set()
+
+    def check(self, path: pathlib.Path) -> str:
+        """Checks and describes a file. Raises InputError if something is wrong with it."""
+        if not hasattr(self, "ontology"):
+            self.ontology = Ontology.from_json(path)
+            return f"{len(self.ontology)} classes"
+        segments = _read_checked(path, self.ontology)
+        self.used.update(np.unique(segments.label_sets.indices).tolist())
+        return f"{len(segments):,} segments"
 
 
 class _Refused(Exception):
@@ -138,9 +184,18 @@ def download(source: Source, path: pathlib.Path, retries: int, timeout_s: float)
     """Downloads a file to `path`, whose folder exists; the numbers are those of `metadata`.
 
     Raises:
-      InputError: the server refuses or keeps failing, or the file's hash is not the known one.
+      InputError: pooch or requests is not installed; the server refuses or keeps failing; the
+        file's hash is not the known one.
       OSError: the file cannot be written.
     """
+    try:
+        import pooch
+        import requests
+    except ImportError as error:
+        raise InputError(
+            f"downloading needs {error.name}: pip install pooch requests; or take the files from a "
+            "folder (--from_dir)"
+        ) from error
     url = source.url
     if urllib.parse.urlparse(url).scheme not in ("http", "https"):
         raise InputError(f"{url}: not a web address; expected https://HOST/FILE")
@@ -186,15 +241,8 @@ def download(source: Source, path: pathlib.Path, retries: int, timeout_s: float)
         ) from error
 
 
-def _checked(path: pathlib.Path, ontology: Ontology | None) -> str:
-    """Checks and describes the file: the ontology if there is none yet, else segments."""
-    if ontology is None:
-        return f"{len(Ontology.from_json(path))} classes"
-    return f"{_check_segments(path, ontology):,} segments"
-
-
-def _check_segments(path: pathlib.Path, ontology: Ontology) -> int:
-    """The number of segments; raises InputError if the file is not what its header says."""
+def _read_checked(path: pathlib.Path, ontology: Ontology) -> GroupedSegments:
+    """Reads the segments. Raises InputError if the file differs from what its header says."""
     segments = read_segments([path], ontology)
     counts = {
         "num_segs": len(segments),
@@ -215,7 +263,7 @@ def _check_segments(path: pathlib.Path, ontology: Ontology) -> int:
                 f"{path}: its header says {key}={said[key]}, but it has {count}; the file is not "
                 "complete or was changed"
             )
-    return len(segments)
+    return segments
 
 
 def _existing(folder: pathlib.Path, name: str) -> pathlib.Path | None:
@@ -224,25 +272,32 @@ def _existing(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 
 
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
+    command = cli.program("data_prep.metadata")
     parser = cli.parser(
         "data_prep.metadata",
-        "Downloads AudioSet's ontology and its three segment files (100 MB) and checks them. "
-        "Files that are in the folder already stay.",
-        epilog="""\
+        "Downloads AudioSet's ontology and its three segment files (100 MB), checks them, "
+        "and keeps files that are in the folder already.",
+        epilog=f"""\
 examples:
-  python -m data_prep.metadata --output_dir=META
-  python -m data_prep.metadata --output_dir=META --from_dir=/mnt/audioset     # without a network
-  python -m data_prep.metadata --output_dir=META \\
+  {command} --output_dir=META
+  {command} --output_dir=META --from_dir=/mnt/audioset     # without a network
+  {command} --output_dir=META \\
       --unbalanced_train_segments_url=https://mirror.example/unbalanced_train_segments.csv.gz
 
+META gets ontology.json, balanced_train_segments.csv, eval_segments.csv,
+unbalanced_train_segments.csv, and class_labels_indices.csv, written from the others. A file that
+comes gzipped stays so; --segments finds X.csv.gz under the name X.csv. Messages go to stderr.
+Downloads need pooch and requests (pip install pooch requests), --from_dir does not.
 The files are Google's: the ontology CC BY-SA 4.0, the segments CC BY 4.0.""",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("folders").add_argument
     add("--output_dir", required=True, metavar="META", help="the folder to fill")
     add("--from_dir", metavar="FOLDER", help="copy the files from here (.csv or .csv.gz)")
+    add = parser.add_argument_group("addresses").add_argument
     for name, source in SOURCES.items():
         flag = f"--{name.partition('.')[0]}_url"
         add(flag, default=source.url, metavar="URL", help="(default: %(default)s)")
+    add = parser.add_argument_group("patience").add_argument
     retries_help = "how often a failed download of a file is tried again (default: %(default)s)"
     add("--retries", type=int, default=RETRIES, metavar="N", help=retries_help)
     timeout_help = "seconds without a byte after which a download has failed (default: %(default)s)"

@@ -17,9 +17,9 @@ from data_prep.miniature_spec import Draw, MiniatureSpec, ontology
 from relabel_jax.progress import track
 
 SEGMENT_S = 10.0
-# The first event of a clip is dealt class by class. In this share of the clips the others come from
-# the same root. Otherwise they come from anywhere, so that every root has enough clips without any
-# other root.
+# The classes take turns as the first event of a clip. In this share of the clips the other events
+# have the same root, so that every root has enough clips without another root. In the rest they may
+# have any root.
 ONE_ROOT_SHARE = 0.7
 
 
@@ -39,7 +39,7 @@ class MiniatureClip:
 
 
 def clip_id(seed: int, number: int) -> str:
-    """64 hashed bits in the alphabet of YouTube ids, A-Z a-z 0-9 - _."""
+    """A hash of 64 bits in the alphabet of YouTube ids, A-Z a-z 0-9 - _."""
     digest = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=8).digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
@@ -53,8 +53,8 @@ def _sounding_classes() -> np.ndarray:
 def draw_events(spec: MiniatureSpec, number: int, rng: np.random.Generator) -> tuple[int, ...]:
     """The classes of a clip's events, two or three different ones.
 
-    The first is dealt from a shuffled deck of all sounding classes, so that each class comes first
-    once in as many clips as there are classes.
+    The first comes from a shuffled list of all sounding classes, so in a round of N clips for N
+    classes each class comes first once.
     """
     sounding = _sounding_classes()
     round_number, position = divmod(number, len(sounding))

@@ -1,4 +1,4 @@
-"""What defines a miniature AudioSet: its ontology, its arguments, and its random draws."""
+"""The definition of a miniature AudioSet: its ontology, its arguments, and its random draws."""
 
 import csv
 import dataclasses
@@ -24,7 +24,7 @@ def ontology() -> Ontology:
 
 
 class Draw(enum.IntEnum):
-    """What a random generator draws; each draws from a stream of its own."""
+    """The purpose of a random generator. Each purpose has its own stream."""
 
     RATES = 1
     ORDER = 2
@@ -38,10 +38,10 @@ class MiniatureSpec:
 
     Attributes:
       num_clips: number of recordings.
-      seed: seed of everything drawn.
-      parent_left_out: how often raters leave out the parent of a class that they named: the mean of
-        this rate over the ontology's edges.
-      general_only: probability that raters name an ancestor of an event's class in its stead.
+      seed: seed of all random draws.
+      parent_left_out: probability that raters leave out the parent of a class that they named, as
+        the mean over the ontology's edges.
+      general_only: probability that raters name an ancestor of an event's class instead of it.
 
     Raises:
       InputError: a number is out of its range.
@@ -62,6 +62,6 @@ class MiniatureSpec:
                 raise InputError(f"--{name}={getattr(self, name)}: expected a rate from 0 to 1")
 
     def generator(self, draw: Draw, *numbers: int) -> np.random.Generator:
-        """The random generator of one draw, such as that of a clip by its number."""
+        """The random generator for one draw; `numbers` is, for example, the clip's number."""
         # A seed sequence ignores zeros at its end, so each number is raised by one.
         return np.random.default_rng([self.seed, draw, *(number + 1 for number in numbers)])

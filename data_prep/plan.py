@@ -1,20 +1,20 @@
-"""The plan of a data set: which clips go into which shard. Each shard is a task.
+"""The plan of a data set: the clips of each shard. Each shard is a task.
 
-The plan is made once and holds all that a task needs, so a task is given by its number alone. Local
-worker processes or a cluster engine run the tasks, in any order and any number of times.
+The plan is made once and has everything that a task needs, so the number of a task is enough to do
+it. Local worker processes or a cluster engine do the tasks, in any order and any number of times.
 
-A seeded hash of the clip id places the clips: every shard is a random sample of its split, and the
-sizes of a split's shards differ by one clip at most. The number of workers does not matter. Clips
-that can only be read together with their neighbours (a row group of a Parquet file) are placed
-together.
+A seeded hash of the clip id chooses the shard of a clip. So every shard is a random sample of its
+split, and the sizes of the shards of a split differ by at most one clip. The number of workers does
+not matter. Clips that can only be read together (a row group of a Parquet file) are in one shard.
 
 The working folder `DATA/.build` holds
 
 - `plan.arrow`: one record batch for each shard, in the order of the data set, and a last batch of
-  the clips that have no recording. The schema's metadata hold the ontology and the inputs;
-- `train-00000.json` and so on: the outcome of a task, written last. A shard that has one is done.
+  the clips that have no recording. The metadata of the schema hold the ontology and the inputs;
+- `train-00000.json` and so on: the outcome of a task, which is written last. A shard with an
+  outcome is done.
 
-A file gets its final name when it is complete and on disk; until then it is `.*.tmp` beside it.
+A file gets its final name when it is complete and on disk. Until then its name is `.*.tmp`.
 """
 
 import dataclasses
@@ -43,10 +43,10 @@ _PLAN = f"{WORKING_FOLDER}/plan.arrow"
 
 _SCHEMA = pa.schema(
     [
-        pa.field("row", pa.int32()),  # in the segments
+        pa.field("row", pa.int32()),  # row in the segments
         *INDEX_SCHEMA,
         pa.field("path", pa.binary()),  # file names are bytes and need not be UTF-8
-        pa.field("member", pa.string()),  # place in a file with many recordings; else ""
+        pa.field("member", pa.string()),  # name in a file with many recordings; else ""
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
     ]
@@ -75,13 +75,13 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a task did.
+    """The outcome of a task.
 
     Attributes:
       num_records: number of clips written.
       num_bytes: size of the shard.
-      duration_s: seconds of sound in it, without the padding.
-      rejects: position in the plan's batch, reason and detail of each clip that was left out.
+      duration_s: seconds of sound in the shard, without the padding.
+      rejects: position in the shard, reason and detail of each clip that was left out.
     """
 
     num_records: int
@@ -92,11 +92,11 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """A plan on disk, memory-mapped: clips that nobody looks at take no memory.
+    """A plan on disk. It is memory-mapped, so clips take memory only when they are read.
 
     Attributes:
       data_dir: the data set's folder.
-      inputs: what the plan was made from, by flag.
+      inputs: the inputs that the plan was made from, by flag.
       shards: all tasks, in the order of the data set.
     """
 
@@ -110,8 +110,8 @@ class Plan:
         """Opens the plan of a data set's folder.
 
         Raises:
-          FileNotFoundError: there is none yet.
-          InputError: it cannot be read.
+          FileNotFoundError: there is no plan yet.
+          InputError: the plan cannot be read.
         """
         try:
             file = pa.ipc.open_file(pa.memory_map(os.fspath(data_dir / _PLAN)))
@@ -126,7 +126,7 @@ class Plan:
         for split, count in about["num_shards"].items():
             for index in range(count):
                 shards.append(Shard(len(shards), split, index, count))
-        # A plan that does not say the format was made when there was only the paper's.
+        # A plan without a format is of a version that knew only the paper's format.
         inputs = format_inputs(PAPER_FORMAT) | about["inputs"]
         return cls(data_dir, inputs, tuple(shards), file)
 
@@ -143,22 +143,22 @@ class Plan:
         return Ontology.from_text(self._file.schema.metadata[b"ontology"].decode())
 
     def clips(self, shard: Shard) -> pa.RecordBatch:
-        """The clips of one shard, in the order of its records."""
+        """Reads the clips of one shard, in the order of its records."""
         return self._file.get_batch(shard.number)
 
     @property
     def without_recording(self) -> pa.RecordBatch:
-        """The clips of no shard, with reason and detail."""
+        """The clips without a recording, which are in no shard, with reason and detail."""
         return self._file.get_batch(len(self.shards))
 
     def num_recordings_below(self, folder: str) -> int:
-        """Number of the plan's recordings that lie in a folder, at any depth."""
+        """Counts the recordings of the plan in a folder, at any depth."""
         prefix = os.fsencode(folder.rstrip(os.sep) + os.sep)
         batches = (self.clips(shard)["path"] for shard in self.shards)
         return sum(pc.sum(pc.starts_with(paths, prefix)).as_py() or 0 for paths in batches)
 
     def outcome(self, shard: Shard) -> Outcome | None:
-        """The outcome of a finished task, or None if the task has still or again to be done."""
+        """Reads the outcome of a finished task; None if the task must be done or done again."""
         try:
             outcome = Outcome(**json.loads((self.data_dir / shard.outcome_name).read_bytes()))
             size = (self.data_dir / shard.name).stat().st_size
@@ -167,14 +167,14 @@ class Plan:
         return outcome if size == outcome.num_bytes else None
 
     def outcomes(self) -> list[Outcome]:
-        """The outcomes of all tasks, which must be done."""
+        """Reads the outcomes of all tasks, which must be done."""
         outcomes = [self.outcome(shard) for shard in self.shards]
         assert None not in outcomes
         return [outcome for outcome in outcomes if outcome is not None]
 
 
 def format_inputs(waveform_format: WaveformFormat) -> dict[str, str]:
-    """The part of a plan's `inputs` that says the format of the waveforms."""
+    """Returns the entries of a plan's `inputs` for the format of the waveforms."""
     return {
         "--sample_rate_hz": str(waveform_format.sample_rate_hz),
         "--duration_s": str(float(waveform_format.duration_s)),
@@ -196,13 +196,13 @@ def write_plan(
 
     Args:
       data_dir: the data set's folder, which has its working folder.
-      inputs: what the plan is made from, by flag; a later run compares them.
-      ontology: goes into the plan.
+      inputs: the inputs of the plan, by flag; a later build compares them.
+      ontology: the ontology, which is written into the plan.
       segments: all clips.
-      recordings: for each clip its recording, or why it has none.
+      recordings: for each clip its recording, or the reason if it has none.
       clip_splits: int8[clips], index into `SPLITS`.
       clips_per_shard: the largest number of clips in a shard.
-      seed: of the hash that orders the clips.
+      seed: the seed of the hash that orders the clips.
     """
     nowhere = Recording("")
     places = [each if isinstance(each, Recording) else nowhere for each in recordings]
@@ -243,7 +243,11 @@ def write_plan(
 
 
 def _random_order(clip_ids: Sequence[str], places: Sequence[Recording], seed: int) -> np.ndarray:
-    """int64[clips]: the clips sorted by a seeded hash of their id or, in a block, of its name."""
+    """Sorts the clips by a seeded hash of their id or, if they are in a block, of its name.
+
+    Returns:
+      int64[clips], the numbers of the clips in their order.
+    """
     salt = f"shard:{seed}:".encode()
 
     def key(row: int):

@@ -1,10 +1,10 @@
-"""Simulated raters, who label the miniature's clips with the two habits of AudioSet's.
+"""Simulated raters, who label the miniature's clips with the two habits of AudioSet's raters.
 
 For each event they name the precise class or, with probability `general_only`, any one of its
-ancestors instead. Then, for each class that they named, they name each parent too unless they leave
-it out. They do so at a rate that belongs to the edge of the ontology, and go on upwards from the
-parents that they named. They never name an abstract or blacklisted class, and never a wrong one:
-their labels are a subset of the truth.
+ancestors instead. Then, for each class that they named, they also name each parent, unless they
+leave it out. Each edge of the ontology has its own rate for leaving out the parent. They repeat
+this for the parents that they named. They never name an abstract or blacklisted class, and never a
+wrong one: their labels are a subset of the truth.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from data_prep.miniature_spec import Draw, MiniatureSpec, ontology
 
 
 def is_offered() -> np.ndarray:
-    """bool[classes]: what raters may choose: neither abstract nor blacklisted."""
+    """bool[classes]: the classes that raters may choose, neither abstract nor blacklisted."""
     return ~(ontology().is_abstract | ontology().is_blacklisted)
 
 
@@ -25,7 +25,7 @@ def left_out_rates(spec: MiniatureSpec) -> np.ndarray:
 
     The rates are Beta quantiles, spread evenly over the edges in random order. So some parents are
     nearly always left out and some hardly ever, as in AudioSet (Rain without Water 99%, Electric
-    guitar without Guitar 15%), and yet the mean is the one asked for. Off the edges they are zero.
+    guitar without Guitar 15%), and the mean is exact. Elsewhere the rates are zero.
     """
     is_parent = ontology().is_parent
     num_edges = int(is_parent.sum())
@@ -43,12 +43,12 @@ def left_out_rates(spec: MiniatureSpec) -> np.ndarray:
 def rate_clip(
     spec: MiniatureSpec, number: int, events: Sequence[int], rates: np.ndarray
 ) -> set[int]:
-    """What the raters choose for one clip.
+    """The labels that the raters choose for one clip.
 
     Args:
       spec: gives `seed` and `general_only`.
       number: the clip's number.
-      events: class numbers, the precise truth.
+      events: class numbers of the events, the precise truth.
       rates: the result of `left_out_rates`.
 
     Returns:

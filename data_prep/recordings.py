@@ -1,19 +1,19 @@
-"""Finds the recording of each clip: by its name, or by a CSV of `clip_id,path`.
+"""Finds the recording of each clip, by name or by a CSV of `clip_id,path`.
 
 Ids never become paths. Folders and files with many recordings (`data_prep.sources`) are listed
-once, and each clip looks up its possible names in that list; an id with `/` or `..` in it finds
+once, and the possible names of each clip are looked up in that list. An id with `/` or `..` finds
 nothing.
 
-For a clip X from 30 s to 40 s a recording's name without its extension may be, in order of
+For a clip X from 30 s to 40 s, the name of a recording without its extension may be, in order of
 preference:
 
     X, YX, X_30_40, X_30
 
-with times in seconds (30, 30.0, 30.00, 30.000) or milliseconds (30000). The id's own name comes
-first: if both X and YX are clips, then YX.wav belongs to the second one. Of several recordings with
-one name, the one in the folder or file that `--audio` names first is taken. In a folder with X.wav
-and X.flac, or X.wav in two subfolders, it is the first extension in `EXTENSIONS`, and of these the
-path that sorts first. Files with many recordings come after these.
+with times in seconds (30, 30.0, 30.00, 30.000) or milliseconds (30000). A name that is the id of a
+clip belongs to that clip: if both X and YX are clips, then YX.wav belongs to YX. If several
+recordings have the same name, the one in the folder or file that `--audio` names first is chosen.
+Within a folder, the first extension in `EXTENSIONS` is chosen, then the path that sorts first.
+Files with many recordings come last.
 """
 
 import itertools
@@ -36,11 +36,11 @@ def find_by_name(segments: Segments, audio: _Path) -> list[Recording | Rejected]
 
     Args:
       segments: the clips.
-      audio: as of `listing.audio_places`.
+      audio: see `listing.audio_places`.
 
     Returns:
-      For each clip its recording, or why there is none: `no_file`, or `ambiguous` (the name of a
-      recording fits two clips and is the id of neither).
+      For each clip its recording, or the reason if there is none: `no_file`, or `ambiguous` (the
+      name of a recording fits two clips and is the id of neither).
 
     Raises:
       InputError: `audio` cannot be listed.
@@ -49,8 +49,8 @@ def find_by_name(segments: Segments, audio: _Path) -> list[Recording | Rejected]
     names = set(clip_ids)
     files, damaged = _list_recordings(audio)
     stems: list[str | None] = []
-    claimed: dict[str, str] = {}  # by name of a recording, the clip that it fits
-    ambiguous: dict[str, str] = {}  # by name of a recording, a second clip that it fits
+    claimed: dict[str, str] = {}  # the clip that a recording fits, by name of the recording
+    ambiguous: dict[str, str] = {}  # a second clip that it fits
     for clip_id, start_s, end_s in zip(
         clip_ids, segments.start_s.tolist(), segments.end_s.tolist(), strict=True
     ):
@@ -67,7 +67,7 @@ def find_by_name(segments: Segments, audio: _Path) -> list[Recording | Rejected]
             ambiguous[stem] = clip_id
 
     no_file = f"no recording of that name in {audio}"
-    if damaged:  # only the first one is named, as each missing clip gets this text
+    if damaged:  # names only the first, because each missing clip gets this text
         number = f"{len(damaged)} damaged files, the first: " if len(damaged) > 1 else ""
         no_file += f"; {number}{damaged[0]}"
 
@@ -87,8 +87,8 @@ def find_by_list(
 ) -> list[Recording | Rejected]:
     """Finds the recording of each clip by a CSV with the columns `clip_id` and `path`.
 
-    Paths are relative to `audio_dir` or, if it has no such file, to the CSV's own folder. Clips of
-    the CSV that are not in the segments are passed over.
+    Paths are relative to `audio_dir` or, if it has no such file, to the folder of the CSV. Clips of
+    the CSV that are not in the segments are ignored.
 
     Args:
       segments: the clips.
@@ -96,8 +96,8 @@ def find_by_list(
       audio_dir: a folder, or None.
 
     Returns:
-      For each clip its file, or why there is none: `no_file`, or `outside` (the path leaves these
-      folders).
+      For each clip its file, or the reason if there is none: `no_file`, or `outside` (the path
+      leaves these folders).
 
     Raises:
       InputError: the CSV cannot be read, lacks a column, or has a clip twice; `audio_dir` is no
@@ -134,8 +134,7 @@ def _list_recordings(audio: _Path) -> tuple[dict[str, Recording], list[str]]:
     """Lists the recordings.
 
     Returns:
-      By name without extension the preferred recording of that name; and a line for each damaged
-      file.
+      The preferred recording of each name without extension; and a line for each damaged file.
     """
     files, packed = audio_files(audio)
     best: dict[str, tuple[tuple[int, int, str], Recording]] = {}
@@ -174,7 +173,7 @@ def _possible_stems(clip_id: str, start_s: float, end_s: float) -> Iterator[str]
 
 
 def _spellings(time_s: float) -> Sequence[str]:
-    """How file names may spell a time: 7.5, 7.50, 7.500 or 7500 for 7.5 s."""
+    """Returns the spellings of a time in file names: 7.5, 7.50, 7.500 and 7500 for 7.5 s."""
     milliseconds = round(time_s * 1000)
     exact = [f"{milliseconds / 1000:.{digits}f}" for digits in range(4)]
     return [text for text in exact if round(float(text) * 1000) == milliseconds] + [

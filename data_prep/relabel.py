@@ -1,40 +1,34 @@
 """Re-labels segment files by the ontology, for any training code.
 
-    python -m data_prep.relabel \
-        --segments=balanced_train_segments.csv,unbalanced_train_segments.csv.gz \
-        --output=labels.parquet
+    python -m data_prep.relabel --segments=META --output=labels.parquet
 
-`ol` are the raters' labels, and `pel` these and all of their ancestors. `masked` are the classes
+`ol` are the raters' labels. `pel` are these and all of their ancestors. `masked` are the classes
 that are unknown for the clip, because the raters chose only something more general: leave them out
 of the loss and the metric (relabel_jax/labels/labelings.py).
 """
 
 import argparse
+import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from scipy import sparse
 
-from data_prep import segment_flags
-from data_prep.segments import GroupedSegments, read_segments
-from data_prep.segments_csv import write_segments
+from data_prep import label_formats, segment_flags
+from data_prep.label_formats import Relabelled
+from data_prep.segments import read_segments
 from relabel_jax import cli
+from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
-from relabel_jax.labels.labelings import relabel_sparse
 from relabel_jax.labels.ontology import Ontology
 
-FORMATS = ("parquet", "csv", "npz")
-ROWS_PER_GROUP = 1 << 16
+FORMATS = ("parquet", "csv", "npz", "torch", "ast_json")
 
 _Path = str | pathlib.Path
-_Writer = Callable[[BinaryIO, "Relabelled"], None]
+_Writer = Callable[[BinaryIO, Relabelled], None]
 
 
 def relabel_files(
@@ -43,7 +37,8 @@ def relabel_files(
     segments: Sequence[_Path],
     output: _Path,
     format: str = "parquet",
-    classes: str = "all",
+    classes: str | None = None,
+    wav: str | None = None,
     unknown: str = "refuse",
     overwrite: bool = False,
 ) -> None:
@@ -51,12 +46,14 @@ def relabel_files(
 
     Args:
       ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
-      segments: segment files.
+      segments: segment files, or folders with AudioSet's.
       output: the file to write; `csv` writes two files, with `.pel.csv` and `.pe_cml.csv` for the
         suffix.
       format: one of `FORMATS`.
       classes: `all` classes of the ontology, or only those `used` as original labels in these
-        segments. Labels are expanded over all classes in either case.
+        segments. Labels are expanded over all classes in either case. None means `used` for
+        `ast_json`, whose readers know no other classes, and `all` for the other formats.
+      wav: for `ast_json`, the path of a clip's recording, as `label_formats.write_ast_json` says.
       unknown: `refuse` or `drop` labels that are not in the ontology.
       overwrite: whether an output that exists is replaced.
 
@@ -64,161 +61,48 @@ def relabel_files(
       InputError: an input is wrong, the output exists, or it cannot be written.
     """
     began = time.monotonic()
-    output = pathlib.Path(output)
-    stem = output.with_suffix("") if output.suffix == ".csv" else output
-    writers: dict[str, dict[pathlib.Path, _Writer]] = {
-        "parquet": {output: write_parquet},
-        "csv": {
-            stem.with_name(f"{stem.name}.pel.csv"): _write_pel_csv,
-            stem.with_name(f"{stem.name}.pe_cml.csv"): _write_pe_cml_csv,
-        },
-        "npz": {output: _write_npz},
-    }
-    outputs = writers[format]
+    writers = _writers(format, pathlib.Path(output), wav)
     if not overwrite:
-        for path in outputs:
+        for path in writers:
             segment_flags.refuse_existing(path)
     the_ontology = Ontology.read(ontology)
-    table = read_segments(segments, the_ontology, unknown=unknown)
+    table = read_segments(segment_flags.segment_files(segments), the_ontology, unknown=unknown)
+    if classes is None:
+        classes = "used" if format == "ast_json" else "all"
     labels = Relabelled(table, the_ontology, classes)
-    for path, write in outputs.items():
+    for path, write in writers.items():
         with complete_file(path) as temporary, open(temporary, "wb") as file:
             write(file, labels)
-    _summarise(labels, list(outputs), time.monotonic() - began)
+    _summarise(labels, list(writers), format, time.monotonic() - began)
 
 
-class Relabelled:
-    """Segments and their three kinds of labels over the chosen classes.
-
-    Attributes:
-      segments: the segments.
-      mids, display_names: the chosen classes, in the ontology's order.
-      ol, pel, masked: bool[sets, chosen classes], sparse: the labels for each distinct label set.
-    """
-
-    def __init__(self, segments: GroupedSegments, ontology: Ontology, classes: str = "all"):
-        pel, masked = relabel_sparse(segments.label_sets, ontology.is_ancestor, "pe_cml")
-        if classes == "used":
-            columns = np.unique(segments.label_sets.indices)
-        else:
-            columns = np.arange(len(ontology))
-        self.segments = segments
-        self.mids = [ontology.mids[column] for column in columns]
-        self.display_names = [ontology.display_names[column] for column in columns]
-        self.ol, self.pel, self.masked = (
-            _columns(sets, columns) for sets in (segments.label_sets, pel, masked)
+def _writers(format: str, output: pathlib.Path, wav: str | None) -> Mapping[pathlib.Path, _Writer]:
+    """By path of an output, the function that writes it."""
+    if (wav is None) != (format != "ast_json"):
+        raise InputError(
+            "--format=ast_json needs --wav, the paths of the recordings, such as "
+            "--wav=/data/audioset/{clip_id}.wav; no other format has it"
         )
-
-    def mean_per_clip(self, sets: sparse.csr_array) -> float:
-        """The mean number of labels of a clip, from bool[sets, classes]."""
-        return float(np.diff(sets.indptr) @ self.segments.clips_per_set) / len(self.segments)
-
-
-def _columns(sets: sparse.csr_array, columns: np.ndarray) -> sparse.csr_array:
-    chosen = sets[:, columns]
-    chosen.sort_indices()
-    return chosen
-
-
-def write_parquet(file: BinaryIO, labels: Relabelled, rows_per_group: int = ROWS_PER_GROUP) -> None:
-    """Writes a row for each clip: clip_id, start_s, end_s, and ol, pel, masked as lists of mids.
-
-    The lists are written from class numbers, so that no string is encoded twice; readers see lists
-    of strings.
-
-    Args:
-      file: opened for writing bytes.
-      labels: the labels.
-      rows_per_group: the rows that a writer or reader holds at once.
-    """
-    table = labels.segments
-    lists = {
-        name: _dictionary_lists(sets, labels.mids)
-        for name, sets in (("ol", labels.ol), ("pel", labels.pel), ("masked", labels.masked))
+    if format == "csv":
+        stem = output.with_suffix("") if output.suffix == ".csv" else output
+        return {
+            stem.with_name(f"{stem.name}.pel.csv"): label_formats.write_pel_csv,
+            stem.with_name(f"{stem.name}.pe_cml.csv"): label_formats.write_pe_cml_csv,
+        }
+    if wav is not None:
+        label_formats.check_wav(wav)
+        return {output: functools.partial(label_formats.write_ast_json, wav=wav)}
+    writers: dict[str, _Writer] = {
+        "parquet": label_formats.write_parquet,
+        "npz": label_formats.write_npz,
+        "torch": label_formats.write_torch,
     }
-    schema = pa.schema(
-        [
-            pa.field("clip_id", pa.string(), nullable=False),
-            pa.field("start_s", pa.float64(), nullable=False),
-            pa.field("end_s", pa.float64(), nullable=False),
-            *(pa.field(name, column.type, nullable=False) for name, column in lists.items()),
-        ]
-    )
-
-    def group(first: int) -> pa.Table:
-        rows = slice(first, first + rows_per_group)
-        numbers = pa.array(table.set_numbers[rows])
-        columns = [table.clip_ids[rows], table.start_s[rows], table.end_s[rows]]
-        columns += [column.take(numbers) for column in lists.values()]
-        return pa.table(columns, schema=schema)
-
-    with (
-        pq.ParquetWriter(
-            file,
-            schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=[f"{name}.list.element" for name in lists],
-            write_statistics=False,
-            store_schema=False,  # it would make pyarrow read dictionaries in place of strings
-        ) as writer,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        # The groups are gathered while others are written; all of AudioSet's take 0.3 GB.
-        for rows in pool.map(group, range(0, len(table), rows_per_group)):
-            writer.write_table(rows)
+    return {output: writers[format]}
 
 
-def _dictionary_lists(sets: sparse.csr_array, mids: Sequence[str]) -> pa.ListArray:
-    """list<dictionary<string>> [sets]: the mids of each row of bool[sets, classes]."""
-    elements = pa.DictionaryArray.from_arrays(
-        pa.array(sets.indices, pa.int16()), pa.array(mids, pa.string())
-    )
-    return pa.ListArray.from_arrays(pa.array(sets.indptr, pa.int32()), elements)
-
-
-def _write_pel_csv(file: BinaryIO, labels: Relabelled) -> None:
-    _write_csv(file, labels, "pel", {"positive_labels": labels.pel})
-
-
-def _write_pe_cml_csv(file: BinaryIO, labels: Relabelled) -> None:
-    columns = {"positive_labels": labels.pel, "masked_labels": labels.masked}
-    _write_csv(file, labels, "pe_cml", columns)
-
-
-def _write_csv(
-    file: BinaryIO, labels: Relabelled, labeling: str, columns: dict[str, sparse.csr_array]
+def _summarise(
+    labels: Relabelled, outputs: Sequence[pathlib.Path], format: str, seconds: float
 ) -> None:
-    table = labels.segments
-    write_segments(
-        file,
-        clip_ids=table.clip_ids,
-        start_s=table.start_s,
-        end_s=table.end_s,
-        label_columns=columns,
-        set_numbers=table.set_numbers,
-        mids=labels.mids,
-        title=f"Segments csv re-labelled by relabel_jax: {labeling}",
-    )
-
-
-def _write_npz(file: BinaryIO, labels: Relabelled) -> None:
-    table = labels.segments
-    np.savez_compressed(
-        file,
-        clip_ids=np.array(table.clip_ids.to_pylist()),
-        start_s=table.start_s,
-        end_s=table.end_s,
-        mids=np.array(labels.mids),
-        display_names=np.array(labels.display_names),
-        **{
-            name: np.packbits(sets.toarray(), axis=1)[table.set_numbers]
-            for name, sets in (("ol", labels.ol), ("pel", labels.pel), ("masked", labels.masked))
-        },
-    )
-
-
-def _summarise(labels: Relabelled, outputs: Sequence[pathlib.Path], seconds: float) -> None:
     table = labels.segments
     num_sets = table.label_sets.shape[0]
     lines = [
@@ -228,8 +112,8 @@ def _summarise(labels: Relabelled, outputs: Sequence[pathlib.Path], seconds: flo
         f"{labels.mean_per_clip(labels.pel):.3f} pel, "
         f"{labels.mean_per_clip(labels.masked):.3f} masked",
     ]
+    without = int(table.clips_per_set[np.diff(table.label_sets.indptr) == 0].sum())
     if table.dropped:
-        without = int(table.clips_per_set[np.diff(table.label_sets.indptr) == 0].sum())
         total = sum(table.dropped.values())
         lines += [
             f"dropped labels    {total:,} of {len(table.dropped)} unknown mids; "
@@ -239,43 +123,72 @@ def _summarise(labels: Relabelled, outputs: Sequence[pathlib.Path], seconds: flo
     for path in outputs:
         lines.append(f"written           {path} ({path.stat().st_size / 1e6:,.1f} MB)")
     lines.append(f"time              {seconds:.1f} s")
+    if format == "ast_json" and without:
+        lines.append(f"left out          {without:,} clips without labels, which AST cannot load")
+    if warning := _WARNINGS.get(format):
+        lines.append(f"WARNING: {warning}")
     print(*lines, sep="\n", file=sys.stderr)
 
 
+_WARNINGS = {
+    "csv": "a loader that ignores the fifth column of the pe_cml.csv trains on PEL, "
+    "not on PE-CML: its unknown classes then count as absent",
+    "ast_json": "a loader that ignores the key 'masked', as those of AST and PSLA do, trains on "
+    "PEL, not on PE-CML: its unknown classes then count as absent",
+}
+
+
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
+    command = cli.program("data_prep.relabel")
     parser = cli.parser(
         "data_prep.relabel",
-        "Re-labels AudioSet's segment files by the ontology: every clip's original "
-        "labels (ol), these and all of their ancestors (pel), and the classes that are unknown "
-        "(masked), which belong out of the loss and the metric.",
-        epilog="""\
+        "Re-labels AudioSet's segment files by the ontology and writes one table: for every clip "
+        "its original labels (ol), these and all of their ancestors (pel), and the classes that "
+        "are unknown (masked), which belong out of the loss and the metric.",
+        epilog=f"""\
 formats:
-  parquet  a row for each segment in input order: clip_id, start_s, end_s, and ol, pel, masked
-           as lists of mids in the ontology's order
-  csv      AudioSet's own form, for loaders that read it: labels.csv gives labels.pel.csv and
-           labels.pe_cml.csv, which has the masked mids as a fifth, quoted column
-  npz      for NumPy: clip_ids, start_s, end_s, mids and display_names (the order of the classes),
-           and ol, pel, masked as uint8[clips, bytes];
-           numpy.unpackbits(x, axis=1, count=len(mids)) has a column for each class
+  parquet   a row for each segment in input order: clip_id, start_s, end_s, and ol, pel, masked
+            as lists of mids in the ontology's order
+  csv       AudioSet's own form, for loaders that read it: labels.csv gives labels.pel.csv and
+            labels.pe_cml.csv, which has the masked mids as a fifth, quoted column.
+            A loader that ignores this column trains on PEL, not on PE-CML
+  npz       for NumPy: clip_ids, start_s, end_s, mids and display_names (the order of the classes),
+            and ol, pel, masked as uint8[clips, bytes];
+            numpy.unpackbits(x, axis=1, count=len(mids)) has a column for each class
+  torch     a table for relabel_jax.labels.torch, which opens it by memory map
+  ast_json  the data file of AST and PSLA, with the masked mids under the key "masked".
+            A loader that ignores this key, as theirs do, trains on PEL, not on PE-CML
 
-example:
-  python -m data_prep.relabel --output=labels.parquet \\
-      --segments=META/balanced_train_segments.csv,META/unbalanced_train_segments.csv""",
+examples:
+  {command} --segments=META --output=labels.parquet
+  {command} --segments=META/balanced_train_segments.csv \\
+      --format=torch --output=labels.npz
+  {command} --segments=META/balanced_train_segments.csv \\
+      --format=ast_json --wav='/data/audioset/Y{{clip_id}}.wav' --output=balanced.json
+
+META is the folder that {cli.program("data_prep.metadata")} fills. A report goes to stderr.""",
     )
     segment_flags.add_inputs(parser)
-    add = parser.add_argument
+    output = parser.add_argument_group("output")
+    add = output.add_argument
     add("--output", required=True, metavar="FILE", help="the file to write")
     add("--format", choices=FORMATS, default="parquet", help="(default: %(default)s)")
     add(
+        "--wav",
+        metavar="PATH",
+        help="for ast_json, the path of a clip's recording, with {clip_id}; {start_s}, {end_s}, "
+        "{start_ms} and {end_ms} are its times as whole numbers",
+    )
+    segment_flags.add_overwrite(output)
+    labels = parser.add_argument_group("labels")
+    labels.add_argument(
         "--classes",
         choices=("all", "used"),
-        default="all",
         help="all classes of the ontology, or only those that are original labels in these "
-        "segments (AudioSet: 527 of 632); ancestors are found over all classes in either case "
-        "(default: %(default)s)",
+        "segments (AudioSet: 527 of 632, in the order of class_labels_indices.csv); ancestors are "
+        "found over all classes in either case (default: used for ast_json, else all)",
     )
-    segment_flags.add_unknown(parser)
-    segment_flags.add_overwrite(parser)
+    segment_flags.add_unknown(labels)
     return parser.parse_args(arguments)
 
 

@@ -1,33 +1,74 @@
-"""The flags that the commands on segment files share, and their rule for outputs that exist."""
+"""The flags that the commands on segment files share, and what these flags mean."""
 
 import argparse
 import pathlib
+import sys
+from collections.abc import Sequence
 
 from relabel_jax.errors import InputError
+
+_Path = str | pathlib.Path
 
 
 def add_inputs(
     parser: argparse.ArgumentParser, segments: str = "one or more segment files"
 ) -> None:
-    """Adds `--ontology` and `--segments`.
+    """Adds `--segments` and `--ontology`.
 
     Args:
       parser: the command's parser.
       segments: the help for `--segments`.
     """
-    parser.add_argument(
-        "--ontology", metavar="JSON", help="(default: AudioSet's, which comes with this package)"
-    )
-    parser.add_argument(
+    add = parser.add_argument_group("input").add_argument
+    add(
         "--segments",
         required=True,
         type=lambda text: text.split(","),
         metavar="CSV[,CSV.gz]",
-        help=segments,
+        help=f"{segments}; a folder stands for AudioSet's files in it (*_segments.csv)",
     )
+    add("--ontology", metavar="JSON", help="(default: AudioSet's, which comes with this package)")
 
 
-def add_unknown(parser: argparse.ArgumentParser) -> None:
+def segment_files(places: Sequence[_Path]) -> list[pathlib.Path]:
+    """The files that `--segments` means; tells stderr if they have other names.
+
+    Args:
+      places: segment files and folders. A folder stands for its `*_segments.csv`, sorted by name.
+        Each file may be gzipped: where `X.csv` is absent, `X.csv.gz` is taken, and the other way
+        round.
+
+    Raises:
+      InputError: a folder has no segment files.
+    """
+    files: list[pathlib.Path] = []
+    for place in map(pathlib.Path, places):
+        if place.is_dir():
+            names = {path.name.removesuffix(".gz") for path in place.glob("*_segments.csv*")}
+            found = [_existing(place / name) for name in sorted(names) if name.endswith(".csv")]
+            if not found:
+                raise InputError(
+                    f"{place}: has no *_segments.csv; expected AudioSet's segment files, or the "
+                    "path of a file"
+                )
+        else:
+            found = [_existing(place)]
+        if found != [place]:
+            print(f"{place}: reads {', '.join(path.name for path in found)}", file=sys.stderr)
+        files += found
+    return files
+
+
+def _existing(path: pathlib.Path) -> pathlib.Path:
+    """The path, or if there is no such file, its name with or without `.gz` if there is one."""
+    if path.exists():
+        return path
+    is_gzip = path.suffix == ".gz"
+    other = path.with_suffix("") if is_gzip else path.with_name(f"{path.name}.gz")
+    return other if other.exists() else path
+
+
+def add_unknown(parser: argparse._ActionsContainer) -> None:
     """Adds `--unknown`."""
     parser.add_argument(
         "--unknown",
@@ -37,7 +78,7 @@ def add_unknown(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
+def add_overwrite(parser: argparse._ActionsContainer) -> None:
     """Adds `--overwrite`."""
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
 

@@ -1,8 +1,8 @@
 """Segments with their labels, from AudioSet's segment files (`data_prep/segments_csv.py`).
 
-Two million clips carry only some 56,000 different sets of labels. Each set is held once, as a row
-of a sparse matrix, and each clip holds the number of its set. Whatever depends on the labels alone
-is computed on the sets.
+Two million clips have only some 56,000 different sets of labels. Each set is held once, as a row of
+a sparse matrix, and each clip holds the number of its set. Results that depend on the labels alone
+are computed once for each set.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class GroupedSegments(Segments):
     Attributes:
       label_sets: bool[sets, classes], sparse; the different sets of original labels.
       set_numbers: int32[clips], the row in `label_sets` of each clip.
-      clips_per_file: how many of the clips, in order, come from each file.
+      clips_per_file: the number of clips from each file, in the order of the files.
       dropped: by mid, the number of clips that lost this label because the ontology lacks it.
     """
 
@@ -101,8 +101,8 @@ def read_segments(
       block_bytes: the size of the blocks that are parsed at once.
 
     Raises:
-      InputError: a file cannot be read or is empty; a row has too few fields, a time that is no
-        number, or no label; a mid is not in the ontology; a clip id stands twice. The message names
+      InputError: a file cannot be read or is empty; a row has too few fields, a time that is not a
+        number, or no label; a mid is not in the ontology; a clip id occurs twice. The message names
         the file, the first such rows and their number.
     """
     if unknown not in (None, "refuse", "drop"):
@@ -174,7 +174,7 @@ def _label_sets(
 
 
 def _refuse_duplicates(paths: Sequence[str | pathlib.Path], clip_ids: pa.Array) -> None:
-    """Raises InputError if a clip id stands twice."""
+    """Raises InputError if a clip id occurs twice."""
     # With several threads Arrow takes three times as long for this many groups.
     table = pa.table({"clip_id": clip_ids})
     counts = table.group_by("clip_id", use_threads=False).aggregate([([], "count_all")])

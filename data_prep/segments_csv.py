@@ -40,7 +40,7 @@ def read_columns(
     Args:
       path: the file.
       executor: parses the blocks of the file.
-      block_bytes: size of a block; it changes nothing in the result.
+      block_bytes: the size of a block. The result does not depend on it.
 
     Returns:
       A table of `COLUMNS`: clip_id (string), start_s, end_s and mids (dictionary<string>).
@@ -76,7 +76,14 @@ def read_columns(
 
 @dataclasses.dataclass(frozen=True)
 class _Problem:
-    """What is wrong with `count` rows of a block; the first of them is row `row`, with `text`."""
+    """A problem that `count` rows of a block have.
+
+    Attributes:
+      what: the problem, for a message.
+      count: the number of rows.
+      row: the number of the first such row.
+      text: the content of that row.
+    """
 
     what: str
     count: int
@@ -100,7 +107,7 @@ def _blocks(path: pathlib.Path, block_bytes: int) -> Iterator[bytes]:
 
 
 def _read_block(text: bytes) -> tuple[int, pa.Table | _Problem | None]:
-    """The number of rows of the block, and its table, its first problem, or None if it is empty."""
+    """Returns the number of rows of a block, and its table, first problem, or None if empty."""
     num_rows = text.count(b"\n")
     header_rows = 0
     while text.startswith((b"#", b'"#')):  # a spreadsheet may quote a line of the header

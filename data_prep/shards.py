@@ -1,4 +1,4 @@
-"""Writes one shard of a plan: the task that workers and clusters do."""
+"""Writes one shard of a plan, which is a task of a worker or a cluster."""
 
 import dataclasses
 import json
@@ -26,18 +26,18 @@ def write_shard(
     on_clip: Callable[[int], None],
     fatal: Mapping[int, tuple[str, str]],
 ) -> Outcome:
-    """Does one task: reads its clips one at a time and leaves a finished shard and its outcome.
+    """Does one task: reads its clips one at a time, and writes the shard and its outcome.
 
     Args:
       plan: the plan.
       shard: the task.
-      on_clip: is called with each clip's position in the shard before its recording is opened, and
-        after the last one with the number of clips.
-      fatal: by position, reason and detail of the clips that kill or hold up the process that opens
-        them. They are rejected without being opened.
+      on_clip: called with the position of each clip before its recording is opened, and after the
+        last clip with the number of clips.
+      fatal: the reason and detail of clips that kill or block the process that opens them, by
+        position. They are rejected without being opened.
 
     Returns:
-      What was done.
+      The outcome.
 
     Raises:
       InputError: the shard cannot be written, or the folder of the recordings is gone.
@@ -45,9 +45,9 @@ def write_shard(
     clips = plan.clips(shard)
     try:
         with complete_file(plan.data_dir / shard.name) as temporary:
-            # zstd's level -1 makes files that are a sixth larger than by the default, 3, but it
-            # writes them in a third of the time, and they are read, which every epoch of a training
-            # does, in less than half.
+            # With zstd's level -1 files are a sixth larger than with the default level, 3. But
+            # writing takes a third of the time, and reading, which every epoch of a training does,
+            # takes less than half.
             writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1,zstd:-1")
             durations_s, rejects = _write_records(plan, clips, writer, on_clip, fatal)
             on_clip(clips.num_rows)
@@ -56,7 +56,7 @@ def write_shard(
         outcome = Outcome(len(durations_s), num_bytes, sum(durations_s), rejects)
         with complete_file(plan.data_dir / shard.outcome_name) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
-    except (InputError, RuntimeError) as error:  # ArrayRecord's failures are RuntimeErrors
+    except (InputError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
         what = error if isinstance(error, InputError) else f"{shard.name}: cannot write: {error}"
         raise InputError(
             f"{what}; finished shards are kept, so mend this and run the same command again"
@@ -71,7 +71,7 @@ def _write_records(
     on_clip: Callable[[int], None],
     fatal: Mapping[int, tuple[str, str]],
 ) -> tuple[list[float], list[tuple[int, str, str]]]:
-    """Returns the seconds of sound of each record, and the rejects as `Outcome` has them."""
+    """Writes the records; returns the seconds of sound of each, and the rejects as in `Outcome`."""
     ol = multi_hot(clips["ol"], len(plan.ontology))
     pel, masked = relabel(ol, plan.ontology.is_ancestor, "pe_cml")
     durations_s: list[float] = []
@@ -97,15 +97,15 @@ def _write_records(
 
 
 def _refuse_lost_recordings(plan: Plan, path: str) -> None:
-    """Raises InputError if `path` is gone together with a place that has other recordings too.
+    """Raises InputError if `path` is gone together with the place of other recordings.
 
-    Then a disk was unmounted or a folder moved, and the clip is not to blame.
+    In that case a disk was unmounted or a folder was moved, so the clip must not be rejected.
     """
     if os.path.exists(path):
         return
     places = list(filter(None, plan.inputs["--audio"].split("\0")))
     # With --paths there may be no --audio, and a disk may be mounted below it. So the highest
-    # folder above `path` that is gone counts too, unless it held this one recording only.
+    # folder above `path` that is gone counts too, unless it had this recording only.
     folder, gone = os.path.dirname(path), ""
     while _why_gone(folder) and folder != os.path.dirname(folder):
         folder, gone = os.path.dirname(folder), folder
@@ -117,12 +117,12 @@ def _refuse_lost_recordings(plan: Plan, path: str) -> None:
 
 
 def _why_gone(place: str) -> str:
-    """Why there can be no recordings; "" if it is a file or a folder with something in it."""
+    """Returns why a place has no recordings; "" for a file and for a folder that is not empty."""
     try:
         if os.path.isfile(place):
             return ""
         with os.scandir(place) as entries:
-            # An empty folder is left where a disk was mounted.
+            # The mount point of an unmounted disk is an empty folder.
             return "" if any(entries) else "it is empty"
     except OSError as error:
         return error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""Clips and labels from sources that carry labels themselves, where there is no segment file."""
+"""Clips and labels from recordings that come with labels, for use without a segment file."""
 
 import contextlib
 import pathlib
@@ -24,17 +24,18 @@ def label_by_source(
     """Lists the clips, labels and recordings of sources that carry labels themselves.
 
     Args:
-      audio: as of `listing.audio_places`. Recordings in files of their own have no labels and are
-        passed over.
-      ontology: says which mids and names there are.
-      class_mids: the mids of class numbers, for labels that are numbers; else None.
-      duration_s: the end of each clip. The sources do not say where in the original a clip lies, so
-        it gets the times 0 and `duration_s`.
+      audio: folders and files, as `listing.audio_places` reads them. Files with one recording have
+        no labels and are skipped.
+      ontology: has the mids and names of the classes.
+      class_mids: the mids of the class numbers, for labels that are numbers; else None.
+      duration_s: the end of each clip. The sources do not give the times of a clip in the original,
+        so each clip gets the times 0 and `duration_s`.
 
     Returns:
-      `(segments, recordings)`, in the order of the sources. For each clip its recording, or why it
-      cannot be used: `missing` (no name; its id is ""), `no_labels`, `bad_labels`, `unreadable`
-      (the rest of a damaged file; its id is ""). Of clips with one id the first is taken.
+      `(segments, recordings)`, in the order of the sources. Each clip has its recording, or the
+      reason why it cannot be used: `missing` (no name; its id is ""), `no_labels`, `bad_labels`,
+      `unreadable` (the rest of a damaged file; its id is ""). The first of several clips with the
+      same id is taken.
 
     Raises:
       InputError: `audio` cannot be listed or has no labels; labels are numbers, but there are no
@@ -101,8 +102,8 @@ class _ClassNumbers:
         """The class numbers of an entry's labels, ascending.
 
         Raises:
-          Rejected: the entry has no labels, or one of them is no class.
-          InputError: the labels are numbers, and there is no or another list of their mids.
+          Rejected: the entry has no labels, or one of them is not a class.
+          InputError: the labels are numbers, but their mids are not given or have another length.
         """
         if isinstance(entry.labels, Rejected):
             raise entry.labels

@@ -50,7 +50,7 @@ def _voiced(
     source = saw(frequency_hz) + breath * rng.standard_normal(len(frequency_hz), dtype=np.float32)
     vowel = np.multiply(_VOWELS_HZ[rng.integers(len(_VOWELS_HZ))], formant_scale)
     vowel = np.minimum(vowel, 3700)
-    # In parallel, weaker towards the top: a cascade of peaks alone would leave only the first.
+    # In parallel, weaker towards the top. In a cascade the first peak would suppress the others.
     formants = [
         gain * resonate(source, [centre_hz], 90 * formant_scale)
         for gain, centre_hz in zip((1, 0.6, 0.3), vowel, strict=True)
@@ -160,7 +160,7 @@ def _pluck(
     loop = gain * (1 + np.exp(-2j * np.pi * turns)) / 2
     # From the fourth period on: the raw noise before it is a click that drowns the string.
     powers = np.arange(4, int(seconds * SAMPLE_RATE_HZ / period) + 5)[:, np.newaxis]
-    # As a logarithm: a complex power, array by array, takes six times as long.
+    # By the logarithm, because a complex power of arrays takes six times as long.
     log_loop = np.log(loop + 1e-12)
     periods = np.fft.irfft(spectrum * np.exp(powers * log_loop), n=period)
     return fade(unit(periods.ravel()).astype(np.float32), 0.002)
@@ -410,7 +410,7 @@ def _tick(rng: np.random.Generator, seconds: float) -> np.ndarray:
 
 
 def background(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    """The noise of a room or a microphone: low, steady, its colour drawn anew for each clip."""
+    """The noise of a room or a microphone: low and steady, with a random colour for each clip."""
     coloured = unit(band(noise(rng, seconds), 0, rng.uniform(500, 3500)))
     return coloured + 0.1 * noise(rng, seconds)
 

@@ -2,16 +2,16 @@
 
     python -m data_prep.verify --data_dir=DATA [--repair]
 
-Reads all of DATA and prints what is wrong with it, a line each, `FILE: WHAT`:
+It reads all of DATA and prints a line `FILE: PROBLEM` for each problem. It checks that
 
 - `ontology.json`, TFDS's metadata, `clips.parquet` and `rejects.csv` can be read and agree: schema,
   sample rate and length of the waveforms, number of clips by split, no clip twice, labels that are
   classes of the ontology;
-- each shard can be read and has as many records as TFDS's metadata say;
-- each record can be decoded, has a waveform of the right length, and is the clip of the index: id
-  and original labels; `pel` and `masked` follow from them by the ontology.
+- each shard can be read and has the number of records that TFDS's metadata give;
+- each record can be decoded, has a waveform of the right length, and has the id and the original
+  labels of its clip in the index; its `pel` and `masked` follow from them by the ontology.
 
-ArrayRecord has a checksum for each record, so what can be read is what was written.
+ArrayRecord has a checksum for each record. So a record that can be read is as it was written.
 """
 
 import argparse
@@ -46,19 +46,19 @@ from relabel_jax.data.layout import INDEX_NAME, REJECTS_NAME
 from relabel_jax.errors import InputError
 from relabel_jax.progress import Progress
 
-_CLIPS_PER_PROCESS = 2_000  # a process checks so many in the time that another takes to start
+_CLIPS_PER_PROCESS = 2_000  # a process checks this number of clips in the time that one starts
 
 
 def verify(data_dir: str | pathlib.Path, num_workers: int | None = None) -> list[Problem]:
     """Reads a data set from end to end.
 
     Args:
-      data_dir: what data_prep.build wrote; its working folder is not needed.
+      data_dir: the output of data_prep.build; its working folder is not needed.
       num_workers: number of processes; by default the number of cores.
 
     Returns:
-      What is wrong, in the order of the files. If ontology, metadata or index cannot be read, the
-      shards are not checked, because they are compared with these.
+      The problems, in the order of the files. If the ontology, the metadata or the index cannot be
+      read, the shards are not checked, because they must be compared with these.
 
     Raises:
       InputError: `data_dir` is no folder.
@@ -91,7 +91,7 @@ def _check_shards(
         bar = stack.enter_context(Progress("verifying", num_clips, "clips"))
         each_way: Callable[..., Iterable[list[str]]] = map
         if num_workers > 1:
-            # Not forked, as the libraries that are loaded here have threads.
+            # Not forked, because the libraries that are loaded here have threads.
             context = multiprocessing.get_context("spawn")
             each_way = stack.enter_context(ProcessPoolExecutor(num_workers, context)).map
         for name, wrong in zip(rows, each_way(check, rows.keys(), rows.values()), strict=True):
@@ -103,12 +103,13 @@ def repair(data_dir: str | pathlib.Path, num_workers: int | None = None) -> list
     """Builds broken shards again from their recordings, and the files that describe the shards.
 
     Args:
-      data_dir: what data_prep.build wrote, with its working folder; the recordings must still be
+      data_dir: the output of data_prep.build, with its working folder. The recordings must still be
         where they were.
       num_workers: number of processes; by default the number of cores.
 
     Returns:
-      What is still wrong. Clips that were in the data set and could not be read again count too.
+      The problems that are left. Clips that were in the data set and could not be read again are
+      problems too.
 
     Raises:
       InputError: `data_dir` is no folder or has no plan, or a shard cannot be written.
@@ -121,7 +122,7 @@ def repair(data_dir: str | pathlib.Path, num_workers: int | None = None) -> list
             "read; repair it where it was built, or build it again"
         )
     index, _ = read_index(data_dir, None, [])
-    # While metadata or index are broken the shards cannot be checked, so there may be two rounds.
+    # Shards cannot be checked while the metadata or the index are broken, hence two rounds.
     for _ in range(2):
         if not problems:
             break
@@ -145,7 +146,7 @@ def _build_again(data_dir: pathlib.Path, broken: set[str], num_workers: int | No
         pending = [
             shard for shard in plan.shards if shard.name in broken or plan.outcome(shard) is None
         ]
-        # From here on the data set is unfinished, whatever happens.
+        # Without the index the data set counts as unfinished, also if this process is killed.
         (data_dir / INDEX_NAME).unlink(missing_ok=True)
         for shard in pending:
             (data_dir / shard.outcome_name).unlink(missing_ok=True)
@@ -158,12 +159,14 @@ def _build_again(data_dir: pathlib.Path, broken: set[str], num_workers: int | No
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser(
         "data_prep.verify",
-        "Reads a data set from end to end: shards, records, waveforms, labels, index and metadata "
-        "must be whole and agree. Prints what is wrong, one a line, and exits with 1.",
+        "Checks a data set from end to end: shards, records, waveforms, labels, index, metadata.",
         epilog="""\
 example:
   python -m data_prep.verify --data_dir=DATA
-  python -m data_prep.verify --data_dir=DATA --repair""",
+  python -m data_prep.verify --data_dir=DATA --repair
+
+output: a line FILE: PROBLEM on stdout for each problem, and a summary on stderr. The exit code is 1
+if there is a problem.""",
     )
     add = parser.add_argument
     add("--data_dir", required=True, metavar="DATA", help="the --output_dir of data_prep.build")
@@ -171,13 +174,13 @@ example:
     add(
         "--repair",
         action="store_true",
-        help="build the broken shards again, from the recordings, and no others; then verify",
+        help="build only the broken shards again, from their recordings, then check again",
     )
     return parser
 
 
 def _verify_and_report(flags: argparse.Namespace) -> int:
-    """Does what the flags say and returns the exit status."""
+    """Verifies or repairs, prints the problems and a summary, and returns the exit code."""
     if flags.num_workers is not None and flags.num_workers < 1:
         raise InputError(f"--num_workers={flags.num_workers}: expected a number of at least 1")
     problems = (repair if flags.repair else verify)(flags.data_dir, flags.num_workers)
@@ -186,6 +189,9 @@ def _verify_and_report(flags: argparse.Namespace) -> int:
     if problems:
         num_files = len({problem.file for problem in problems})
         print(f"{flags.data_dir}: {len(problems)} problems in {num_files} files", file=sys.stderr)
+        if not flags.repair:
+            command = f"{cli.program('data_prep.verify')} --data_dir={flags.data_dir} --repair"
+            print(f"next: {command}", file=sys.stderr)
         return 1
     num_clips = pq.read_metadata(pathlib.Path(flags.data_dir) / INDEX_NAME).num_rows
     print(f"{flags.data_dir}: all {num_clips:,} clips are as they should be", file=sys.stderr)
@@ -193,7 +199,7 @@ def _verify_and_report(flags: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
+    """Runs the command line and returns its exit code."""
     flags = _parser().parse_args(arguments)
     return cli.run(lambda: _verify_and_report(flags))
 

@@ -1,9 +1,9 @@
 """Local processes that do the tasks of a plan.
 
-`concurrent.futures` cannot say which clip a dead process was at, and leaves its processes behind
-when it is killed itself. Here each worker shares with its parent the number of the clip that it
-reads. So a clip that kills its worker or never ends (the decoders are C) is known and left out. A
-worker stops when its parent is gone.
+Each worker shares with its parent the number of the clip that it reads. So the parent can reject a
+clip that kills its worker or never ends, which happens in decoders written in C. A worker stops
+when its parent is gone. `concurrent.futures` can do neither: it does not tell which clip a dead
+process was reading, and its processes stay when the parent is killed.
 """
 
 import collections
@@ -23,8 +23,8 @@ from data_prep.shards import write_shard
 from relabel_jax.errors import InputError
 from relabel_jax.progress import Progress
 
-CLIP_TIMEOUT_S = 60.0  # a hundred times what the slowest recording takes
-_DEATHS = 3  # a clip may kill its worker so often, as a worker may also be killed from outside
+CLIP_TIMEOUT_S = 60.0  # a hundred times the time of the slowest recording
+_DEATHS = 3  # deaths of workers before a clip is rejected; something else may kill a worker too
 _TICK_S = 0.25
 _NO_CLIP = -1
 
@@ -41,7 +41,7 @@ def write_shards(
       clip_timeout_s: a clip that takes longer is rejected.
 
     Raises:
-      InputError: as `Workers.write_shards`.
+      InputError: see `Workers.write_shards`.
     """
     num_workers = min(num_workers or os.cpu_count() or 1, len(pending))
     num_clips = sum(plan.clips(shard).num_rows for shard in pending)
@@ -53,15 +53,15 @@ def write_shards(
 
 
 class Workers:
-    """Up to `num_workers` processes, started as they are needed.
+    """Up to `num_workers` processes, which are started when they are needed.
 
     A context manager: it kills the processes at the end.
 
     Args:
-      plan: the plan whose tasks they do.
+      plan: the plan whose tasks the processes do.
       num_workers: the largest number of processes.
       clip_timeout_s: a clip that takes longer is rejected.
-      tick_s: the longest time between two looks at the workers.
+      tick_s: the longest time between two checks of the workers.
     """
 
     def __init__(
@@ -90,17 +90,17 @@ class Workers:
     def write_shards(self, pending: Sequence[Shard], on_clips: Callable[[int], None]) -> None:
         """Does the pending tasks.
 
-        A worker that dies is replaced and its shard begun again. A clip that is open when its
-        worker dies for the third time is rejected (`crash`). A clip that takes longer than
+        If a worker dies, another one starts its shard again. If workers die three times while they
+        read the same clip, the clip is rejected (`crash`). A clip that takes longer than
         `clip_timeout_s` is rejected at once (`timeout`).
 
         Args:
           pending: the tasks to do.
-          on_clips: is called with the number of clips that were done since the last call, which is
-            negative when a shard is begun again.
+          on_clips: called with the number of clips that were done since the last call. The number
+            is negative if a shard is started again.
 
         Raises:
-          InputError: a shard cannot be written, or the workers die while no clip is open.
+          InputError: a shard cannot be written, or workers die while they read no clip.
         """
         waiting = collections.deque(pending)
         casualties = _Casualties()
@@ -116,7 +116,7 @@ class Workers:
                 [each.connection for each in self._busy.values()], self._tick_s
             )
             now_s = time.monotonic()
-            # Time in which this process itself stood still (Ctrl-Z, a busy machine) counts little.
+            # If this process itself was stopped (Ctrl-Z, a busy machine), the time counts little.
             passed_s, before_s = min(now_s - before_s, 2 * self._tick_s), now_s
             for worker in self._busy.values():
                 self._look_at(worker, passed_s, casualties, on_clips)
@@ -144,7 +144,7 @@ class Workers:
         casualties: "_Casualties",
         on_clips: Callable[[int], None],
     ) -> None:
-        """Notes a worker's progress, and kills it if its clip takes too long."""
+        """Notes the progress of a worker, and kills the worker if its clip takes too long."""
         position, worker.position = worker.position, worker.shared_position
         worker.silent_s += passed_s
         if worker.position != position:
@@ -154,30 +154,30 @@ class Workers:
         if worker.silent_s > self._clip_timeout_s and worker.open_clip:
             what = f"was not read within {self._clip_timeout_s:g} s"
             casualties.reject(worker.open_clip, "timeout", what)
-            worker.process.kill()  # and its end of the pipe closes
+            worker.process.kill()  # which closes its end of the pipe
 
 
 class _Casualties:
-    """Counts the deaths of workers and knows the clips that are to blame for them.
+    """Counts the deaths of workers and finds the clips that cause them.
 
     Attributes:
-      fatal: by number of the shard and position of the clip, the reason and detail of a rejection.
+      fatal: the reason and detail of each rejected clip, by number of its shard and its position.
     """
 
     def __init__(self) -> None:
         self.fatal: dict[int, dict[int, tuple[str, str]]] = collections.defaultdict(dict)
-        # By shard and position. None counts the deaths before a worker has opened its first clip.
+        # By shard and position; None is for deaths of workers before they open their first clip.
         self._deaths: collections.Counter[tuple[int, int] | None] = collections.Counter()
 
     def progress(self) -> None:
-        """Some worker has opened a clip: it is not the start of workers that kills them."""
+        """Notes that a worker opened a clip. So workers do not die when they start."""
         self._deaths[None] = 0
 
     def died(self, worker: "_Worker", how: str) -> None:
         """Counts the death of a worker.
 
         Raises:
-          InputError: it is one too many, and no clip was open.
+          InputError: it is the third death, and the worker was reading no clip.
         """
         self._deaths[worker.place] += 1
         if self._deaths[worker.place] != _DEATHS:
@@ -191,19 +191,19 @@ class _Casualties:
         self.reject(worker.open_clip, "crash", detail)
 
     def reject(self, clip: tuple[int, int], reason: str, detail: str) -> None:
-        """Rejects a clip, unless it is rejected already."""
+        """Rejects a clip if it is not rejected already."""
         shard, position = clip
         self.fatal[shard].setdefault(position, (reason, detail))
 
 
 class _Worker:
-    """A process, its pipe, and the task that it does."""
+    """A worker process with its pipe and its current task."""
 
     def __init__(self, data_dir: pathlib.Path):
-        # Not forked, as the libraries that are loaded here have threads.
+        # Not forked, because the libraries that are loaded here have threads.
         context = multiprocessing.get_context("spawn")
         self.connection, far_end = context.Pipe()
-        # Not sent through the pipe: waking the parent for each clip takes a tenth of a clip's time.
+        # Shared memory, because a message through the pipe takes a tenth of the time of a clip.
         self._position = context.RawValue(ctypes.c_int64, _NO_CLIP)
         self.process = context.Process(
             target=_work, args=(data_dir, far_end, self._position), daemon=True
@@ -212,36 +212,36 @@ class _Worker:
         far_end.close()
 
     def begin(self, shard: Shard, num_clips: int, fatal: dict[int, tuple[str, str]]) -> None:
-        """Gives it a task."""
+        """Gives the worker a task."""
         self.shard = shard
         self.num_clips = num_clips
         self.position: int | None = None
         self._position.value = _NO_CLIP
         self.silent_s = 0.0
-        with contextlib.suppress(OSError):  # it died while idle; the next receive says so
+        with contextlib.suppress(OSError):  # it died while idle; the next receive will show that
             self.connection.send((shard, fatal))
 
     @property
     def shared_position(self) -> int | None:
-        """Position in its shard of the clip that it reads now.
+        """The position in the shard of the clip that the worker reads now.
 
-        None before the first clip, the number of clips after the last one.
+        It is None before the first clip, and the number of clips after the last one.
         """
         value = self._position.value
         return None if value == _NO_CLIP else value
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """Number of the shard and `position`, or None before the first clip."""
+        """The number of the shard and `position`; None before the first clip."""
         return None if self.position is None else (self.shard.number, self.position)
 
     @property
     def open_clip(self) -> tuple[int, int] | None:
-        """The same, but None after the last clip too."""
+        """The same as `place`, but None after the last clip too."""
         return None if self.position == self.num_clips else self.place
 
     def dead(self) -> str:
-        """Waits for its end and says how it came about."""
+        """Waits until the process has ended, and returns how it ended."""
         self.process.join()
         self.connection.close()
         code = self.process.exitcode or 0
@@ -253,8 +253,8 @@ def _work(
     connection: multiprocessing.connection.Connection,
     shared_position: ctypes.c_int64,
 ) -> None:
-    """Runs in a worker process: receives tasks, sends outcomes and failures."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends this
+    """The program of a worker process: receives tasks, sends outcomes and failures."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
     parent = os.getppid()
 
     def on_clip(position: int) -> None:
@@ -264,7 +264,7 @@ def _work(
 
     try:
         plan = Plan.open(data_dir)
-        # libmpg123 writes a line on stderr for every oddity of an MP3, through the progress bar.
+        # libmpg123 writes a line to stderr for every oddity of an MP3, into the progress bar.
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 2)
         while True:

@@ -1,4 +1,4 @@
-"""The folder `DATA/.build`, in which a build keeps its plan, and that only one process may use."""
+"""The folder `DATA/.build`, which holds the plan of a build. Only one process may use it."""
 
 import contextlib
 import os
@@ -16,14 +16,14 @@ METADATA_FOLDER = f"{WORKING_FOLDER}/metadata"
 
 @contextlib.contextmanager
 def working_folder(data_dir: pathlib.Path) -> Iterator[None]:
-    """Holds a data set's folder for this process and deletes what a killed build left there.
+    """Locks a data set's folder for this process, and deletes temporary files of killed builds.
 
     Args:
-      data_dir: the data set's folder; it is made where absent.
+      data_dir: the data set's folder; it is created if it does not exist.
 
     Raises:
-      InputError: another program built what is there, another build is at work there, or an
-        OSError within the block: no permission, no space.
+      InputError: the data set was built by another program, another build is at work in the folder,
+        or the block raised an OSError: no permission, no space.
     """
     folder = data_dir / WORKING_FOLDER
     if os.path.exists(data_dir / INDEX_NAME) and not os.path.exists(folder):

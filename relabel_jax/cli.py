@@ -50,7 +50,7 @@ _GROUPS = {
 _COMMON_CASES = f"""\
 better labels for your own training code:
   {SCRIPT} metadata --output_dir=META
-  {SCRIPT} relabel --help
+  {SCRIPT} relabel --segments=META/balanced_train_segments.csv --output=labels.parquet
 
 the whole chain on synthetic data, in minutes:
   {SCRIPT} miniature --output_dir=MINI --num_clips=600

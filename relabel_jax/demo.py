@@ -1,15 +1,16 @@
-r"""Shows on a local page what a trained network hears: drop a sound, or record one.
+r"""Opens a local page that shows what a trained network hears: drop a sound, or record one.
 
   python -m relabel_jax.demo --checkpoint=W/base
   python -m relabel_jax.embed --checkpoint=W/base --audio=RECORDINGS --output=embeddings.parquet
   python -m relabel_jax.demo --checkpoint=W/base --embeddings=embeddings.parquet
 
-The page shows the waveform, the classes that score highest with their paths in the ontology, and
-the nearest clips of the folder that --embeddings was made of, to play. A sound that is longer than
-a window of the network (10 s for the paper's) is cut into windows: its scores are the means over
-them, as in `Embedder.scores`, and a clip is as near as the nearest of them. The page is served to
-this machine alone (127.0.0.1) and needs no internet. Sounds that were dropped or recorded are
-deleted at the end. Ctrl-C ends it.
+The page shows the waveform and the classes with the highest scores, with their paths in the
+ontology. With --embeddings it also plays the nearest clips of the embedded folder, without the
+sound itself, and offers some of the folder's recordings as examples. A sound longer than a window
+of the network (10 s for the paper's) is cut into windows. Its scores are the means over them, as in
+`Embedder.scores`, and its similarity to a clip is the largest over them. The page is served only to
+this machine (127.0.0.1) and needs no internet. Ctrl-C ends it and deletes the sounds that were
+dropped or recorded.
 
 Needs an extra: pip install '.[demo]'.
 """
@@ -33,7 +34,7 @@ from relabel_jax.inference.nearest import Clips
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code. See the module's docstring."""
+    """Runs the command line and returns its exit code."""
     parser = cli.parser("relabel_jax.demo", __doc__)
     parser.add_argument(
         "--checkpoint", required=True, help="workdir of a finished training, or exported folder"
@@ -62,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rate_hz = embedder.sample_rate_hz
             embedder.embed(np.zeros(rate_hz), rate_hz)  # compiles
             address = serve(page, flags.port)
-            # Each of these signals ends the page as Ctrl-C does and deletes the sounds. SIGINT is
-            # set too because a script that starts the page in the background ignores it.
+            # Each of these signals ends the page and deletes the sounds, as Ctrl-C does. SIGINT is
+            # in the list because a page that a script starts in the background ignores it.
             for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(each, signal.default_int_handler)
             try:

@@ -30,6 +30,7 @@ from relabel_jax.report.write import page_path
 from relabel_jax.runs import processes
 from relabel_jax.runs.grid_folder import GridFolder
 from relabel_jax.runs.old_configs import flat
+from relabel_jax.runs.workdir import Workdir
 
 _EPILOG = """\
 fields of a config, as --config.FIELD=VALUE (the defaults are the paper's recipe):
@@ -161,10 +162,13 @@ def _train(config: ConfigDict, workdir: pathlib.Path) -> None:
         return
     configs = processes.together(lambda: members(config))
     workdirs = member_workdirs(configs, workdir)
+    finished = [path for path in workdirs if Workdir(path).is_finished_after(config.num_epochs)]
     results = run_population(configs, workdirs)
     if not processes.is_primary():
         return
     print("\n".join(result.summary for result in results), flush=True)
+    for path in finished:
+        print(f"{path}: was finished already", file=sys.stderr)
     first = workdirs[0]
     if config.method == "base":
         command = _transfer_command(config, results[0].root, first)
@@ -175,7 +179,7 @@ def _train(config: ConfigDict, workdir: pathlib.Path) -> None:
             f"{cli.program('relabel_jax.embed')} --checkpoint={first} --audio=RECORDINGS "
             "--output=embeddings.parquet"
         )
-    print(f"written {', '.join(map(str, workdirs))}\nnext: {command}", file=sys.stderr)
+    print(f"runs in {', '.join(map(str, workdirs))}\nnext: {command}", file=sys.stderr)
 
 
 def _transfer_command(config: ConfigDict, root: str, base: pathlib.Path) -> str:
@@ -198,14 +202,15 @@ def _train_grid(config: ConfigDict, workdir: pathlib.Path) -> None:
         return
     print(text(report), flush=True)
     page = page_path(workdir)
+    finished = GridFolder(workdir).finished_runs()
+    tables = sorted(path.name for path in page.parent.glob("*.csv"))
     print(
-        f"written {page} (open it in a browser); the tables are beside it as CSV: "
-        f"{', '.join(sorted(path.name for path in page.parent.glob('*.csv')))}",
+        f"{len(finished)} runs are finished; the page is {page}, the tables are beside it "
+        f"({', '.join(tables)})",
         file=sys.stderr,
     )
     if report["problems"]:
         raise InputError("; ".join(report["problems"]))
-    finished = GridFolder(workdir).finished_runs()
     if finished:
         print(
             f"next: {cli.program('relabel_jax.embed')} --checkpoint={finished[0].path} "
@@ -216,7 +221,7 @@ def _train_grid(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _ends_with_the_others() -> Iterator[None]:
-    """Ends this process at once where the others would wait for it, or it for them."""
+    """Ends this process at once on an error after which the processes would wait for each other."""
     try:
         yield
     except ProcessFailed as error:
@@ -237,7 +242,7 @@ def _ends_with_the_others() -> Iterator[None]:
 
 
 def _leave() -> None:
-    """Ends this process at once: an ordinary exit waits for the others, and they for this one."""
+    """Ends this process at once. With an ordinary exit the processes would wait for each other."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

@@ -3,7 +3,6 @@
 import functools
 import os
 import pathlib
-import shutil
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # LLVM's -O1 compiles in two thirds of the time, and compiling is half of all; flags that are given
@@ -14,6 +13,7 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
+from browser import read_axe, start_browser
 
 from data_prep import build, miniature
 from relabel_jax.audio.decode import read_waveform
@@ -136,23 +136,13 @@ def paper_network(recordings: list[pathlib.Path]) -> Pretrained:
 
 @pytest.fixture
 def browser():
-    """Headless Chromium that knows no host but this machine, with a microphone that beeps."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs chromium and chromedriver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    for argument in ("device", "ui"):
-        options.add_argument(f"--use-fake-{argument}-for-media-stream")
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
-    options.add_argument("--window-size=1280,1000")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(driver))
+    """Headless Chromium; see `browser.py` for what pages are checked for."""
+    driver = start_browser()
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core, which checks the accessibility of pages."""
+    return read_axe()

@@ -1,4 +1,4 @@
-"""The benchmark: its arithmetic against the paper and XLA, its table and file, what it refuses."""
+"""The benchmark: its arithmetic against the paper and XLA, its table and file, bad arguments."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_arithmetic_is_the_papers():
 
 
 def test_xla_counts_the_same_arithmetic():
-    """All that is not a product (ELU, normalization, Adam) is little beside it."""
+    """Everything except the products (ELU, normalization, Adam) takes few operations."""
     network = Variant("lax", "loop", fold_norm=False, precision="f32").network(7)
     state = jax.eval_shape(lambda variables: init_state(variables, RECIPE), shapes(network))
     step = jax.jit(train_step, static_argnums=(0, 1))

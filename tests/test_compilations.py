@@ -14,13 +14,13 @@ from relabel_jax.train.population import predict_population, train_population
 
 pytestmark = pytest.mark.slow
 
-# What a run computes on the device, but for single NumPy-like operations on a few numbers.
+# The programs of a run, except single NumPy-like operations on a few numbers.
 PROGRAMS = ("train_population", "predict_population", "_random")
 
 
 @pytest.fixture
 def compiled(caplog):
-    """Counts compilations by the name of the function: what XLA is asked for, cached or not."""
+    """Counts the requests for compilation by the name of the function, cached or not."""
     train_population.clear_cache()
     predict_population.clear_cache()
     variables._random.clear_cache()
@@ -31,7 +31,7 @@ def compiled(caplog):
 
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         yield count
-    caplog.clear()  # or a failure prints it all
+    caplog.clear()  # otherwise a failure prints all of it
 
 
 @pytest.mark.parametrize("resident", ["always", "never"])

@@ -1,4 +1,4 @@
-"""What is under a final name is complete."""
+"""A file under its final name is complete."""
 
 import errno
 import fcntl
@@ -42,7 +42,7 @@ def current_umask() -> int:
 
 
 def test_where_files_cannot_be_locked(tmp_path, monkeypatch):
-    """As on Lustre that is mounted without flock."""
+    """Like Lustre mounted without flock."""
     descriptors = []
 
     def flock(descriptor, operation):

@@ -15,7 +15,7 @@ ORDER = (
     *("ops", "models", "runs", "train", "report", "experiments", "inference"),
     *("main", "embed", "nearest", "export", "demo", "benchmark", "hear"),
 )
-FOR_PYTORCH = ("relabel_jax.inference.adapters.hear",)  # its users bring it
+FOR_PYTORCH = ("relabel_jax.inference.adapters.hear", "relabel_jax.labels.torch")  # users bring it
 WITHOUT_JAX = (
     "version",
     "errors",
@@ -42,7 +42,7 @@ MODULES = {
 
 
 def imports(module: str) -> set[str]:
-    """What a module imports, wherever in the file; of our own packages the modules."""
+    """The imports of a module, anywhere in the file: modules of this project, and packages."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -60,7 +60,7 @@ def part(module: str) -> str:
     return module.split(".")[1]
 
 
-OURS = [module for module in MODULES if module.startswith("relabel_jax.")]
+RELABEL_JAX = [module for module in MODULES if module.startswith("relabel_jax.")]
 
 
 def test_the_parser_sees_imports():
@@ -74,10 +74,10 @@ def test_the_parser_sees_imports():
 
 
 def test_every_part_has_its_place():
-    assert {part(module) for module in OURS} == set(ORDER)
+    assert {part(module) for module in RELABEL_JAX} == set(ORDER)
 
 
-@pytest.mark.parametrize("module", OURS)
+@pytest.mark.parametrize("module", RELABEL_JAX)
 def test_imports_point_one_way(module):
     for imported in imports(module):
         assert imported.split(".")[0] != "data_prep"
@@ -107,13 +107,16 @@ def test_no_jax_below_the_hosts(name):
 def loaded_by(statement: str) -> set[str]:
     run = subprocess.run(
         [sys.executable, "-c", f"{statement}; import sys; print(*sys.modules)"],
-        **{"cwd": REPOSITORY, "capture_output": True, "text": True, "check": True},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return set(run.stdout.split())
 
 
 def test_jax_is_not_loaded_below_the_pipeline():
-    """Grain, which the pipeline is made of, loads JAX itself."""
+    """`data.pipeline` is exempt, because Grain loads JAX."""
     names = [name for name in WITHOUT_JAX if name != "pipeline"]
     loaded = loaded_by("import " + ", ".join(f"relabel_jax.{name}" for name in names))
     assert {f"relabel_jax.{name}" for name in names} <= loaded

@@ -70,7 +70,7 @@ def test_random_scores_with_ties_masks_and_empty_classes(levels, positives):
     rng = np.random.default_rng([levels, round(1000 * positives)])
     shape = (700, 40)
     labels = rng.random(shape) < positives
-    # Positives score higher, so that the metrics are not those of chance alone.
+    # Positives score higher, so that the metrics are better than chance.
     scores = np.round((rng.random(shape) + 0.3 * labels) / 1.3 * levels) / levels
     masked = rng.random(shape) < rng.choice([0, 0.2, 0.8], shape[1])
     labels[:, 0] = False

@@ -1,7 +1,7 @@
-"""Files that hold many recordings are read where they lie; nothing is unpacked on disk.
+"""Reads recordings directly from files that hold many of them, without unpacking to disk.
 
-To read a further kind of file, write a module with one class that has the methods of `Source`, and
-add a line to `_KINDS`. Names inside these files are looked up and shown, and never become paths.
+To support another kind of file, write a module with one class that has the methods of `Source`, and
+add a line to `_KINDS`. Names inside these files are looked up and shown, but never used as paths.
 """
 
 import dataclasses
@@ -32,14 +32,14 @@ _MAX_OPEN_FILES = 16
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recording:
-    """Where a recording lies.
+    """The location of a recording.
 
     Attributes:
       path: the file.
-      member: finds it in a file that holds many; "" if the file is the recording.
-      block: a name that recordings share which can only be read together, or "". They go to the
-        same shard and are read in the order of `row`.
-      row: place in the block.
+      member: identifies the recording in a file that holds many; "" if the file is the recording.
+      block: a name shared by recordings that can only be read together, or "". They go to the same
+        shard and are read in the order of `row`.
+      row: position in the block.
     """
 
     path: str
@@ -58,10 +58,10 @@ class Entry:
     Attributes:
       name: the name that a file of this recording would have, without extension; "" if it has none.
       clip_id: the id of its clip.
-      recording: where it lies, or why it cannot be used.
-      labels: mids, display names or class numbers, or why they cannot be used; empty unless they
-        were asked for.
-      num_classes: number of classes that class numbers refer to, where the source says it; else 0.
+      recording: its location, or the reason why it cannot be used.
+      labels: mids, display names or class numbers, or the reason why they cannot be used; empty
+        unless they were requested.
+      num_classes: number of classes that the class numbers refer to; 0 if the source does not say.
     """
 
     name: str
@@ -91,14 +91,14 @@ class Source(Protocol):
         """Decodes a recording as `audio.decode.decode` does.
 
         Args:
-          member: of its `Recording`.
+          member: the `member` of its `Recording`.
           duration_s: decode this many seconds at most.
 
         Returns:
           `(mono, rate_hz)`: float32[time], and the sample rate.
 
         Raises:
-          Rejected: as `audio.decode.decode`; or `changed`, if another recording lies there now.
+          Rejected: see `audio.decode.decode`; or `changed` if another recording is there now.
         """
 
 
@@ -111,17 +111,17 @@ def open_source(path: str) -> Source:
 def read_recording(
     path: str, member: str, waveform_format: WaveformFormat
 ) -> tuple[np.ndarray, float]:
-    """Makes a waveform of a recording that may lie in a file with many.
+    """Makes a waveform of a recording, which may be in a file with many.
 
     Args:
-      path, member: as of `Recording`.
+      path, member: see `Recording`.
       waveform_format: sample rate and length of the waveform.
 
     Returns:
-      `(waveform, duration_s)`, as `audio.resample.to_waveform`.
+      `(waveform, duration_s)`, see `audio.resample.to_waveform`.
 
     Raises:
-      Rejected: as `audio.decode.read_waveform` and `Source.read`.
+      Rejected: see `audio.decode.read_waveform` and `Source.read`.
     """
     if not member:
         return read_waveform(path, waveform_format)

@@ -1,7 +1,7 @@
-"""Hugging Face's Parquet files, as `agkphysics/AudioSet` has them.
+"""Hugging Face's Parquet files in the form of `agkphysics/AudioSet`.
 
 They have the columns `video_id` (string), `audio` {bytes, path}, and `labels` (list of mids). A row
-group is read as a stream, a row at a time, and only as far as needed. `audio.path` is never opened.
+group is read as a stream, row by row, and only as far as needed. `audio.path` is never opened.
 """
 
 import io
@@ -21,9 +21,9 @@ _DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)  # names may be damag
 
 
 class ParquetSource:
-    """A Parquet file; rows of a row group are best read in order.
+    """A Parquet file; reading the rows of a row group in order is fastest.
 
-    `data_prep.sources.Source` says what its methods do.
+    For its methods see `data_prep.sources.Source`.
     """
 
     def __init__(self, path: str):
@@ -69,8 +69,8 @@ class ParquetSource:
                     where = f"{self._path}: row {row} of row group {group}"
                     yield Entry("", "", Rejected("missing", f"{where} has no video_id"))
                     continue
-                # A row group can only be read as a whole. Its block has the name of its first row,
-                # not of the file, so that moved files give the same shards.
+                # A row group can only be read as a whole. Its block is named by its first row, not
+                # by the file, so that moved files give the same shards.
                 recording = Recording(self._path, f"{group}:{row}:{name}", f"{names[0]}", row)
                 of_clip = (
                     Rejected("bad_labels", f"{recording}: a label is null")
@@ -117,7 +117,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    """Whether it is a list of strings or whole numbers, or all lists are empty."""
+    """Whether the type is a list of strings or whole numbers, or of empty lists only."""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
     item = kind.value_type

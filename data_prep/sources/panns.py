@@ -1,10 +1,10 @@
 """PANNs' packed HDF5: `audio_name`, `waveform` (int16 or float32) and `target`.
 
-A name is "YID.wav", or "ID.wav" if not all names of the file begin with Y. A row whose recording
-PANNs' packer did not find has an empty name and is all zero: a missing clip, not a silent one. The
+A name is "YID.wav", or "ID.wav" if not all names of the file begin with Y. If PANNs' packer did not
+find a recording, its row has an empty name and is all zero: the clip is missing, not silent. The
 sample rate is the attribute `sample_rate`; a file without it has rows of 10 s, as PANNs packs them
-(320,000 samples are 32 kHz). Nothing outside the file is read: datasets that lie elsewhere
-(external links, external storage, virtual datasets) are refused.
+(320,000 samples are 32 kHz). Nothing outside the file is read: external links, external storage and
+virtual datasets are refused.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _ROWS_PER_READ = 4096
 
 
 class HDF5Source:
-    """An HDF5 file. `data_prep.sources.Source` says what its methods do."""
+    """An HDF5 file. For its methods see `data_prep.sources.Source`."""
 
     def __init__(self, path: str):
         try:
@@ -91,7 +91,7 @@ class HDF5Source:
                 yield Entry(stem, stem.removeprefix(prefix), recording, labels, len(target))
 
     def _all_have_prefix(self) -> bool:
-        """Whether all names begin with PANNs' "Y"; if not, "Y" is the first letter of some ids."""
+        """Whether all names begin with PANNs' "Y". If not, "Y" belongs to the ids."""
         with contextlib.suppress(OSError, RuntimeError):  # `entries` reports the damage
             for first in range(0, len(self._names), _ROWS_PER_READ):
                 names = map(_text, self._names[first : first + _ROWS_PER_READ])

@@ -1,11 +1,11 @@
 """WebDataset's tars: `KEY.flac` (or another format) beside `KEY.json` or `KEY.cls`.
 
-A recording is found by the place of its header in the tar, so a shard's clips are read without
-unpacking or passing over the rest. Links are not followed.
+A recording is found by the position of its header in the tar, so a shard's clips are read without
+unpacking or scanning the rest. Links are not followed.
 
-The labels in `KEY.json` are a list, or the field `labels` or `label` of an object; each label is
-a mid, a display name or a class number; one string may hold several mids with commas or semicolons
-between them. `KEY.cls` holds one label.
+The labels in `KEY.json` are a list, or the field `labels` or `label` of an object. Each label is a
+mid, a display name or a class number. One string may hold several mids, separated by commas or
+semicolons. `KEY.cls` holds one label.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _MIDS = re.compile(r"(/[mgt]/\w+)(\s*[,;]\s*/[mgt]/\w+)*")
 
 
 class TarSource:
-    """A tar, opened for each reading. `data_prep.sources.Source` says what its methods do."""
+    """A tar, opened for each reading. For its methods see `data_prep.sources.Source`."""
 
     def __init__(self, path: str, max_bytes_in_memory: int = _MAX_BYTES_IN_MEMORY):
         """Opens a tar.
@@ -45,13 +45,13 @@ class TarSource:
         self._max_bytes_in_memory = max_bytes_in_memory
 
     def entries(self, with_labels: bool) -> Iterator[Entry]:
-        entries: dict[str, Entry] = {}  # by key; of several formats the first
+        entries: dict[str, Entry] = {}  # by key; the first format if there are several
         labels: dict[str, Sequence[str | int] | Rejected] = {}
         damage: Rejected | None = None
         try:
             with self._open() as tar:
                 while (info := tar.next()) is not None:
-                    tar.members.clear()  # the tarfile would keep all of them
+                    tar.members.clear()  # tarfile would keep all of them in memory
                     key, extension = os.path.splitext(info.name)
                     extension = extension.lower()
                     if not info.isreg() or info.issparse() or not posixpath.basename(key):
@@ -62,7 +62,7 @@ class TarSource:
                         entries[key] = Entry(name, name, recording)
                     elif with_labels and extension in _LABELS and key not in labels:
                         labels[key] = self._read_labels(tar, info, extension)
-                # tarfile takes a damaged header for the end of the archive.
+                # tarfile treats a damaged header as the end of the archive.
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     raise tarfile.ReadError("no end of archive where it should be")
@@ -122,10 +122,10 @@ class TarSource:
         if type(found) is int:
             found = [found]
         if not isinstance(found, list) or not {type(each) for each in found} <= {str, int}:
-            return Rejected("bad_labels", f"{where} is no list of labels")
+            return Rejected("bad_labels", f"{where} is not a list of labels")
         return found
 
 
 def _text(name: str) -> str:
-    """A member's name, which need not be UTF-8, as text that is."""
+    """A member's name as UTF-8, with escapes if the name is not UTF-8."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -1,8 +1,8 @@
-"""Measures the train step on this machine, for each way of computing it. Needs no data.
+"""Measures the training step on this machine, for each way of computing it. Needs no data.
 
-Every variant is compiled first. Then rounds go through all of them in turn, with a product of
-square matrices between them: what the machine's other work slows down, it slows down for all. A
-ratio of two lines of one table can be trusted, on a busy machine nothing else.
+All variants are compiled first. Then each round runs all variants in turn, and a product of square
+matrices. So other work on the machine slows down all variants alike. On a busy machine, compare
+only lines of the same table.
 """
 
 import argparse
@@ -23,38 +23,33 @@ from relabel_jax.ops import cpu_devices
 from relabel_jax.ops.formulation import FORMULATIONS
 
 _EPILOG = """\
-Example, the two best forms on a CPU, in a few minutes:
-  python -m relabel_jax.benchmark --formulations toom_cook --precisions f32
-The table is printed on stdout, progress on stderr. `of peak` is useful arithmetic (that of the
-direct sums) a second over the matrix product's, so Toom-Cook can pass 1. `memory` is XLA's plan
-for one call on one device, batches included; `moved` is known for lax in a loop alone. On a CPU
-tf32 is left out, which is f32 there, and lax in scan, for which XLA has scalar code alone."""
+example (the fastest variants on a CPU, in a few minutes):
+  python -m relabel_jax.benchmark --formulations toom_cook --precisions f32 --output=cpu.json
+
+output: a table on stdout, and all figures as JSON in --output.
+  of peak   the arithmetic of the direct sums per second, divided by that of the matrix product;
+            Toom-Cook needs less arithmetic and may exceed 1
+  memory    XLA's plan for one call on one device, batches included
+  moved     bytes that a step reads and writes; known only for lax in mode loop
+On a CPU, tf32 (the same as f32 there) and lax in mode scan (not vectorized there) are left out."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("relabel_jax.benchmark.__main__", __doc__, epilog=_EPILOG)
-    parser.add_argument("--batch_size", type=int, default=24, help="clips a step (default 24)")
     parser.add_argument(
+        "--output", metavar="JSON", type=pathlib.Path, help="a JSON file for all figures"
+    )
+    size = parser.add_argument_group("size").add_argument
+    size("--batch_size", type=int, default=24, metavar="N", help="clips a step (default: 24)")
+    size(
         "--steps",
         type=int,
-        help="steps a round, in mode scan of one call (default 4 on a CPU, else 64)",
+        metavar="N",
+        help="steps a round; in mode scan also steps a call (default: 4 on a CPU, else 64)",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default 5)")
-    parser.add_argument("--num_classes", type=int, default=527, help="outputs (default 527)")
-    for name, choices in (
-        ("formulations", FORMULATIONS),
-        ("modes", MODES),
-        ("norms", ("folded", "plain")),
-        ("precisions", tuple(PRECISIONS)),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            nargs="+",
-            choices=choices,
-            default=list(choices),
-            help=f"any of {' '.join(choices)} (default all)",
-        )
-    parser.add_argument(
+    size("--rounds", type=int, default=5, metavar="N", help="measured rounds (default: 5)")
+    size("--num_classes", type=int, default=527, metavar="N", help="outputs (default: 527)")
+    size(
         "--filters",
         type=int,
         nargs=len(FEATURES),
@@ -62,7 +57,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="channels of the nine convolutions (default: the paper's)",
     )
-    parser.add_argument("--output", type=pathlib.Path, help="a JSON file with all figures")
+    variants = parser.add_argument_group("variants to measure (default: all)").add_argument
+    for name, choices in (
+        ("formulations", FORMULATIONS),
+        ("modes", MODES),
+        ("norms", ("folded", "plain")),
+        ("precisions", tuple(PRECISIONS)),
+    ):
+        variants(
+            f"--{name}",
+            nargs="+",
+            choices=choices,
+            default=list(choices),
+            metavar=name.upper().removesuffix("S"),
+            help=f"any of {', '.join(choices)}",
+        )
     return parser
 
 
@@ -75,12 +84,14 @@ def _variants(flags: argparse.Namespace, on_cpu: bool) -> list[Variant]:
         if not (on_cpu and ((formulation, mode) == ("lax", "scan") or precision == "tf32"))
     ]
     if not variants:
-        raise InputError("nothing to measure: lax in scan, tf32 are left out on a CPU; see --help")
+        raise InputError(
+            "nothing to measure: on a CPU, tf32 and lax in mode scan are left out; see --help"
+        )
     return variants
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code. See the module's docstring."""
+    """Runs the command line and returns its exit code."""
     flags = _parser().parse_args(arguments)
 
     def command() -> None:
@@ -102,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if flags.output:
             write_json(flags.output, result)
         print(table(result))
+        if flags.output:
+            print(f"written {flags.output}", file=sys.stderr)
 
     return cli.run(command)
 

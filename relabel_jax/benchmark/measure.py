@@ -1,4 +1,4 @@
-"""Times compiled train steps, interleaved, beside the peak of a matrix product."""
+"""Times compiled training steps in turn, and compares them with a matrix product."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ from relabel_jax.models.waveform_cnn import DENSE_UNITS, FEATURES, PRECISIONS
 from relabel_jax.ops import cpu_devices
 from relabel_jax.progress import track
 
-# They change how long a step takes on a CPU, so they belong to the record.
+# These variables change the time of a step on a CPU, so the result names them.
 _ENVIRONMENT = ("GLIBC_TUNABLES", "LD_PRELOAD", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
 
 
@@ -30,22 +30,22 @@ def measure(
     num_classes: int,
     filters: Sequence[int] = FEATURES,
 ) -> dict[str, Any]:
-    """Compiles and times variants, interleaved.
+    """Compiles variants and times them in turn.
 
     Args:
-      variants: what to measure.
+      variants: the variants to measure.
       batch_size: clips a step.
       steps: steps a round; in mode `scan` also steps a call.
-      rounds: rounds that count. One more comes first and does not count.
+      rounds: measured rounds. One more round runs before them and is not measured.
       num_classes: outputs of the network.
       filters: channels of the nine convolutions.
 
     Returns:
-      A value for JSON: facts of machine and run, `matmul_flop_per_s` by precision, and `variants`,
-      one dictionary each.
+      A value that JSON can hold: facts of the machine and the run, `matmul_flop_per_s` by
+      precision, and `variants`, one dictionary for each variant.
 
     Raises:
-      InputError: the batch size is not divisible by the devices, or a loss is not finite.
+      InputError: the batch cannot be divided among the devices, or a loss is not finite.
     """
     data = batches(steps, batch_size, num_classes)
     programs = [
@@ -89,8 +89,8 @@ def _time_rounds(
     """Runs all programs in turn, round after round.
 
     Returns:
-      For each program the seconds of the rounds that count, its last sum of losses, and by
-      precision the median FLOP/s of a matrix product.
+      For each program the seconds of the measured rounds, for each program its last sum of losses,
+      and for each precision the median FLOP/s of a matrix product.
     """
     states = [program.start() for program in programs]
     seconds: list[list[float]] = [[] for _ in programs]
@@ -110,7 +110,7 @@ def _time_rounds(
 def _rates(
     times: Sequence[float], steps: int, batch_size: int, flop: int, peak: float
 ) -> dict[str, Any]:
-    """The rates of one variant, from the seconds of its rounds."""
+    """Computes the rates of one variant from the seconds of its rounds."""
     median = statistics.median(times)
     clips_per_s = steps * batch_size / median
     return {
@@ -123,7 +123,7 @@ def _rates(
 
 
 def _matmul_peak(precision: str) -> Callable[[], float]:
-    """A function that measures the FLOP/s of a product of square matrices, on all devices."""
+    """Returns a function that measures the FLOP/s of a matrix product on all devices."""
     dtype, matmul_precision = PRECISIONS[precision]
     size, times = (4096, 1) if jax.default_backend() == "cpu" else (8192, 20)
     mesh = Mesh(np.array(jax.devices()), ("rows",))
@@ -160,7 +160,7 @@ def _machine() -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """What `measure` returned as a table, a line for each variant."""
+    """Formats the result of `measure` as a table with a line for each variant."""
     peaks = ", ".join(
         f"{name} {rate / 1e9:.0f}" for name, rate in result["matmul_flop_per_s"].items()
     )

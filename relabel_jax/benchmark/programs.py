@@ -1,4 +1,4 @@
-"""The ways of computing a train step of the paper's network, compiled."""
+"""Compiled variants of the training step of the paper's network."""
 
 import functools
 import time
@@ -19,19 +19,19 @@ from relabel_jax.train.step import Recipe, TrainState, init_state, train_step
 
 MODES = ("loop", "scan")
 RECIPE = Recipe(learning_rate=0.001, decay=0.987, steps_per_epoch=4000)
-"""The paper's."""
+"""The paper's recipe."""
 
 Batches = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Variant(NamedTuple):
-    """One way of computing a train step.
+    """One way of computing a training step.
 
     Attributes:
       formulation: how the convolutions are computed, one of `FORMULATIONS`.
       mode: `loop` compiles one step and calls it from Python for each step; `scan` compiles all
         steps of a round as one program.
-      fold_norm: whether the next layer's weights take over the normalization.
+      fold_norm: whether the normalization is folded into the weights of the next layer.
       precision: one of `PRECISIONS`.
     """
 
@@ -41,10 +41,10 @@ class Variant(NamedTuple):
     precision: str
 
     def network(self, num_classes: int, features: Sequence[int] = FEATURES) -> WaveformCNN:
-        """The paper's network, computed in this way.
+        """Returns the paper's network, computed in this way.
 
         Args:
-          num_classes: outputs.
+          num_classes: number of outputs.
           features: channels of the nine convolutions.
         """
         return WaveformCNN(
@@ -62,10 +62,10 @@ class Program(NamedTuple):
     Attributes:
       start: returns the state before the first step. Each call returns a new copy, because `run`
         reuses the buffers of its argument.
-      run: takes a state through all steps of a round and returns the new state.
+      run: does all steps of a round on a state and returns the new state.
       compile_s: seconds of lowering and compiling.
       memory_bytes: arguments, results and temporary buffers of one call on one device, by XLA's
-        plan; None if the backend does not say.
+        plan; None if the backend does not report it.
       accessed_bytes: bytes that one step reads and writes on one device, by XLA's cost analysis;
         None if the program has inner loops, of which the analysis counts one turn only.
     """
@@ -78,16 +78,16 @@ class Program(NamedTuple):
 
 
 def train_flop(features: Sequence[int], dense_units: Sequence[int], num_classes: int) -> int:
-    """Multiplications and additions of a training step for one clip, by the direct sums.
+    """Counts the multiplications and additions of a training step for one clip by direct sums.
 
-    They are those of the forward pass, the gradients of the weights and the gradients of the
-    inputs, over all convolutions and dense layers. The first layer needs no gradient of its inputs.
-    A formulation that multiplies less does not count as less.
+    The count covers the forward pass, the gradients of the weights and the gradients of the inputs
+    of all convolutions and dense layers. The first layer needs no gradient of its inputs. All
+    formulations have the same count, also those that multiply less.
 
     Args:
       features: channels of the nine convolutions.
       dense_units: units of the dense layers before the output layer.
-      num_classes: outputs.
+      num_classes: number of outputs.
     """
     channels, total = 1, 0
     for size in convolution_sizes(PAPER_FORMAT.num_samples, features):
@@ -101,11 +101,11 @@ def train_flop(features: Sequence[int], dense_units: Sequence[int], num_classes:
 
 
 def batches(num_batches: int, batch_size: int, num_classes: int) -> Batches:
-    """Noise at several levels, with labels and masks about as dense as AudioSet's.
+    """Makes noise at several levels, with labels and masks about as dense as AudioSet's.
 
     Returns:
-      int16[num_batches, batch_size, 80000] and twice bool[num_batches, batch_size, num_classes]:
-      waveforms, labels, masked.
+      `(waveforms, labels, masked)`: int16[num_batches, batch_size, 80000], and twice
+      bool[num_batches, batch_size, num_classes].
     """
     rng = np.random.default_rng(0)
     levels = rng.uniform(100, 5000, (num_batches, batch_size, 1))
@@ -117,7 +117,7 @@ def batches(num_batches: int, batch_size: int, num_classes: int) -> Batches:
 
 
 def initial_state(network: WaveformCNN) -> TrainState:
-    """Random weights and the optimizer's first state, on the host."""
+    """Returns random weights and the first state of the optimizer, on the host."""
     variables = random_variables(network, waveform_batch(network), seed=0)
     return jax.device_get(init_state(variables, RECIPE))
 
@@ -128,10 +128,10 @@ def compile_variant(network: WaveformCNN, mode: str, data: Batches) -> Program:
     Args:
       network: the network.
       mode: one of `MODES`.
-      data: of `batches`.
+      data: the result of `batches`.
 
     Raises:
-      InputError: the batch size is not divisible by the devices.
+      InputError: the batch cannot be divided among the devices.
     """
     layout = Layout.of(1, data[0].shape[1], "map")
     plan = (_scan if mode == "scan" else _loop)(network, layout, data)
@@ -155,16 +155,16 @@ def compile_variant(network: WaveformCNN, mode: str, data: Batches) -> Program:
     )
 
 
-class _Plan(NamedTuple):
-    """What is to be compiled: `lower(state)`; and `run(compiled, state)`, which takes a round."""
+class _RoundProgram(NamedTuple):
+    """The program of a round: `lower(state)` to compile it, `run(compiled, state)` to run it."""
 
     start: Callable[[], TrainState]
     lower: Callable[[TrainState], Any]
     run: Callable[[Any, TrainState], TrainState]
 
 
-def _scan(network: WaveformCNN, layout: Layout, data: Batches) -> _Plan:
-    """All steps of a round as one program."""
+def _scan(network: WaveformCNN, layout: Layout, data: Batches) -> _RoundProgram:
+    """Makes one program of all steps of a round."""
     waveforms, labels, masked = data
     arguments = layout.put_chunk(waveforms, labels[None], masked[None])
     state = stack_members([initial_state(network)])
@@ -172,15 +172,15 @@ def _scan(network: WaveformCNN, layout: Layout, data: Batches) -> _Plan:
     def run(compiled: Any, state: TrainState) -> TrainState:
         return compiled(state, *arguments)[0]
 
-    return _Plan(
+    return _RoundProgram(
         lambda: layout.put(state, "member"),
         lambda state: train_population.lower(network, RECIPE, layout, state, *arguments),
         run,
     )
 
 
-def _loop(network: WaveformCNN, layout: Layout, data: Batches) -> _Plan:
-    """One step as a program, called for each batch of a round."""
+def _loop(network: WaveformCNN, layout: Layout, data: Batches) -> _RoundProgram:
+    """Makes a program of one step, which is called for each batch of a round."""
     singles = [layout.put(batch, "data") for batch in zip(*data, strict=True)]
     shared, divided = PartitionSpec(), PartitionSpec("data")
     state = initial_state(network)
@@ -195,7 +195,7 @@ def _loop(network: WaveformCNN, layout: Layout, data: Batches) -> _Plan:
         return state
 
     step = on_each_device(one_step, layout.mesh, (shared, divided, divided, divided), shared)
-    return _Plan(
+    return _RoundProgram(
         lambda: layout.put(state),
         lambda state: jax.jit(step, donate_argnums=0).lower(state, *singles[0]),
         run,

@@ -27,7 +27,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS
 
-_OTHER_OPEN_FILES = 512  # a training's checkpoints, threads, libraries
+_OTHER_OPEN_FILES = 512  # for checkpoints, threads and libraries
 _READ_COLUMNS = pa.schema(
     [INDEX_SCHEMA.field(name).with_nullable(False) for name in ("clip_id", "split", "ol")]
 )
@@ -35,7 +35,7 @@ _READ_COLUMNS = pa.schema(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSet:
-    """What `data_prep.build` wrote. Row r is record r of the shards in their order.
+    """A data set that `data_prep.build` wrote. Row r is record r of the shards in their order.
 
     Attributes:
       path: the folder.
@@ -44,7 +44,8 @@ class DataSet:
       clip_ids: string array [clips].
       labels: bool[clips, classes], the original labels.
       clip_splits: int8[clips], index into `SPLITS`.
-      fingerprint: a digest of ontology, ids, splits, labels and format; equal for equal contents.
+      fingerprint: a digest of ontology, ids, splits, labels and format. Equal data sets have equal
+        fingerprints.
     """
 
     path: pathlib.Path
@@ -85,7 +86,7 @@ class DataSet:
         try:
             for i, record in enumerate(self._records.__getitems__(rows.tolist())):
                 waveforms[i] = features.deserialize_example_np(record)["waveform"]
-        except Exception as error:  # array_record and protobuf raise what they like
+        except Exception as error:  # array_record and protobuf can raise any exception
             raise InputError(
                 f"{self.path}: cannot read a record ({error}); the shards are damaged or not all "
                 "there: build the data set again"
@@ -97,7 +98,7 @@ def open_data_set(path: str | pathlib.Path) -> DataSet:
     """Opens a folder that `data_prep.build` wrote.
 
     Raises:
-      InputError: the folder is no data set or is unfinished, or index and shards do not agree.
+      InputError: the folder is not a finished data set, or index and shards do not agree.
     """
     path = pathlib.Path(path)
     if not (path / INDEX_NAME).is_file():
@@ -123,7 +124,7 @@ def open_data_set(path: str | pathlib.Path) -> DataSet:
     digest.update("\n".join(clip_ids).encode())
     for array in (clip_splits, counts, numbers):
         digest.update(np.ascontiguousarray(array))
-    if waveform_format != PAPER_FORMAT:  # data sets from before there was a choice have no more
+    if waveform_format != PAPER_FORMAT:  # keeps the digest of version 0.1
         digest.update(str(waveform_format).encode())
     data_set = DataSet(
         path=path,
@@ -149,7 +150,7 @@ def check_format(data_set: DataSet, needed: WaveformFormat, what: str) -> None:
     Args:
       data_set: the data set.
       needed: sample rate and length that are needed.
-      what: who needs them, such as "the network waveform_cnn".
+      what: the part that needs them, such as "the network waveform_cnn".
 
     Raises:
       InputError: sample rate or length differ.
@@ -201,8 +202,8 @@ def _labels(
 def _allow_open_files(path: pathlib.Path, num_shards: int) -> None:
     """Raises this process's limit of open files as far as `num_shards` open shards need it.
 
-    A shard stays open once it is read. The usual limit is 1,024 files; a process may raise its own
-    up to a hard limit.
+    A shard stays open once it is read. The usual limit is 1,024 files. A process may raise its
+    limit up to a hard limit.
 
     Raises:
       InputError: the hard limit is too low.

@@ -39,20 +39,20 @@ SHARD_NAME = re.compile(rf"{_DATASET_NAME}-(\w+)\.array_record-(\d+)-of-(\d+)")
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """The name, as TFDS has it, of shard `index` of the `count` shards of a split."""
+    """The name of shard `index` of the `count` shards of a split, in TFDS's form."""
     return f"{_DATASET_NAME}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
 def shard_pattern(split: str) -> str:
-    """A glob pattern of the shards of a split.
+    """A glob pattern for the shards of a split.
 
-    It does not match what copying programs leave beside them, such as `.NAME.x8Tq` or `NAME.part`.
+    It does not match partial files of copying programs, such as `.NAME.x8Tq` or `NAME.part`.
     """
     return f"[!.]*-{split}.array_record-?????-of-?????"
 
 
 def index_schema(waveform_format: WaveformFormat) -> pa.Schema:
-    """`INDEX_SCHEMA` with metadata that say the format of the waveforms."""
+    """`INDEX_SCHEMA` with the format of the waveforms as metadata."""
     facts = {
         "sample_rate_hz": waveform_format.sample_rate_hz,
         "duration_s": waveform_format.duration_s,
@@ -61,9 +61,9 @@ def index_schema(waveform_format: WaveformFormat) -> pa.Schema:
 
 
 def stored_format(schema: pa.Schema) -> WaveformFormat:
-    """The format of the waveforms that an index's metadata say.
+    """The format of the waveforms, from the metadata of an index.
 
-    An index without them is of a data set that was built when there was only the paper's format.
+    An index of version 0.1 has no such metadata: its waveforms have the paper's format.
 
     Raises:
       ValueError: the metadata are damaged.

@@ -1,8 +1,8 @@
 """Reads rows of the data set as chunks of batches, ahead of the device.
 
-The order of an epoch follows from (seed, epoch), and the place in it from the step. So a checkpoint
-needs no state of the input, and a resumed run sees the same batches for any number of reader
-threads.
+The seed and the epoch determine the order of the clips, and the step determines the position in it.
+So a checkpoint needs no state of the input, and a resumed run sees the same batches for any number
+of reader threads.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ ReadInputs = Callable[[np.ndarray], np.ndarray]
 
 
 class Chunk(NamedTuple):
-    """Some batches, which go to the device together.
+    """Some batches that are copied to the device together.
 
     Attributes:
       inputs: [chunk, batch, ...], zero after the last clip.
@@ -48,7 +48,7 @@ def read_chunks(
       The chunks in order; the last one may hold fewer clips.
     """
     chunks = grain.MapDataset.source(_Chunks(read_inputs, clips, batch_size, batches_per_chunk))
-    # One thread will do: array_record reads the hundreds of records of a chunk in parallel.
+    # One thread is enough: array_record reads the hundreds of records of a chunk in parallel.
     return iter(chunks.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
 
 

@@ -1,7 +1,7 @@
-"""What one record of the data set holds.
+"""The schema of one record of the data set.
 
-The schema is a TFDS `FeaturesDict`, so that a data set opens with
-`tfds.builder_from_directory(DATA)` in any framework, without TensorFlow.
+It is a TFDS `FeaturesDict`, so `tfds.builder_from_directory(DATA)` opens a data set for any
+framework, without TensorFlow.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def record_features(num_classes: int, num_samples: int) -> tfds.features.Feature
       - `clip_id`: the id in the segments file.
       - `waveform`: int16[num_samples], mono, zero-padded at the end.
       - `ol`, `pel`: bool[num_classes], the original and the parent-expanded labels.
-      - `masked`: bool[num_classes], what PE-CML leaves out of the loss.
+      - `masked`: bool[num_classes], the classes that PE-CML leaves out of the loss.
     """
     multi_hot = tfds.features.Tensor(shape=(num_classes,), dtype=np.bool_, encoding="bytes")
     return tfds.features.FeaturesDict(
@@ -49,9 +49,9 @@ def serialize_record(
 ) -> bytes:
     """Serializes one record, whose fields have the types of `record_features`.
 
-    `record_features(...).serialize_example` gives an equal record, but takes three times as long
-    and leaves the order of the fields to protobuf's hash table, so that its bytes differ from
-    process to process.
+    `record_features(...).serialize_example` gives an equal record but takes three times as long.
+    Its bytes differ from process to process, because protobuf's hash table decides the order of
+    the fields.
     """
     example = Example()
     for name, value in (

@@ -51,6 +51,10 @@ class GridProgress:
         self._display = Progress("grid", sum(self._left(cell) for cell in cells), "clips")
 
     def __enter__(self) -> "GridProgress":
+        workdirs = [Workdir(self._workdir / cell.folder) for cell in self._cells]
+        num_finished = sum(workdir.is_finished_after(self._num_epochs) for workdir in workdirs)
+        if num_finished:
+            _LOG.info("%d of %d runs are finished already", num_finished, len(self._cells))
         self._display.__enter__()
         return self
 
@@ -74,14 +78,6 @@ class GridProgress:
         """Notes that runs are finished."""
         self.done |= set(part)
         self._part = ()
-        folders = ", ".join(cell.folder.name for cell in part)
-        _LOG.info(
-            "%d/%d runs done: %s: %s",
-            len(self.done),
-            len(self._cells),
-            part[0].folder.parent,
-            folders,
-        )
         self._describe()
 
     def _describe(self) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import logging
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -27,8 +26,6 @@ from relabel_jax.runs.schema import RunResult, Scores
 from relabel_jax.train.loop import train
 from relabel_jax.train.predict import predict
 from relabel_jax.train.training import Inputs, Member, Trained, Training
-
-_LOG = logging.getLogger(__name__)
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> RunResult:
@@ -76,9 +73,6 @@ def run_population(
     processes.check_same(experiment.shared_facts())
     with contextlib.ExitStack() as stack:
         plan = make_plan(experiment, stack)
-        for result, workdir in zip(plan.results, workdirs, strict=True):
-            if result is not None:
-                _LOG.info("%s: finished already", workdir)
         if not plan.unfinished:
             return plan.finished
         training = _training(experiment, plan, on_clips)

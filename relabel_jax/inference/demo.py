@@ -1,10 +1,12 @@
-"""The page that shows what a network hears: the work of the command `relabel_jax.demo`."""
+"""Makes the page of the command `relabel_jax.demo`, which shows what a network hears."""
 
 import base64
+import hashlib
 import html
 import io
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +22,18 @@ from relabel_jax.inference.recordings import read_samples
 HOST = "127.0.0.1"
 _NUM_CLASSES = 10
 _NUM_CLIPS = 6
+_NUM_EXAMPLES = 4
+_FEW_CLIPS = 10_000  # a network trained on fewer clips is shown as a toy
+_ROUNDING = 1e-4  # the most by which a sound's similarity with itself differs from 1
 _STYLE = pathlib.Path(__file__).with_name("demo.css")
-_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # none is downloaded
-_COLORS = {  # those of the report's page, by day and in the dark
+# Fonts that need no download.
+_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+_COLORS = {  # as on the report's page, light and dark
     "body_background_fill": "#faf8f4",
     "body_background_fill_dark": "#14171a",
     "body_text_color": "#22262b",
     "body_text_color_dark": "#e9e6e0",
-    "body_text_color_subdued": "#666d75",
+    "body_text_color_subdued": "#5f666e",
     "body_text_color_subdued_dark": "#9aa1a8",
     "block_background_fill": "#ffffff",
     "block_background_fill_dark": "#1c2024",
@@ -35,6 +41,7 @@ _COLORS = {  # those of the report's page, by day and in the dark
     "border_color_primary_dark": "#30363c",
     "color_accent": "#14766e",
     "error_border_color": "#c96f14",
+    "error_border_color_dark": "#e0923d",
     "error_background_fill": "#f7ecdf",
     "error_background_fill_dark": "#2b241c",
     "error_text_color": "#22262b",
@@ -43,7 +50,7 @@ _COLORS = {  # those of the report's page, by day and in the dark
 
 
 def _cut_wav(embedder: Embedder, path: str, start_s: float) -> bytes:
-    """A window as the network hears it, as a WAV file."""
+    """Returns a window as the network hears it, as the bytes of a WAV file."""
     waveforms = embedder.waveform_format
     samples = np.concatenate(list(read_samples(path, waveforms, start_s + waveforms.read_s)))
     start = round(start_s * waveforms.sample_rate_hz)
@@ -72,26 +79,109 @@ def _heard_html(embedder: Embedder, duration_s: float, num_windows: int, scores:
     return f'<p class="about">{about}</p><table class="heard">{"".join(rows)}</table>'
 
 
-def _near_html(embedder: Embedder, clips: Clips, embeddings: np.ndarray) -> str:
+def nearest_others(
+    embedder: Embedder, clips: Clips, path: str, embeddings: np.ndarray
+) -> tuple[list[tuple[str, float, float]], bool]:
+    """Finds the recordings nearest to a sound, without the sound itself.
+
+    A recording is the sound itself if their similarity is 1 within rounding and they have the same
+    samples. Its path may differ, because the page works on a copy.
+
+    Args:
+      embedder: the network.
+      clips: the embedded folder.
+      path: the sound.
+      embeddings: float32[windows, embedding_size] of the sound.
+
+    Returns:
+      The recordings as from `Clips.nearest`, and whether the sound itself was left out.
+    """
+    known: dict[str, bool] = {}
+
+    def is_same(other: str, similarity: float) -> bool:
+        if similarity < 1 - _ROUNDING:
+            return False
+        if other not in known:
+            known[other] = _digest(embedder, other) == _digest(embedder, path)
+        return known[other]
+
+    number = _NUM_CLIPS + 1
+    while True:
+        found = clips.nearest(embeddings, number)
+        others = [each for each in found if not is_same(each[0], each[2])]
+        if len(others) >= _NUM_CLIPS or len(found) < number:
+            return others[:_NUM_CLIPS], len(others) < len(found)
+        number *= 2  # the folder has copies of the sound
+
+
+def _digest(embedder: Embedder, path: str) -> bytes:
+    """Returns a digest of a recording's samples, or b"" if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        for samples in read_samples(path, embedder.waveform_format):
+            digest.update(samples.tobytes())
+    except Rejected:
+        return b""
+    return digest.digest()
+
+
+def format_similarities(similarities: Sequence[float]) -> list[str]:
+    """Formats numbers with the fewest decimals that tell them apart, from 2 to 6."""
+    distinct = len({f"{each:.6f}" for each in similarities})
+    for decimals in range(2, 7):
+        shown = [f"{each:.{decimals}f}" for each in similarities]
+        if len(set(shown)) == distinct:
+            break
+    return shown
+
+
+def _near_html(embedder: Embedder, clips: Clips, path: str, embeddings: np.ndarray) -> str:
+    others, has_itself = nearest_others(embedder, clips, path, embeddings)
     items = []
-    for path, start_s, similarity in clips.nearest(embeddings, _NUM_CLIPS):
+    shown = format_similarities([similarity for _, _, similarity in others])
+    for (path, start_s, _), similarity in zip(others, shown, strict=True):
         try:
             sound = base64.b64encode(_cut_wav(embedder, path, start_s)).decode()
-            player = f'<audio controls src="data:audio/wav;base64,{sound}"></audio>'
+            label = f"{html.escape(os.path.basename(path))}, from {start_s:g} s"
+            source = f"data:audio/wav;base64,{sound}"
+            player = f'<audio controls aria-label="{label}" src="{source}"></audio>'
         except Rejected as error:
             player = f'<p class="about">Cannot be played: {html.escape(str(error))}</p>'
         folder, name = os.path.split(path)
         where = f"{folder}, from {start_s:g} s" if folder else f"From {start_s:g} s"
         items.append(
             f'<li data-path="{html.escape(path)}"><span class="path">{html.escape(name)}</span>'
-            f'<span class="score">{similarity:.4f}</span>'
+            f'<span class="score">{similarity}</span>'
             f'<span class="about">{html.escape(where)}</span>{player}</li>'
         )
-    return f'<ol class="near">{"".join(items)}</ol>'
+    note = ""
+    if has_itself:
+        note = '<p class="about">The folder has this sound, which is left out here.</p>'
+    return f'{note}<ol class="near">{"".join(items)}</ol>'
+
+
+def _examples(clips: Clips | None) -> list[str]:
+    """Chooses recordings from the whole length of the folder, among those that still exist."""
+    if clips is None:
+        return []
+    paths = list(dict.fromkeys(clips.paths))
+    chosen = np.linspace(0, len(paths) - 1, min(_NUM_EXAMPLES, len(paths))).astype(int)
+    return [paths[number] for number in chosen if os.path.isfile(paths[number])]
+
+
+def toy_note(trained: Mapping[str, Any]) -> str:
+    """Returns a sentence for a network that was trained on few clips, otherwise ""."""
+    if not trained or trained["num_clips"]["train"] >= _FEW_CLIPS:
+        return ""
+    how = "fine-tuned" if trained["method"] == "finetune" else "trained"
+    return (
+        f"This network is a toy: it was {how} on only {trained['num_clips']['train']:,} clips. "
+        "Expect wrong classes, and similarities that mean little."
+    )
 
 
 def make_page(embedder: Embedder, clips: Clips | None) -> Any:
-    """The page, a `gradio.Blocks`.
+    """Makes the page, a `gradio.Blocks`.
 
     Raises:
       InputError: gradio is not installed, or the classes are not known.
@@ -106,7 +196,10 @@ def make_page(embedder: Embedder, clips: Clips | None) -> Any:
             f" of the {trained['side']} side of {trained['root']} · {trained['method']}, labels "
             f"{trained['labeling']} · {trained['num_clips']['train']:,} training clips"
         )
-    hint = '<p class="about">Nothing yet: drop a sound above, or record one.</p>'
+    examples = _examples(clips)
+    hint = "Nothing yet: drop a sound above, or record one"
+    hint = f'<p class="about">{hint}{", or choose an example" if examples else ""}.</p>'
+    toy = f'<p class="toy">{note}</p>' if (note := toy_note(trained)) else ""
     if clips is None:
         near_hint = (
             '<p class="about">Embed a folder with <code>python -m relabel_jax.embed</code> and '
@@ -127,15 +220,25 @@ def make_page(embedder: Embedder, clips: Clips | None) -> Any:
             what = f"Give a sound of {MIN_DURATION_S} s or more, as WAV, FLAC, Ogg or MP3."
             return f'<p class="error" role="alert">{html.escape(why)}. {what}</p>', near_hint
         sounding = without_padding(embedder, duration_s, embeddings)
-        near = "" if clips is None else _near_html(embedder, clips, sounding)
+        near = "" if clips is None else _near_html(embedder, clips, path, sounding)
         return _heard_html(embedder, duration_s, len(embeddings), scores), near_hint + near
 
     def text(value: str, **options: Any) -> Any:
         return gradio.HTML(value, apply_default_css=False, **options)
 
     with gradio.Blocks(title="What does it hear?", analytics_enabled=False) as page:
-        text(f"<h1>What does it <em>hear</em>?</h1><p>{html.escape(facts)}</p>", elem_id="head")
+        title = "<h1>What does it <em>hear</em>?</h1>"
+        text(f"{title}<p>{html.escape(facts)}</p>{toy}", elem_id="head")
         sound = gradio.Audio(type="filepath", label="Sound", buttons=[], elem_id="sound")
+        if examples:
+            gradio.Examples(
+                [[path] for path in examples],
+                sound,
+                label="Examples from the embedded folder",
+                example_labels=[os.path.basename(path) for path in examples],
+                elem_id="examples",
+                api_visibility="private",
+            )
         with gradio.Row(equal_height=False):
             with gradio.Column(min_width=320):
                 text("<h2>Heard</h2>")
@@ -153,9 +256,9 @@ def serve(page: Any, port: int | None) -> str:
     Raises:
       InputError: the port is taken.
     """
-    import gradio  # make_page has found it
+    import gradio  # make_page has checked that it is installed
 
-    # Gradio asks its own server whether it is up; a proxy would not know it.
+    # Gradio asks its own server whether it is up. A proxy cannot reach that server.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [HOST, os.environ.get(name)]))
     try:

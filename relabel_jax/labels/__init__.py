@@ -1,1 +1,1 @@
-"""The ontology, the labelings, and the views of a data set that follow from them."""
+"""The ontology, the labelings, label tables, and views of a data set."""

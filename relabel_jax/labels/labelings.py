@@ -1,6 +1,6 @@
 """The paper's three labelings as pure functions, in three forms that agree.
 
-For one clip with the raters' labels L (paper, section III; design.md, section 1):
+For one clip with the raters' labels L (paper, section III):
 
 - `ol` (original labels): L; nothing is masked.
 - `pel` (parent-expanded labels): L and every ancestor of a label in L; nothing is masked.
@@ -75,7 +75,7 @@ def parent_expanded(labels: np.ndarray, is_ancestor: np.ndarray) -> np.ndarray:
 
 
 def children_masked(labels: np.ndarray, is_ancestor: np.ndarray) -> np.ndarray:
-    """bool[clips, classes]: classes that are unknown as only something more general was chosen."""
+    """bool[clips, classes]: the classes that are unknown, because only a parent was chosen."""
     _check(labels, is_ancestor)
     return relabel_sparse(sparse.csr_array(labels), is_ancestor, "pe_cml")[1].toarray()
 

@@ -1,12 +1,12 @@
-"""Views: each experiment takes some rows and columns of the one data set on disk.
+"""Views: each experiment takes some rows and columns of a single data set on disk.
 
 A root R of the ontology divides the classes into two sides: `target` is R and its descendants, and
 `base` is all other classes. A clip with an original label on the target side is a target clip, and
 its base labels are dropped; all other clips are base clips. Labels are dropped before the rest is
 re-labelled inside the side's classes, because a dropped `Music` must not mask a kept `Choir`.
 
-For the same root and side all labelings have the same columns. A class outside the labeling's label
-set is masked for every clip, so that a labeling is data and not a branch in the code.
+All labelings of a root and side have the same columns. A class outside the labeling's label set is
+masked for every clip, so that no other code depends on the labeling.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
-"""What training, transfer, embedding and export may know of a network: a protocol, not a class.
+"""The protocol of a network: all that training, transfer, embedding and export know about it.
 
-A network is a `flax.linen.Module` with the attributes and methods of `Backbone`. It inherits
-nothing from this package. Whatever is optional has a function here that reads it, so that a network
-without it needs no stub.
+A network is a `flax.linen.Module` with the attributes and methods of `Backbone`. It does not
+inherit from this package. For each optional member there is a function here that reads it, so a
+network without that member needs no stub.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -14,12 +14,12 @@ from relabel_jax.audio.waveform_format import WaveformFormat
 
 
 class Outputs(NamedTuple):
-    """What a network says of a batch.
+    """The outputs of a network for a batch.
 
     Attributes:
       scores: float32[batch, classes] in [0, 1].
-      logits: float32[batch, classes] whose sigmoid the scores are; None for a network that has
-        none. A loss on logits is computed from these where there are any.
+      logits: float32[batch, classes]; the scores are their sigmoid. None for a network without
+        logits. A loss on logits uses these if there are any.
     """
 
     scores: jax.Array
@@ -40,21 +40,21 @@ class Backbone(Protocol):
 
     Optional members:
 
-    - `axis_name: str | None = None`, a field. Devices that share a batch are named by it. A network
-      that normalizes by statistics of the batch must have it and sum over that axis.
-    - `batch_stats`, a Flax collection of running statistics. Networks without one work too.
+    - `axis_name: str | None = None`, a field: the mesh axis of the devices that share a batch. A
+      network that normalizes by statistics of the batch must have it and sum over that axis.
+    - `batch_stats`, a Flax collection of running statistics.
     - `random_streams: tuple[str, ...]`, the Flax streams that training needs, such as "dropout".
-    - `buffers(waveforms)`, a Flax collection `buffers` for training on such a batch: arrays that a
-      step writes to and leaves for the next step (`ops/buffers.py`).
-    - `from_config(num_classes, **options)`, a class method that builds the network where options
-      such as "auto" must be resolved first. Without it the class itself is called.
-    - `for_export()`, the network in the form that other frameworks can run best.
+    - `buffers(waveforms)`, a Flax collection `buffers` for training on such a batch: arrays that
+      each step overwrites (`ops/buffers.py`).
+    - `from_config(num_classes, **options)`, a class method that builds the network after it has
+      resolved options such as "auto". Without it the class itself is called.
+    - `for_export()`, the network in the form that other frameworks run best.
     - `export_facts()`, a dict for the `config.json` of an export: sizes that a reader in another
       framework needs.
     - `description: str`, a sentence about the network for the model card of an export.
     - `pytorch_example: str`, the name of a file beside the network's module: a Python program that
-      runs an export of the network in PyTorch. An export has a copy of it.
-    - `precision: str`, a field: the arithmetic of the network, noted in results.
+      runs an export of the network in PyTorch. An export contains a copy of it.
+    - `precision: str`, a field: the arithmetic of the network, recorded in results.
     """
 
     num_classes: int
@@ -71,13 +71,13 @@ class Backbone(Protocol):
 
     @property
     def embedding_size(self) -> int:
-        """Values of an embedding."""
+        """The number of values in an embedding."""
 
     def __call__(self, waveforms: jax.Array, train: bool) -> Outputs:
-        """The outputs for int16[batch, samples]. Float arrays of int16's scale are taken too.
+        """The outputs for int16[batch, samples], or a float array in int16's scale.
 
-        An export traces the network for batches of any size: `waveforms.shape[0]` is then a symbol,
-        for which `len(waveforms)` fails.
+        An export traces the network for batches of any size. `waveforms.shape[0]` is then a symbol,
+        and `len(waveforms)` fails.
 
         With `train` the network normalizes by the batch and uses its random streams.
         """
@@ -99,7 +99,7 @@ def random_streams(network: Network) -> tuple[str, ...]:
 
 
 def buffers(network: Network, inputs: Any) -> dict[str, Any]:
-    """The collection `buffers` for training on a batch like `inputs`, {} if the network has none.
+    """The collection `buffers` for training on a batch like `inputs`; {} if the network has none.
 
     Args:
       inputs: the batch, or its shape and dtype.
@@ -118,10 +118,10 @@ def divided(network: Network, axis_name: str) -> Any:
 
 
 def exportable(network: Network) -> Any:
-    """The network in the form that other frameworks can run best."""
+    """The network in the form that other frameworks run best."""
     return network.for_export() if hasattr(network, "for_export") else network
 
 
 def export_facts(network: Network) -> dict[str, Any]:
-    """What the `config.json` of an export says of the network beside its options."""
+    """The facts about the network, besides its options, in the `config.json` of an export."""
     return network.export_facts() if hasattr(network, "export_facts") else {}

@@ -11,7 +11,7 @@ from relabel_jax.ops.normalization import Normalization
 class EmbeddingClassifier(nn.Module):
     """The paper's classifier on frozen embeddings: one hidden layer, and one sigmoid per class.
 
-    All of it is computed in float32.
+    It computes in float32.
 
     Attributes:
       num_classes: outputs, one sigmoid each.

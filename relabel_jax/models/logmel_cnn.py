@@ -23,13 +23,13 @@ class LogMelCNN(nn.Module):
 
     Attributes:
       num_classes: outputs, one sigmoid each.
-      sample_rate_hz, duration_s: of the waveforms that it takes.
+      sample_rate_hz, duration_s: sample rate and length of the input waveforms.
       window_s, hop_s: length and distance of the frames of the spectrogram, in seconds.
       num_mels: bands of the spectrogram, from 50 Hz to half the sample rate.
       features: channels of the convolutions.
       embedding_size: units of the dense layer.
-      dropout: share of the embedding that is left out in training.
-      axis_name: names the devices that share a batch.
+      dropout: share of the embedding that is dropped in training.
+      axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
     """
 
     num_classes: int
@@ -47,7 +47,7 @@ class LogMelCNN(nn.Module):
 
     @property
     def waveform_format(self) -> WaveformFormat:
-        """Sample rate and length of the waveforms that it takes."""
+        """Sample rate and length of the input waveforms."""
         return WaveformFormat(self.sample_rate_hz, self.duration_s)
 
     def setup(self):

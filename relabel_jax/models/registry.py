@@ -1,6 +1,6 @@
 """Networks by name, and the options that a config gives them.
 
-A network of somebody else's own is named by its module and class: `my_package.my_net:Net`.
+A network outside this package is named by its module and class: `my_package.my_net:Net`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ NETWORKS = {
     "waveform_cnn": "relabel_jax.models.waveform_cnn:WaveformCNN",
     "logmel_cnn": "relabel_jax.models.logmel_cnn:LogMelCNN",
 }
-"""By name, where the class is."""
+"""The class of each network, `MODULE:CLASS` by name."""
 
 DEFAULT = "waveform_cnn"
 # Fields that no config sets: the data give the number of classes, the devices the axis.
@@ -38,18 +38,18 @@ def network_class(name: str) -> type[nn.Module]:
     module_name, _, class_name = NETWORKS.get(name, name).partition(":")
     if not class_name:
         raise InputError(
-            f"config.model.name: {name!r} is none of {', '.join(NETWORKS)}; a network of your own "
-            "is named MODULE:CLASS, such as my_package.my_net:Net"
+            f"config.model.name: {name!r} is none of {', '.join(NETWORKS)}; name your own "
+            "network by MODULE:CLASS, such as my_package.my_net:Net"
         )
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # whatever a module raises when it is imported
+    except Exception as error:  # an import can raise any exception
         cause = f"{error}\n".splitlines()[0]
         raise InputError(
             f"config.model.name={name}: cannot import it: {type(error).__name__}: {cause}"
         ) from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise InputError(f"config.model.name={name}: is no class of flax.linen.Module")
+        raise InputError(f"config.model.name={name}: is not a flax.linen.Module class")
     missing = [member for member in _REQUIRED if not hasattr(found, member)]
     if "num_classes" not in {field.name for field in dataclasses.fields(found)}:
         missing.append("num_classes")
@@ -65,7 +65,7 @@ def default_options(name: str) -> dict[str, Any]:
     """The options of a network with their defaults: the rest of `config.model`.
 
     Raises:
-      InputError: as of `network_class`.
+      InputError: see `network_class`.
     """
     found = network_class(name)
     if hasattr(found, "from_config"):
@@ -83,11 +83,11 @@ def build(model: Mapping[str, Any], num_classes: int) -> Backbone:
     """The network that `config.model` describes.
 
     Args:
-      model: `name`, and options of that network; those that are absent have their defaults.
+      model: `name`, and options of that network; absent options have their defaults.
       num_classes: outputs of the head.
 
     Raises:
-      InputError: there is no such network, it does not have such an option, or refuses its value.
+      InputError: the network does not exist, has no such option, or rejects a value.
     """
     options: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in model.items()

@@ -12,7 +12,7 @@ from relabel_jax.models.backbone import Backbone, Network
 
 Variables = dict[str, Any]
 COLLECTIONS = ("params", "batch_stats")
-"""What a checkpoint has of a network; networks without running statistics have no `batch_stats`."""
+"""The collections in a checkpoint; networks without running statistics have no `batch_stats`."""
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -21,12 +21,12 @@ def _random(network: Any, inputs: jax.ShapeDtypeStruct, key: jax.Array) -> Varia
 
 
 def random_variables(network: Network, inputs: jax.ShapeDtypeStruct, seed: int) -> Variables:
-    """Random variables, on the host.
+    """Random initial variables, on the host.
 
     Args:
       network: a backbone, or a classifier on embeddings.
       inputs: shape and dtype of a batch of one.
-      seed: of the weights.
+      seed: seed of the weights.
     """
     return jax.device_get(_random(network, inputs, jax.random.key(seed)))
 
@@ -48,7 +48,7 @@ def shapes(network: Backbone) -> Variables:
 
 @functools.cache
 def _output_axes(network: Backbone) -> dict[tuple[str, ...], int]:
-    """By path, the class axis of each variable whose shape depends on the number of classes."""
+    """The class axis, by path, of each variable whose shape depends on the number of classes."""
     wider = network.clone(num_classes=network.num_classes + 1)
     here, there = (
         flax.traverse_util.flatten_dict(jax.tree.map(np.shape, shapes(each)), is_leaf=_is_shape)
@@ -67,7 +67,7 @@ def _is_shape(_: tuple, value: Any) -> bool:
 
 
 def num_outputs(network: Backbone, variables: Variables) -> int:
-    """The number of classes that variables are for, whatever the network's own number is.
+    """The number of classes of the variables, which may differ from `network.num_classes`.
 
     Returns 0 for the variables of another network.
     """
@@ -77,12 +77,12 @@ def num_outputs(network: Backbone, variables: Variables) -> int:
 
 
 def select_outputs(network: Backbone, variables: Variables, classes: np.ndarray) -> Variables:
-    """The variables of the same network over some of its classes.
+    """The variables of the same network for some of its classes.
 
     Args:
-      network: over all classes.
+      network: the network with all classes.
       variables: its variables.
-      classes: int64[kept], places among the outputs.
+      classes: int64[kept], indices of the outputs to keep.
     """
     axes = _output_axes(network)
     return _with_outputs(
@@ -93,19 +93,19 @@ def select_outputs(network: Backbone, variables: Variables, classes: np.ndarray)
 
 
 def replace_outputs(network: Backbone, variables: Variables, start: Variables) -> Variables:
-    """The variables with the output layer of others: the start of fine-tuning.
+    """The variables with another output layer: the start of fine-tuning.
 
     Args:
       network: the network to fine-tune.
-      variables: of the trained network, which may have other classes.
-      start: of `network`.
+      variables: the variables of the trained network, which may have other classes.
+      start: the initial variables of `network`, which give the output layer.
     """
     of_start = flax.traverse_util.flatten_dict(start)
     return _with_outputs(network, variables, lambda path, _: of_start[path])
 
 
 def without_outputs(network: Backbone, variables: Variables) -> dict[str, Any]:
-    """By dotted name, all variables but the output layer: what an embedding depends on."""
+    """All variables except the output layer, by dotted name. An embedding depends only on these."""
     axes = _output_axes(network)
     flat = flax.traverse_util.flatten_dict(variables)
     return {".".join(path): value for path, value in flat.items() if path not in axes}
@@ -125,10 +125,10 @@ def trained(state: Mapping[str, Any]) -> Variables:
 
 
 def same_shapes(network: Backbone, variables: Variables) -> bool:
-    """Whether variables have the structure and the shapes of a network's."""
+    """Whether variables have the structure and shapes of the network's variables."""
     return jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, shapes(network))
 
 
 def zeros(network: Backbone) -> Variables:
-    """Zeros in place of a network's variables, on the host."""
+    """Zeros with the shapes and dtypes of a network's variables, on the host."""
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes(network))

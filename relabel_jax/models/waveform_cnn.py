@@ -35,21 +35,21 @@ PRECISIONS = {
 }
 """By name: the dtype of the convolutions and their activations, and JAX's matmul precision.
 
-Weights, statistics, dense layers and scores are always float32. `tf32` lets the factors of float32
-products be rounded to 11 bits on devices that have units for it (NVIDIA since Ampere; on a TPU it
-is three passes of bfloat16). On a CPU it is the same as `f32`.
+Weights, statistics, dense layers and scores are always float32. `tf32` allows a device to round the
+factors of float32 products to 11 bits (NVIDIA GPUs since Ampere; a TPU computes three passes of
+bfloat16). On a CPU it is the same as `f32`.
 """
 
 
 def _compute(precision: str) -> tuple[jax.typing.DTypeLike, str]:
-    """The entry of `PRECISIONS`; ValueError if there is none."""
+    """Returns the entry of `PRECISIONS`. Raises ValueError if there is none."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
     return PRECISIONS[precision]
 
 
 def default_precision() -> str:
-    """`f32` on a CPU, `tf32` elsewhere. (On a CPU bf16 is faster only with units for it: AMX.)"""
+    """`f32` on a CPU, `tf32` elsewhere. (On a CPU, bf16 is faster only with AMX units.)"""
     return "f32" if jax.default_backend() == "cpu" else "tf32"
 
 
@@ -71,7 +71,7 @@ class ConvolutionSize(NamedTuple):
 def convolution_sizes(
     num_samples: int, features: Sequence[int] = FEATURES
 ) -> Iterator[ConvolutionSize]:
-    """The sizes of the nine convolutions for waveforms of so many samples."""
+    """The sizes of the nine convolutions for waveforms of `num_samples` samples."""
     time = num_samples
     for kernel_size, stride, channels in zip(KERNEL_SIZES, STRIDES, features, strict=True):
         time = space_to_depth.time_out(time, kernel_size, stride)
@@ -88,7 +88,7 @@ class WaveformCNN(nn.Module):
       features: channels of the nine convolutions.
       dense_units: units of the dense layers. The last number is the size of an embedding.
       norm_order: "elu_bn" or "bn_elu".
-      fold_norm: with "elu_bn", whether the next layer's weights take over the normalization
+      fold_norm: with "elu_bn", whether to fold the normalization into the next layer's weights
         (`normalization.py`). The network is the same function of the same variables either way.
       precision: one of `PRECISIONS`.
       formulation: how the convolutions are computed.
@@ -131,7 +131,7 @@ class WaveformCNN(nn.Module):
           formulation: one of `FORMULATIONS`, or "auto" for the fastest on the backend.
 
         Raises:
-          InputError: an option has no such value.
+          InputError: an option has an invalid value.
         """
         for field, value, choices in (
             ("norm_order", norm_order, NORM_ORDERS),
@@ -167,11 +167,11 @@ class WaveformCNN(nn.Module):
 
     @property
     def embedding_size(self) -> int:
-        """Values of an embedding."""
+        """The number of values in an embedding."""
         return self.dense_units[-1]
 
     def for_export(self) -> "WaveformCNN":
-        """The network with plain convolutions. The other formulations are for JAX on a CPU."""
+        """The network with plain convolutions; the other formulations are for JAX on a CPU."""
         return self.clone(formulation=Formulation("lax"))
 
     def export_facts(self) -> dict[str, Any]:
@@ -218,7 +218,7 @@ class WaveformCNN(nn.Module):
         """The embeddings: the last hidden layer's outputs before ELU and normalization.
 
         Args:
-          waveforms: int16[batch, samples], or float arrays of int16's scale.
+          waveforms: int16[batch, samples], or a float array in int16's scale.
           train: normalize by the batch's statistics instead of the running ones.
 
         Returns:
@@ -228,7 +228,7 @@ class WaveformCNN(nn.Module):
         return dense(hidden, self.dense[-1](hidden.channels))
 
     def __call__(self, waveforms: jax.Array, train: bool) -> Outputs:
-        """The outputs for waveforms as `embed` takes them, float32[batch, num_classes]."""
+        """The outputs, float32[batch, num_classes], for waveforms as in `embed`."""
         hidden = self._hidden(waveforms, train)
         weights = self.dense[-1](hidden.channels)
         return self._outputs(dense_elu_norm(hidden, weights, self.norms[-1], train=train))
@@ -242,10 +242,10 @@ class WaveformCNN(nn.Module):
         return Outputs.of_logits(dense(hidden, self.output(hidden.channels)))
 
     def _hidden(self, waveforms: jax.Array, train: bool) -> Hidden:
-        """What the last hidden layer takes: [batch, channels]."""
+        """The inputs of the last hidden layer, [batch, channels]."""
         dtype, matmul_precision = _compute(self.precision)
         buffers = self.get_variable("buffers", "convolutions", (None,) * len(STRIDES))
-        # Scaled here, on the device, so that only int16 is copied to it.
+        # Scale on the device, so that only int16 is copied to it.
         hidden = Hidden((waveforms.astype(jnp.float32)[:, :, None] / 32768).astype(dtype))
         with jax.default_matmul_precision(matmul_precision):
             for weights, norm, stride, buffer in zip(

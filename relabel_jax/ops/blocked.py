@@ -1,9 +1,9 @@
 """The convolution block by block, so that the arrays of a block stay in cache.
 
-A `Form` multiplies one block (`toom_cook.py`, `im2col.py`). This module has what all forms share:
-the split into blocks, the elementwise work before and after (`elementwise.py`), and the few rows at
-the ends that fill no block. The direct form computes these (`direct.py`), because padding them to a
-block would copy the large arrays.
+A `Form` multiplies one block (`toom_cook.py`, `im2col.py`). This module has the parts that all
+forms share: the split into blocks, the elementwise work before and after (`elementwise.py`), and
+the few rows at the ends that do not fill a block. The direct form computes these rows
+(`direct.py`), because padding them to a block would copy the large arrays.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,9 +29,9 @@ class Form(Protocol):
     """Multiplies blocks of rows of the grid (`space_to_depth.py`) by one kernel.
 
     Attributes:
-      tile: the number of output rows is a multiple of it.
+      tile: output rows in a tile; the output rows of a block are a multiple of it.
       tile_bytes: the size of a tile's part of a block's largest arrays.
-      halo: input rows after its own that an output row depends on.
+      halo: the number of later input rows that an output row depends on.
     """
 
     @property
@@ -48,9 +48,9 @@ class Form(Protocol):
     def gradients(self) -> tuple[Any, Callable[[jax.Array, jax.Array], tuple[jax.Array, Any]]]:
         """Returns zeros, and the function that computes a block's gradients.
 
-        The function maps dy [clips, rows + halo, channels_out] and x [clips, rows, width] to dx of
-        x's shape and to the block's part of the gradient by the kernel, to be added to the zeros.
-        Row 0 of x is row `halo` of dy.
+        The function maps dy [clips, rows + halo, channels_out] and x [clips, rows, width] to dx,
+        which has x's shape, and to the block's part of the gradient by the kernel. The caller adds
+        these parts to the zeros. Row 0 of x is row `halo` of dy.
         """
 
     def kernel_gradient(self, totals: Any) -> jax.Array:
@@ -60,8 +60,7 @@ class Form(Protocol):
 class Blocks(NamedTuple):
     """A split of the outputs [batch, rows] on the grid into equal blocks of whole tiles.
 
-    A block is a part of one clip where clips are long, and several whole clips where they are
-    short.
+    A block is a part of one clip if clips are long, or several whole clips if they are short.
 
     Attributes:
       clips: clips in a block.
@@ -79,9 +78,9 @@ class Blocks(NamedTuple):
 
     @classmethod
     def of(cls, form: Form, batch: int, rows: int, block_bytes: int) -> "Blocks":
-        """The split for `rows` output rows a clip, into blocks of at most so many bytes.
+        """The split for `rows` output rows a clip, into blocks of at most `block_bytes`.
 
-        A block has at least one tile.
+        A block has at least one tile, even if this is larger.
         """
         tiles = rows // form.tile
         most = max(1, block_bytes // form.tile_bytes)

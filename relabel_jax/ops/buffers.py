@@ -1,12 +1,11 @@
-"""Arrays that one training step leaves for the next one to write to.
+"""Large arrays that training steps reuse: each step overwrites the arrays of the step before.
 
-XLA's CPU compiler has no uninitialized arrays: a loop that writes its result block by block first
-fills it, which for the large arrays takes 6% of a training step. So a step hands its arrays on to
-the next step, which overwrites them.
+XLA's CPU compiler has no uninitialized arrays. A loop that writes its result block by block fills
+the result first, which for the large arrays takes 6% of a training step. Reusing the arrays avoids
+this.
 
-An operation that writes to such an array (`convolution_elu.py`) returns, as the "gradient" by the
-array that it was given, the array that this has become. Only that operation and `value_and_grad`
-need to know this.
+An operation that writes to such an array (`convolution_elu.py`) returns the written array as the
+"gradient" by the array that it was given. Only that operation and `value_and_grad` rely on this.
 """
 
 from collections.abc import Callable
@@ -16,13 +15,14 @@ import jax
 
 
 class Buffers(NamedTuple):
-    """Arrays for the large results of one convolution in a training step. Their values are not
-    read.
+    """Arrays for the large results of one convolution in a training step.
+
+    Their values are not read.
 
     Attributes:
       activations: has the shape and dtype of the activations.
       input_gradient: has the shape and dtype of the inputs, for the gradient by them. It is None
-        for waveforms, whose gradient is never used and so not computed.
+        for waveforms, because their gradient is never computed.
     """
 
     activations: jax.Array

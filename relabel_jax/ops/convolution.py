@@ -3,12 +3,12 @@
     y[b, t, f] = sum over j, c of x[b, t stride + j, c] w[j, c, f],   t = 0 .. (T - n) // stride,
 
 for a kernel of size n, with VALID padding and without a bias. These sums are nearly all of the
-network's arithmetic (Table II), so the speed of training depends on how they are computed:
+arithmetic of the paper's network (Table II), so they determine the speed of training:
 
-- `lax`: `lax.conv_general_dilated` and JAX's own gradients. For accelerators, and as the reference.
-- `direct`: the same sums in forms that XLA's CPU compiler is fast at (`direct.py`).
-- `toom_cook`: fewer multiplications in the layers where that pays (`toom_cook.py`), `direct` in the
-  others. For CPUs.
+- `lax`: `lax.conv_general_dilated` and JAX's gradients. For accelerators, and as the reference.
+- `direct`: the same sums in forms that XLA's CPU compiler computes fast (`direct.py`).
+- `toom_cook`: fewer multiplications in the layers where this is faster (`toom_cook.py`), `direct`
+  in the others. For CPUs.
 
 In bfloat16 multiplications are not the bottleneck. There `direct` and `toom_cook` are the same:
 long layers are matrix products with all taps side by side (`im2col.py`).
@@ -35,8 +35,8 @@ def convolution(
 ) -> jax.Array:
     """Convolves over time with VALID padding and no bias.
 
-    It is differentiable once in reverse mode. With `lax` it is differentiable in forward mode and
-    more than once too.
+    It is differentiable once, in reverse mode. With `lax` it is also differentiable in forward mode
+    and more than once.
 
     Args:
       inputs: float[batch, time, channels_in].
@@ -54,7 +54,7 @@ def convolution(
     check(inputs, kernel, stride)
     if formulation.name == "lax":
         return direct.convolve(inputs, kernel, stride)
-    # JAX traces the gradient later. It must get the precision that holds here, as JAX's own does.
+    # JAX traces the gradient later, but the gradient must have the precision that is set now.
     precision = jax.config.jax_default_matmul_precision
     return _convolution(inputs, kernel, stride, formulation, precision)
 
@@ -79,7 +79,7 @@ def uses_im2col(
     stride: int,
     formulation: Formulation,
 ) -> bool:
-    """Whether a convolution goes by blocks of im2col."""
+    """Whether a convolution is computed in blocks by im2col."""
     return (
         formulation.name != "lax"
         and jnp.dtype(dtype).name in formulation.tuning.im2col_dtypes
@@ -94,7 +94,7 @@ def uses_toom_cook(
     stride: int,
     formulation: Formulation,
 ) -> bool:
-    """Whether a convolution goes by blocks of Toom-Cook."""
+    """Whether a convolution is computed in blocks by Toom-Cook."""
     return (
         formulation.name == "toom_cook"
         and jnp.dtype(dtype).name not in formulation.tuning.im2col_dtypes
@@ -110,13 +110,13 @@ def in_blocks(
     stride: int,
     formulation: Formulation,
 ) -> bool:
-    """Whether a convolution goes block by block (`blocked.py`), and not in the direct form."""
+    """Whether a convolution is computed block by block (`blocked.py`), not in the direct form."""
     arguments = input_shape, dtype, kernel_shape, stride, formulation
     return uses_im2col(*arguments) or uses_toom_cook(*arguments)
 
 
 def _form(inputs, kernel, stride, formulation) -> blocked.Form | None:
-    """How blocks are multiplied; None where whole clips in the direct form are faster."""
+    """Returns the form that multiplies blocks, or None if the direct form is faster."""
     arguments = inputs.shape, inputs.dtype, kernel.shape, stride, formulation
     if uses_im2col(*arguments):
         return im2col.Im2Col.of(kernel, stride, formulation.tuning)
@@ -133,10 +133,10 @@ def forward(
     epilogue: Epilogue,
     out: jax.Array | None = None,
 ) -> tuple[jax.Array, Summands]:
-    """The convolution and its epilogue, without a gradient and in formulations other than `lax`.
+    """The convolution and its epilogue, not differentiable, for formulations other than `lax`.
 
     Args:
-      inputs, kernel, stride, formulation: see `convolution`. Deferred inputs must go `in_blocks`.
+      inputs, kernel, stride, formulation: see `convolution`. Deferred inputs require `in_blocks`.
       out: an array to write the values to. Its own values are not read.
 
     Returns:

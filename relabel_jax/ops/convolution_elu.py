@@ -1,8 +1,8 @@
 """A convolution with bias and ELU in the same loop, so that a block is activated while in cache.
 
-`activations_and_moments` is for training, `activations` for evaluation, where the largest layer
-need not be stored at all. Both are what `elu_moments.py` computes from the convolution's outputs,
-and both work under jit, vmap, scan and map.
+`activations_and_moments` is for training. `activations` is for evaluation, which need not store the
+largest layer. Both give the results of `elu_moments.py` for the convolution's outputs, and both
+work under jit, vmap, scan and map.
 """
 
 import functools
@@ -27,7 +27,7 @@ from relabel_jax.ops.formulation import Formulation
 
 
 def make_buffers(inputs: Any, kernel: Any, stride: int, formulation: Formulation) -> Buffers | None:
-    """Zero-filled buffers for `activations_and_moments`, or None if it does not need any.
+    """Returns zero-filled buffers for `activations_and_moments`, or None if it needs none.
 
     Args:
       inputs, kernel, stride, formulation: the arguments of `activations_and_moments`. Arrays may be
@@ -64,10 +64,11 @@ def activations_and_moments(
       bias: float32[channels_out].
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
       buffers: from `make_buffers`, or the "gradient" by the buffers of the step before. Without
-        them new arrays are made and filled.
+        them the function allocates new arrays.
 
     Returns:
-      v of the dtype of `inputs`, [batch, time_out, channels_out], and twice float32[channels_out].
+      v in the dtype of `inputs`, [batch, time_out, channels_out], and the means of v and v^2,
+      float32[channels_out] each.
 
     Raises:
       ValueError: the shapes, dtypes or stride do not fit.
@@ -89,8 +90,8 @@ def activations(
     """`elu_moments.activate` of the convolution's outputs, possibly deferred to the next layer.
 
     A deferred layer is not stored. Instead the next layer's loop computes the rows that a block
-    needs. This pays where a value takes few products: in the first layer of Table II, whose outputs
-    are the largest, 6.8 MB a clip.
+    needs. This is faster for a memory-bound layer: the first of Table II, whose outputs are the
+    largest, 6.8 MB a clip.
 
     Args:
       inputs, kernel, stride, formulation: see `convolution.convolution`. The inputs may be
@@ -98,7 +99,7 @@ def activations(
       bias: float32[channels_out].
 
     Returns:
-      [batch, time_out, channels_out] of the dtype of `inputs`.
+      [batch, time_out, channels_out] in the dtype of `inputs`.
 
     Raises:
       ValueError: the shapes, dtypes or stride do not fit.
@@ -120,7 +121,7 @@ def computed(values: jax.Array | Deferred) -> jax.Array:
 
 
 def _stored(inputs, kernel, bias, stride, formulation):
-    """The activations, computed after the convolution and not in its loop, with JAX's gradient."""
+    """The activations, computed after the convolution's loop, with JAX's gradient."""
     return activate(convolution(computed(inputs), kernel, stride, formulation), bias)
 
 

@@ -24,15 +24,15 @@ def num_cores() -> int:
 
 
 def cores_share() -> bool:
-    """Whether several cores work on what a CPU device computes. Otherwise each core is a device."""
+    """Whether several cores share one CPU device. Otherwise each core is a device."""
     return num_cores() > jax.local_device_count()
 
 
 def use_cores(batch_size: int) -> None:
     """Divides a CPU's cores among devices that share a batch. Must run before JAX does anything.
 
-    Two devices fill the gaps between each other's operations. Nothing changes for a GPU or TPU, nor
-    if the user has set the number of CPU devices (JAX_NUM_CPU_DEVICES, or XLA_FLAGS).
+    Two devices fill the gaps between each other's operations. This has no effect on a GPU or TPU,
+    or if the user has set the number of CPU devices (JAX_NUM_CPU_DEVICES, or XLA_FLAGS).
     """
     _wait_long()
     by_user = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")

@@ -1,4 +1,4 @@
-"""A convolution that is computed by the layer that takes its outputs."""
+"""A convolution that the next layer computes."""
 
 import functools
 
@@ -49,5 +49,5 @@ class Deferred:
         values = activate(
             outputs, self.bias, functools.partial(elu, cores_share=self.formulation.cores_share)
         )
-        # Without the barrier an operation that uses a row several times computes it as often.
+        # Without the barrier an operation that uses a row several times computes it several times.
         return jax.lax.optimization_barrier(values)

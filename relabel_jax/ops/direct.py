@@ -1,14 +1,14 @@
-"""The direct sums of the convolution, in forms that XLA's CPU compiler is fast at.
+"""The direct sums of the convolution, in forms that XLA's CPU compiler computes fast.
 
 The forward pass is `lax.conv_general_dilated`. The gradients are plain NWC/WIO/NWC convolutions and
-matrix products on the space-to-depth grid (`space_to_depth.py`). JAX's own gradient by the kernel
-swaps batch and channels, which inside `lax.scan` falls back to a scalar loop, 10 times slower and
-more (https://github.com/jax-ml/jax/issues/12868).
+matrix products on the space-to-depth grid (`space_to_depth.py`). JAX's gradient by the kernel swaps
+batch and channels. Inside `lax.scan` this falls back to a scalar loop that is at least 10 times
+slower (https://github.com/jax-ml/jax/issues/12868).
 
 Long clips of few channels, such as waveforms, are computed in parts that stay in cache, together
-with the elementwise work (`elementwise.py`): in the backward pass always, in the forward pass where
-each core is a device. In the backward pass other long clips are computed in pairs. For the rest,
-XLA's fusion over whole arrays is faster.
+with the elementwise work (`elementwise.py`). The backward pass always does this; the forward pass
+does it if each core is a device. The backward pass computes other long clips in pairs. For all
+other clips, XLA's fusion over whole arrays is faster.
 """
 
 import functools
@@ -43,7 +43,7 @@ def convolve(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def in_parts(
     input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int, formulation: Formulation
 ) -> bool:
-    """Whether `forward` should get an array to write to, so that it goes part by part."""
+    """Whether `forward` should get an array to write to, part by part."""
     rows = space_to_depth.time_out(input_shape[1], kernel_shape[0], stride)
     return (
         memory_bound(kernel_shape)
@@ -53,9 +53,9 @@ def in_parts(
 
 
 def memory_bound(kernel_shape: Sequence[int]) -> bool:
-    """Whether an output value takes so few products that memory limits the layer's speed.
+    """Whether the layer is memory-bound: an output value takes few products.
 
-    Of Table II's layers this is the first.
+    In Table II this is true only of the first layer.
     """
     kernel_size, channels_in, _ = kernel_shape
     return kernel_size * channels_in < _FEW_PRODUCTS
@@ -125,10 +125,10 @@ def backward(
         dw, sums = _kernel_gradient_in_parts(
             inputs, stride, kernel_size, arrays, prologue, formulation.tuning.part
         )
-        # The gradient by waveforms is not used, and XLA removes what is not used.
+        # XLA removes this computation for waveforms, because their gradient is not used.
         return input_gradient(prologue(*arrays)[0], kernel, stride, time), dw, sums
 
-    # Two clips in a turn, with one matrix product for each: a single small product cannot be
+    # Two clips in a turn, with one matrix product each, because a single small product cannot be
     # divided among threads.
     clips = 2 - batch % 2
 
@@ -151,7 +151,7 @@ def backward(
 
 
 def _parts(rows: int, part: int) -> tuple[int, int]:
-    """(parts of a clip, rows of each). Fewer rows than there are parts are left over."""
+    """(parts of a clip, rows of each). The parts leave out fewer rows than there are parts."""
     parts = max(1, rows // part)
     return parts, rows // parts
 
@@ -184,8 +184,8 @@ def _kernel_gradient_in_parts(inputs, stride, kernel_size, arrays, prologue, par
 def input_gradient(cotangent: jax.Array, kernel: jax.Array, stride: int, time: int) -> jax.Array:
     """The gradient by the inputs, float[batch, time, channels_in].
 
-    It is one convolution of the padded cotangent. Where padding would be most of it, each cotangent
-    is multiplied by all taps, and the shifted products are added up.
+    It is one convolution of the padded cotangent. For short cotangents, which would be mostly
+    padding, it is the sum of shifted products with each tap.
     """
     taps = space_to_depth.grid_kernel(kernel, stride)
     r = len(taps)
@@ -212,8 +212,8 @@ def kernel_gradient(
 ) -> jax.Array:
     """The gradient by the kernel, at least float32[kernel_size, channels_in, channels_out].
 
-    It is one matrix product, [s channels_in, time] x [time, r channels_out], or, where this copies
-    less, [r s channels_in, time_out] x [time_out, channels_out].
+    It is one matrix product: [s channels_in, time] x [time, r channels_out] or
+    [r s channels_in, time_out] x [time_out, channels_out], whichever copies less.
     """
     time_out, channels_out = cotangent.shape[1:]
     r = -(-kernel_size // stride)

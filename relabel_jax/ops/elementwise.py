@@ -1,8 +1,7 @@
 """Elementwise work before and after a convolution, and sums by channel.
 
 On a CPU memory is slow: one pass over the activations of a long layer costs a tenth of its
-convolution. So the loops of the convolution do this work too, block by block, while a block is in
-cache.
+convolution. So the loops of the convolution also do this work, while a block is in cache.
 """
 
 import math
@@ -38,23 +37,23 @@ that are summed by channel.
 """
 
 
-# `elu` halves its argument so often. For the small result, so many terms of the series are enough.
+# `elu` halves its argument this many times, so that this many terms of the series are enough.
 _HALVINGS = 4
 _TERMS = 10
 _MINUS_ONE = -17.5  # below this expm1 is -1 in float32
 
 
 def elu(x: jax.Array, cores_share: bool) -> jax.Array:
-    """ELU for the blocks of a loop. It is not differentiable where it has an implementation here.
+    """ELU for the blocks of a loop. The implementation for float32 is not differentiable.
 
-    XLA's expm1 takes a twentieth of a training step where each core is a device. This
-    implementation takes 0.6 of that time, with an error of at most 4 units in the last place: the
-    series at z = x / 16, then expm1(2 z) = expm1(z) (expm1(z) + 2) four times. (A reduction by
-    x = n ln 2 + r is no faster, and LLVM computed one value in ten million wrong: it computed n
+    If each core is a device, XLA's expm1 takes a twentieth of a training step. This implementation
+    takes 0.6 of that time, with an error of at most 4 units in the last place: it computes the
+    series at z = x / 16, then applies expm1(2 z) = expm1(z) (expm1(z) + 2) four times. (A reduction
+    by x = n ln 2 + r is no faster, and LLVM computed one value in ten million wrong: it computed n
     twice, once with a fused multiply-add.)
 
-    Where cores share a device, XLA's own is faster, because XLA divides costly operations among
-    the cores.
+    If cores share a device, XLA's implementation is faster, because XLA divides costly operations
+    among the cores.
 
     Args:
       x: float[...]. Dtypes other than float32 get XLA's implementation.
@@ -73,7 +72,7 @@ def elu(x: jax.Array, cores_share: bool) -> jax.Array:
 
 
 def channel_sums(summands: Sequence[jax.Array]) -> Summands:
-    """Each array's sum over all axes but the last."""
+    """Sums each array over all axes except the last."""
     return tuple(summand.sum(range(summand.ndim - 1)) for summand in summands)
 
 
@@ -88,13 +87,13 @@ def zero_sums(summands: Callable[..., Summands], *arrays: jax.Array) -> Summands
 
 
 def scratch(shape: Sequence[int], like: jax.Array) -> jax.Array:
-    """An array with arbitrary values, to be overwritten.
+    """Returns an array with arbitrary values, for the caller to overwrite.
 
-    XLA's CPU compiler fills it first, which for the large arrays takes 6% of a training step. A
-    program of many steps avoids this with `buffers.Buffers`.
+    XLA's CPU compiler fills the array first, which for the large arrays takes 6% of a training
+    step. A program of many steps avoids this with `buffers.Buffers`.
 
-    It is not filled with zeros: XLA would compute these once for all steps of a program, and copy
-    them in each step.
+    The values are not zeros, because XLA would compute zeros once for all steps of a program and
+    copy them in each step.
 
     Args:
       like: a non-constant array, which gives the dtype.

@@ -4,28 +4,28 @@ A layer's outputs are y, its activations are e = ELU(y + b). The function `elu_a
 
     v = e - c,    c = ELU(b),
 
-and by channel the mean of v and the mean of v^2 over batch and time. Batch normalization of v is
-that of e, because a constant that is added to e is added to its mean too. v is stored instead of e
-because c is what e is where y is 0, and on a quiet clip e is hardly more than c. Rounding e to
-bfloat16 or TF32 would leave nothing but c, once b is not 0.
+and, for each channel, the means of v and of v^2 over batch and time. Batch normalization gives the
+same result for v and for e, because a constant that is added to e is also added to its mean. The
+function stores v instead of e because of rounding: on a quiet clip y is close to 0, so e is close
+to c. If b is not 0, rounding e to bfloat16 or TF32 would lose the small difference.
 
-The gradient. Let d, d1 and d2 be the cotangents of v, of its mean and of its mean square, over n
-values a channel. Then
+The gradient: let d, d1 and d2 be the cotangents of v, of its mean and of its mean square, and let
+each channel have n values. Then
 
     dy = (d + d1 / n + 2 v d2 / n) ELU'(y + b),    ELU'(z) = min(v + c, 0) + 1,
 
-which depends on v alone and takes one pass. The two reductions of batch normalization's own
+which depends only on v and takes one pass. The two reductions of batch normalization's own
 backward pass are part of the next layer's gradient (`normalization.py`).
 
 The sum over batch and time of the term in brackets is zero, because a constant that is added to v
-changes nothing. So for any constant k of a channel
+changes nothing. So for any constant k for each channel
 
     db = sum of (d + d1 / n + 2 v d2 / n) (min(e, 0) - k).
 
 With rounding the brackets do not add up to exactly zero, because d1 and d are computed separately.
-With k = -1, where db is the sum of dy, all of this rest would be an error of db; and where ELU is
-nearly linear, db itself is hardly larger. With the mean of min(e, 0) as k, estimated from a sample
-of the rows, nearly none of it is left.
+k = -1 gives db as the sum of dy, and adds the whole rounding error to db. Where ELU is nearly
+linear, db itself is hardly larger than this error. The mean of min(e, 0) as k removes nearly all of
+the error. It is estimated from a sample of the rows.
 """
 
 import functools
@@ -38,7 +38,7 @@ from jax import lax
 from relabel_jax.ops import batch_axis
 from relabel_jax.ops.elementwise import Elu, Epilogue, Prologue, Summands, channel_sums
 
-# Rows of each clip from which the mean of min(e, 0) is estimated.
+# The mean of min(e, 0) is estimated from this number of rows of each clip.
 _SAMPLED_ROWS = 256
 
 
@@ -54,7 +54,7 @@ def add_bias(outputs: jax.Array, bias: jax.Array) -> jax.Array:
 def elu_of_bias(bias: jax.Array) -> jax.Array:
     """c = ELU(bias), float32[channels], as a constant.
 
-    It has no gradient: what c adds to the gradient in one place it takes away in another.
+    It has no gradient: the gradients through the two uses of c cancel.
     """
     # The barrier keeps a fusion from computing it once for each value.
     return lax.optimization_barrier(lax.stop_gradient(nn.elu(bias)))
@@ -80,7 +80,7 @@ def activation_epilogue(bias: jax.Array, elu: Elu = nn.elu) -> Epilogue:
 
 
 def activate(outputs: jax.Array, bias: jax.Array, elu: Elu = nn.elu) -> jax.Array:
-    """v = ELU(outputs + bias) - ELU(bias), of the dtype of `outputs`."""
+    """v = ELU(outputs + bias) - ELU(bias), in the dtype of `outputs`."""
     return activation_epilogue(bias, elu).values(outputs)
 
 
@@ -91,7 +91,7 @@ def moments(
 
     Args:
       sums: the sums by channel of the summands of `activation_epilogue`, on this device.
-      values: v, of this device's part of the batch.
+      values: v for this device's part of the batch.
       axis_name: see `batch_axis.py`.
     """
     total, total_square = batch_axis.total(sums, axis_name)
@@ -105,8 +105,8 @@ def elu_and_moments(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """v = ELU(outputs + bias) - ELU(bias), and the means of v and v^2 by channel.
 
-    Its gradient is right only if the results are used to normalize v by these moments, and for
-    nothing else. See the module's docstring.
+    Use the results only to normalize v by these moments; the gradient is wrong for any other use.
+    See the module's docstring.
 
     Args:
       outputs: float[..., channels].
@@ -114,7 +114,7 @@ def elu_and_moments(
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
 
     Returns:
-      v, of the shape and dtype of `outputs`, and twice float32[channels].
+      v, in the shape and dtype of `outputs`, and both means, float32[channels] each.
     """
     epilogue = activation_epilogue(bias)
     values = epilogue.values(outputs)

@@ -21,12 +21,13 @@ class Tuning:
       toom_cook_channels: the number of channels, of inputs on the grid and of outputs, from which
         Toom-Cook pays.
       im2col_length: the length from which im2col pays.
-      im2col_width: the values that a row of the grid should have at least for im2col. Where a row
-        has fewer, several rows are taken together.
+      im2col_width: the least number of values in a row of the grid for im2col. If a row has fewer,
+        several rows are joined.
       im2col_dtypes: the dtypes for which im2col replaces the other forms.
       long: the length from which the direct form computes gradients clip by clip or part by part.
       part: the rows of such a part. Values from 512 to 2048 are equally fast.
-      block_bytes: the size of a block's largest arrays; None for `Formulation.block_bytes`'s own.
+      block_bytes: the size of a block's largest arrays; None for the default of
+        `Formulation.block_bytes`.
     """
 
     toom_cook_length: int = 100
@@ -46,7 +47,7 @@ class Formulation:
     Attributes:
       name: one of `FORMULATIONS`.
       cores_share: whether several cores work on what one CPU device computes. Otherwise each core
-        is a device of its own. Only `direct` and `toom_cook` depend on it.
+        is a device. Only `direct` and `toom_cook` depend on it.
       tuning: sizes that decide on details.
 
     Raises:
@@ -79,8 +80,8 @@ class Formulation:
     def unroll(self) -> int:
         """Blocks that a loop computes in one turn.
 
-        Where cores share a device, part of a block's work runs on one core only. A second block in
-        the same turn gives the other cores something to do.
+        If cores share a device, part of a block's work runs on one core only. A second block in the
+        same turn keeps the other cores busy.
         """
         return 2 if self.cores_share else 1
 
@@ -88,10 +89,10 @@ class Formulation:
     def block_bytes(self) -> int:
         """Bytes that a block's largest arrays may take.
 
-        Work that cores share must be large enough to be worth dividing. A core that works alone is
-        faster on arrays that fit into its cache. As one device of 2 cores, blocks of 1 and 2 MiB
-        are 13% and 5% slower than blocks of 4 MiB. As two devices, blocks of 1 MiB are 7% faster in
-        bfloat16 and equally fast in float32.
+        If cores share a device, blocks must be large enough to be worth dividing. If each core is
+        a device, arrays that fit into its cache are faster. With one device of 2 cores, blocks of 1
+        and 2 MiB are 13% and 5% slower than blocks of 4 MiB. With two devices, blocks of 1 MiB are
+        7% faster in bfloat16 and equally fast in float32.
         """
         if self.tuning.block_bytes is not None:
             return self.tuning.block_bytes

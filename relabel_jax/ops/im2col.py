@@ -12,10 +12,10 @@ The gradients use the shifted cotangent, D[n] = [dy[n] ... dy[n - r + 1]]:
     dX = D [W[0] ... W[r - 1]]^T,    dW = D^T X.
 
 For narrow inputs such as a waveform this product is too thin. Then `tile` rows of the grid are
-taken together, and the kernels of their outputs are written side by side. X is now the smaller
-side, so X is shifted instead: y[t] = [X[t] ... X[t + r - 1]] W.
+joined, and the kernels of their outputs are written side by side. X is now the smaller side, so X
+is shifted instead: y[t] = [X[t] ... X[t + r - 1]] W.
 
-Products are of bfloat16, sums are of float32.
+The factors are bfloat16, the sums float32.
 """
 
 import functools
@@ -34,7 +34,7 @@ def pays(
 ) -> bool:
     """Whether taps overlap and clips are long enough for blocks.
 
-    Of Table II's layers these are 1 to 6.
+    In Table II this is true of layers 1 to 6.
     """
     kernel_size, channels_in, _ = kernel_shape
     one_block = kernel_size // stride + 2 * _tile(channels_in, stride, tuning)
@@ -43,7 +43,7 @@ def pays(
 
 
 def _tile(channels_in: int, stride: int, tuning: Tuning) -> int:
-    """Rows of the grid that are taken together."""
+    """The number of rows of the grid that are joined."""
     return -(-tuning.im2col_width // (stride * channels_in))
 
 
@@ -54,7 +54,7 @@ class Im2Col(NamedTuple):
       taps: float[r, width, features], the kernel on a grid of stride `tile` times its own. Its
         features are the channels of `tile` outputs side by side.
       kernel_shape: (kernel_size, channels_in, channels_out).
-      stride: the kernel's.
+      stride: the stride of the convolution.
       tile: outputs side by side in a row.
     """
 

@@ -7,9 +7,8 @@ A layer takes `Hidden` values and returns `Hidden` values:
     hidden = dense_elu_norm(hidden.flatten(), weights, norm, train=train)
     logits = dense(hidden, weights)
 
-How these are computed fast is the business of this package alone: a normalization may be left to
-the next layer (`normalization.py`), and a convolution may be computed by the next layer's loop
-(`convolution_elu.py`).
+Callers need not know how a layer is computed: the next layer may apply a normalization
+(`normalization.py`) or compute a convolution in its loop (`convolution_elu.py`).
 """
 
 from collections.abc import Sequence
@@ -43,7 +42,7 @@ class Weights(NamedTuple):
 class KernelAndBias(nn.Module):
     """The parameters of a layer.
 
-    The initial kernel is Glorot uniform, which is Keras's default. (Flax's own is LeCun normal.)
+    The initial kernel is Glorot uniform, the default of Keras. (Flax's default is LeCun normal.)
 
     Attributes:
       features: channels of the layer's outputs.
@@ -55,7 +54,7 @@ class KernelAndBias(nn.Module):
 
     @nn.compact
     def __call__(self, channels: int) -> Weights:
-        """The weights for inputs of so many channels."""
+        """The weights for inputs with this number of channels."""
         window = () if self.kernel_size is None else (self.kernel_size,)
         shape = (*window, channels, self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
@@ -67,7 +66,7 @@ class Hidden(NamedTuple):
 
     Attributes:
       values: float[batch, ..., channels].
-      scale, shift: float32[channels], a normalization that the next layer takes over; None if there
+      scale, shift: float32[channels], a normalization for the next layer to apply; None if there
         is none.
     """
 
@@ -86,7 +85,7 @@ class Hidden(NamedTuple):
         return self._replace(values=values.reshape(values.shape[0], -1))
 
     def fold_into(self, weights: Weights) -> Weights:
-        """The weights of the layer that takes `values` alone and has the same outputs."""
+        """The weights that give the same outputs for `values` without scale and shift."""
         if self.scale is None or self.shift is None:
             return weights
         kernel, bias = weights
@@ -118,7 +117,7 @@ def conv_elu_norm(
       buffers: from `conv_buffers` or from the step before, for training.
 
     Returns:
-      [batch, time_out, features], of the dtype of the inputs.
+      [batch, time_out, features], in the dtype of the inputs.
     """
     kernel, bias = inputs.fold_into(weights)
     kernel = kernel.astype(inputs.values.dtype)

@@ -1,19 +1,18 @@
-"""Batch normalization, and how the layer after it can take it over.
+"""Batch normalization, which can be folded into the next layer.
 
 Batch normalization in training mode maps the activations e of a layer, channel by channel, to
 
     a e + s,    a = gamma / sqrt(var + epsilon),    s = beta - mean a,
 
-with the mean and the variance of e over batch and time. The next layer is linear. If it is a
-convolution it is VALID, so it reads no padding, and s has the same effect on every output:
+with the mean and the variance of e over batch and time. The next layer is linear. A convolution is
+VALID, so it reads no padding, and s has the same effect on every output:
 
     conv(a e + s, W) + b = conv(e, a W) + (b + sum over taps and channels of s W).
 
 So the normalization can be *folded* into the next layer: only e is stored, and a and s change the
-next layer's kernel and bias, which takes a few thousand multiplications. The two reductions of
-batch normalization's own backward pass become the products that automatic differentiation finds for
-a and s. In fact v = e - ELU(b) is stored (`elu_moments.py`), which changes the mean, but not
-a e + s.
+next layer's kernel and bias, which takes a few thousand multiplications. The two reductions in the
+backward pass of batch normalization become products in the gradients by a and s. The layers store
+v = e - ELU(b) instead of e (`elu_moments.py`), which changes the mean but not a e + s.
 """
 
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ EPSILON = 1e-3
 
 
 def can_fold(norm_order: str) -> bool:
-    """Whether the layer after a normalization can take it over."""
+    """Whether the normalization can be folded into the next layer."""
     return norm_order == "elu_bn"
 
 
@@ -47,11 +46,11 @@ class FoldedBatchNorm(nn.Module):
 
         Args:
           center: ELU(bias), float32[channels], the difference between the activations and v.
-          moments: the means of v and v^2 over the batch, float32[channels] each, which the running
-            statistics are updated by. Without them the running statistics are used.
+          moments: the means of v and v^2 over the batch, float32[channels] each. They update the
+            running statistics. Without them the running statistics are used.
 
         Returns:
-          Twice float32[channels].
+          Scale and shift, float32[channels] each.
         """
         shape = center.shape
         gamma = self.param("scale", nn.initializers.ones_init(), shape)
@@ -75,8 +74,8 @@ class Normalization(nn.Module):
 
     Attributes:
       norm_order: "elu_bn" or "bn_elu". The paper's text names ELU first, but leaves the order open.
-      fold: whether the next layer takes over the normalization, if the order allows it. The result
-        and the variables are the same either way.
+      fold: whether to fold the normalization into the next layer, if the order allows it. The
+        result and the variables are the same either way.
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
 
     Raises:
@@ -89,7 +88,7 @@ class Normalization(nn.Module):
 
     @property
     def folds(self) -> bool:
-        """Whether the next layer takes over the normalization."""
+        """Whether the normalization is folded into the next layer."""
         return self.fold and can_fold(self.norm_order)
 
     def setup(self):
@@ -106,7 +105,7 @@ class Normalization(nn.Module):
     def scale_and_shift(
         self, center: jax.Array, moments: Sequence[jax.Array] | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """The normalization for the next layer to take over: see `FoldedBatchNorm`."""
+        """The normalization as scale and shift for the next layer: see `FoldedBatchNorm`."""
         return self.BatchNorm_0(center, moments)
 
     def activate_and_normalize(self, outputs: jax.Array, bias: jax.Array, train: bool) -> jax.Array:

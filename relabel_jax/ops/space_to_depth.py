@@ -34,9 +34,8 @@ def row_reader(x: jax.Array) -> RowReader:
 
     def read(clip, row, clips, rows):
         channels = x.shape[2]
-        # The array is flattened before it is sliced, because a view of the whole array is free, and
-        # a view of a slice is not. It is flattened here, inside the loop, because a view that is
-        # handed into a loop is copied.
+        # Flattening the whole array is free, flattening a slice copies it: so flatten first.
+        # Flatten inside the loop, because XLA copies a flattened array that is passed into a loop.
         flat = x.reshape(len(x), -1)
         part = lax.dynamic_slice(flat, (clip, row * channels), (clips, rows * channels))
         return part.reshape(clips, rows, channels)
@@ -49,14 +48,14 @@ def write_rows(
 ) -> tuple[jax.Array, jax.Array]:
     """Writes rows of some clips to an array.
 
-    Where each core is a device, the rows are read back from the array: they are then computed while
-    they are written, which uses the time that memory takes, and they are still in cache. Where
-    cores share, this is no faster; and with two blocks in a turn XLA would copy the array.
+    If each core is a device, the rows are read back from the array, where they are still in cache.
+    XLA then computes rows while it waits for the memory to store others. If cores share a device,
+    this is no faster, and with two blocks in a turn XLA would copy the array.
 
     Args:
       x: [batch, time, channels].
       rows: [clips, rows, channels].
-      clip, row: where the first of them goes.
+      clip, row: the position of the first row.
       cores_share: see `Formulation`.
 
     Returns:
@@ -65,8 +64,8 @@ def write_rows(
     x = lax.dynamic_update_slice(x, rows, (clip, row, 0))
     if cores_share:
         return x, rows
-    # Without the barrier XLA would replace what is read by what was written. A barrier for the
-    # array itself would copy it (jax 0.10).
+    # Without the barrier XLA would use the written rows and read nothing. A barrier for the array
+    # itself would copy the array (jax 0.10).
     clip, row = lax.optimization_barrier((jnp.int32(clip), jnp.int32(row)))
     return x, lax.dynamic_slice(x, (clip, row, np.int32(0)), rows.shape)
 

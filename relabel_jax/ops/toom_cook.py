@@ -3,15 +3,15 @@
 A tile of m = 9 - r outputs takes 8 matrix products, where the direct sums take r m: with a kernel
 size of 15 and a stride of 3, 8 instead of 20.
 
-The gradient by the inputs is a correlation too, of the cotangent dy with the flipped taps. The
-gradient by the kernel follows from it. <X, dX> = <y, dy> is linear in the taps, and its derivative
-by the flipped taps is the sum of (A X)^T (B^T dy) over all tiles, point by point, with G^T applied
-once at the end. So both gradients share B^T dy, and X is read without rows of other tiles. The
-eight products of a block are one batched product, so that threads synchronize once for all of them.
+The gradient by the inputs is also a correlation: of the cotangent dy with the flipped taps. The
+gradient by the kernel follows from it. <X, dX> = <y, dy> is linear in the taps. Its derivative by
+the flipped taps is the sum of (A X)^T (B^T dy) over all tiles, point by point. G^T is applied once
+at the end. So both gradients share B^T dy, and X is read without rows of other tiles. The eight
+products of a block are one batched product, so threads synchronize only once.
 
-A kernel that does not fill whole rows of the grid is zero-padded to a whole row. Where this costs
-less, its last taps are a matrix product of their own instead: a kernel size of 16, as r = 5 and one
-tap, takes 8 / 4 + 1 / 3 products a row, and as r = 6 it takes 8 / 3.
+A kernel that does not fill whole rows of the grid is zero-padded to a whole row. Alternatively its
+last taps become a separate matrix product, if this is cheaper: a kernel size of 16 takes
+8 / 4 + 1 / 3 products a row as r = 5 and one tap, and 8 / 3 as r = 6.
 """
 
 import functools
@@ -32,10 +32,10 @@ _POINTS = len(toom_cook_matrices.POINTS) + 1
 def pays(
     input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int, tuning: Tuning
 ) -> bool:
-    """Whether Toom-Cook is faster than the direct form. Of Table II's layers these are 2 to 6.
+    """Whether Toom-Cook is faster than the direct form: in layers 2 to 6 of Table II.
 
     Clips must be long enough to fill tiles. There must be enough channels for the matrix products
-    to outweigh the transforms. And a tile must save multiplications, which it does for 1 < r < 8.
+    to outweigh the transforms. A tile must save multiplications, which requires 1 < r < 8.
     """
     kernel_size, channels_in, channels_out = kernel_shape
     return (
@@ -89,7 +89,7 @@ class ToomCook(NamedTuple):
     Attributes:
       fast: float[r, width, channels_out], the taps that Toom-Cook multiplies.
       tail: float[tail channels_in, channels_out], the taps after them, which are at the start of
-        the grid's next row. It is empty where zero-padding the kernel costs less.
+        the grid's next row. It is empty if zero-padding the kernel is cheaper.
       kernel_shape: (kernel_size, channels_in, channels_out).
       halo: input rows after its own that an output row depends on.
     """
@@ -159,11 +159,11 @@ class ToomCook(NamedTuple):
 
             x_points = _transform(a, _tile_rows(x, 0, tile, tiles, tile))
             # One small product cannot be divided among threads. So the tail's product is computed
-            # in parts, as many as a tile has rows, because this number divides the rows.
+            # in `tile` parts, because the number of rows is a multiple of `tile`.
             x_tail = x[:, :, :num_tail].reshape(tile, clips * tiles, num_tail)
             dy_tail = dy[:, :rows].reshape(tile, -1, channels_out)
             tail_gradient = jnp.einsum("ptf,ptc->pfc", dy_tail, x_tail)
-            # Of the two sides of the product, dy is the smaller one to copy.
+            # Transposing copies an array, and dy is smaller than x.
             return dx, (space_to_depth.time_last(dy_points) @ x_points, tail_gradient)
 
         return zeros, gradients

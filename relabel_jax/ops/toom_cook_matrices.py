@@ -21,7 +21,7 @@ is moved from B to G, so that the entries of B are integers and fractions of the
 (Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016; Winograd,
 "Arithmetic complexity of computations", 1980).
 
-The same matrices give the gradient by g, because y is linear in g. For a cotangent e of y,
+Since y is linear in g, the same matrices give the gradient by g. For a cotangent e of y,
 
     dg = G^T [ (A e) * (B^T d) ].
 

@@ -1,1 +1,1 @@
-"""From finished runs to tables with their statistics and a page to look at."""
+"""Makes tables with statistics, and a web page, from finished runs."""

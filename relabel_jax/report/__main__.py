@@ -1,9 +1,9 @@
-"""Writes the paper's Tables I, III and IV of finished runs, with their statistics.
+"""Writes the paper's Tables I, III and IV for finished runs, with their statistics.
 
-They come as CSV, as JSON and as a page to look at.
+The tables are written as CSV, as JSON and as a web page.
 
-A grid writes its report itself at the end. This command writes it again from the results alone,
-also while a grid is running:
+A grid writes its report at its end. This command writes the report from the results of the
+finished runs, also while a grid is running:
 
   python -m relabel_jax.report --workdir=W
   open W/report/index.html
@@ -22,7 +22,7 @@ from relabel_jax.report.write import PAPER_TABLES, page_path, write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code: 0 if every result found could be used."""
+    """Runs the command line; returns its exit code: 0 if all results could be used."""
     parser = cli.parser("relabel_jax.report.__main__", __doc__)
     parser.add_argument(
         "--workdir", required=True, metavar="W", type=pathlib.Path, help="the workdir of a grid"
@@ -30,14 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--truth",
         metavar="CSV",
-        help="true labels of the clips, to score all runs on them too: the miniature's truth.csv "
-        "(default: the grid's config.truth; --truth= is none)",
+        help="the true labels of the clips, on which all runs are scored too: the miniature's "
+        "truth.csv (default: the grid's config.truth; --truth= is none)",
     )
     parser.add_argument(
         "--paper",
         default=PAPER_TABLES,
         metavar="JSON",
-        help="the paper's figures to stand beside (default: %(default)s)",
+        help="the paper's figures to compare with (default: %(default)s)",
     )
     flags = parser.parse_args(arguments)
 

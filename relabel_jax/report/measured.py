@@ -1,4 +1,4 @@
-"""What the scores of finished runs give: metrics, bootstrap replicates, and the test labels."""
+"""Evaluates the scores of finished runs: metrics, bootstrap replicates, and the test labels."""
 
 import dataclasses
 import math
@@ -20,20 +20,20 @@ from relabel_jax.runs.workdir import TEST_AGAIN
 Truth = Mapping[str, frozenset[str]]
 
 
-class ViewKey(NamedTuple):
-    """Runs of one view have the same test clips and labels."""
+class TestSetKey(NamedTuple):
+    """Names a test set. Runs with the same key have the same test clips and labels."""
 
     root: str
     side: str
     labeling: str
 
 
-class View(NamedTuple):
-    """What the runs of a view share.
+class TestSet(NamedTuple):
+    """The test clips and labels that several runs share.
 
     Attributes:
-      labels: the test clips, classes and labels, with no rows of scores.
-      result: the result of one of these runs; its numbers of clips and labels are those of all.
+      labels: the test clips, classes and labels, without scores.
+      result: the result of one of these runs. All of them have its numbers of clips and labels.
     """
 
     labels: Scores
@@ -42,11 +42,11 @@ class View(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Transfer:
-    """What the scores of one run on the target side give.
+    """The metrics of one run on the target side.
 
     Attributes:
-      mean_average_precision: on the run's own test labels.
-      replicates: float64[replicates], the same over resampled clips.
+      mean_average_precision: mAP on the run's own test labels.
+      replicates: float64[replicates], the mAP over resampled clips.
       average_precision: float64[classes].
     """
 
@@ -57,22 +57,22 @@ class Transfer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What the tables are made of.
+    """The measurements that the tables show.
 
     Attributes:
-      runs: the runs whose scores could be used.
-      metrics: for each of `runs`, a dictionary for JSON (see `tables.report`).
-      transfers: by key, the runs of the target side.
-      views: the test labels by root, side and labeling.
+      runs: the runs with usable scores.
+      metrics: a dictionary for JSON for each of `runs` (see `tables.report`).
+      transfers: the runs of the target side by key.
+      test_sets: the test labels by root, side and labeling.
     """
 
     runs: list[FinishedRun]
     metrics: list[dict[str, Any]]
     transfers: dict[RunKey, Transfer]
-    views: dict[ViewKey, View]
+    test_sets: dict[TestSetKey, TestSet]
 
     def by_seed(self, root: str, method: str, base: str, labeling: str) -> dict[int, Transfer]:
-        """The runs on the target side that differ in their seeds alone."""
+        """Returns the runs on the target side that differ only in their seeds."""
         same = (root, method, base, labeling)
         return {key.seed: value for key, value in self.transfers.items() if key[:-1] == same}
 
@@ -82,19 +82,19 @@ def measure(runs: Sequence[FinishedRun], truth: Truth | None) -> tuple[Measured,
 
     Args:
       runs: finished runs.
-      truth: the true mids by clip id, where they are known.
+      truth: the true mids by clip id, or None if they are not known.
 
     Returns:
-      The measurements, and one line on each run whose scores cannot be used.
+      The measurements, and one line for each run with unusable scores.
 
     Raises:
       InputError: a test clip is not in the truth.
     """
-    usable, views, problems = _views(runs)
+    usable, test_sets, problems = _test_sets(runs)
     metrics, transfers = [], {}
     for run in tqdm(usable, desc="bootstrap", unit=" runs", disable=None):
         scores = run.read_scores()
-        metrics.append(_metrics(run, scores, views, truth))
+        metrics.append(_metrics(run, scores, test_sets, truth))
         if run.result.side == "target":
             evaluation = scores.evaluate()
             transfers[run.key] = Transfer(
@@ -102,31 +102,31 @@ def measure(runs: Sequence[FinishedRun], truth: Truth | None) -> tuple[Measured,
                 bootstrap_map(scores.scores, scores.labels, scores.masked),
                 evaluation.average_precision,
             )
-    return Measured(usable, metrics, transfers, views), problems
+    return Measured(usable, metrics, transfers, test_sets), problems
 
 
-def _views(
+def _test_sets(
     runs: Sequence[FinishedRun],
-) -> tuple[list[FinishedRun], dict[ViewKey, View], list[str]]:
-    """Reads the test labels of all views before anything is scored on them.
+) -> tuple[list[FinishedRun], dict[TestSetKey, TestSet], list[str]]:
+    """Reads all test sets, because a run is scored on the labels of other runs, too.
 
     Returns:
-      The runs that can be used, the views, and a line on each of the other runs.
+      The usable runs, the test sets, and a line for each of the other runs.
     """
     usable, problems = [], []
-    views: dict[ViewKey, View] = {}
+    test_sets: dict[TestSetKey, TestSet] = {}
     for run in runs:
         try:
             scores = run.read_scores()
-            key = ViewKey(run.result.root, run.result.side, run.result.labeling)
-            if key in views:
-                _check_same_labels(run, scores, views[key].labels)
+            key = TestSetKey(run.result.root, run.result.side, run.result.labeling)
+            if key in test_sets:
+                _check_same_labels(run, scores, test_sets[key].labels)
             else:
-                views[key] = View(scores._replace(scores=scores.scores[:0]), run.result)
+                test_sets[key] = TestSet(scores._replace(scores=scores.scores[:0]), run.result)
             usable.append(run)
         except InputError as error:
             problems.append(str(error))
-    return usable, views, problems
+    return usable, test_sets, problems
 
 
 def _check_same_labels(run: FinishedRun, scores: Scores, expected: Scores) -> None:
@@ -139,16 +139,20 @@ def _check_same_labels(run: FinishedRun, scores: Scores, expected: Scores) -> No
 
 
 def _metrics(
-    run: FinishedRun, scores: Scores, views: Mapping[ViewKey, View], truth: Truth | None
+    run: FinishedRun,
+    scores: Scores,
+    test_sets: Mapping[TestSetKey, TestSet],
+    truth: Truth | None,
 ) -> dict[str, Any]:
     result = run.result
     scored_on = {}
     for labeling in LABELINGS:
-        view = views.get(ViewKey(result.root, result.side, labeling))
-        if view is not None and np.array_equal(view.labels.clip_id, scores.clip_id):
-            _, own, others = np.intersect1d(scores.mids, view.labels.mids, return_indices=True)
+        test_set = test_sets.get(TestSetKey(result.root, result.side, labeling))
+        if test_set is not None and np.array_equal(test_set.labels.clip_id, scores.clip_id):
+            other = test_set.labels
+            _, own, others = np.intersect1d(scores.mids, other.mids, return_indices=True)
             scored_on[labeling] = _scored(
-                scores.scores[:, own], view.labels.labels[:, others], view.labels.masked[:, others]
+                scores.scores[:, own], other.labels[:, others], other.masked[:, others]
             )
     if truth is not None:
         labels = true_labels(truth, scores.clip_id.tolist(), scores.mids.tolist())
@@ -178,5 +182,5 @@ def _scored(scores: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> dict[
 
 
 def none_if_undefined(value: float) -> float | None:
-    """The value, or None for NaN and infinity, which JSON does not have."""
+    """Returns the value, or None for NaN and infinity, which JSON cannot represent."""
     return float(value) if math.isfinite(value) else None

@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.report.transfers import SIGNIFICANT_P
 from relabel_jax.report.web_page import fill_page
 
 _PAGE = pathlib.Path(__file__).with_name("page.html")
 
 
 def page(report: Mapping[str, Any], ontology: Ontology) -> str:
-    """The HTML of a report.
+    """Returns the HTML of a report.
 
     Args:
-      report: of `tables.report`, with `paper` and `provenance` in it.
-      ontology: the ontology of its classes.
+      report: the result of `tables.report`, with `paper` and `provenance` added.
+      ontology: the ontology of the report's classes.
 
     Raises:
       InputError: plotly is not installed.
@@ -24,12 +25,13 @@ def page(report: Mapping[str, Any], ontology: Ontology) -> str:
         **report,
         "names": dict(zip(ontology.mids, ontology.display_names, strict=True)),
         "tree": _tree(report, ontology),
+        "significant_p": SIGNIFICANT_P,
     }
     return fill_page(_PAGE, data, "report")
 
 
 def _tree(report: Mapping[str, Any], ontology: Ontology) -> list[dict[str, str]]:
-    """A node for every path from a root to a class of the report.
+    """Returns a node for every path from a root to a class of the report.
 
     A class with several parents has several nodes.
     """

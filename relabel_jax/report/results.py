@@ -11,18 +11,24 @@ from relabel_jax.runs.old_configs import flat
 from relabel_jax.runs.schema import RunResult, Scores
 from relabel_jax.runs.workdir import Workdir
 
-# Fields of the config that make the recipe. Runs of one method and recipe differ in their labels,
-# base and seed alone.
+# The fields of the config that make the recipe. Runs with the same method and recipe differ only
+# in their labels, base and seed.
 _RECIPE = (
-    *("num_epochs", "batch_size", "learning_rate", "learning_rate_decay"),
-    *("loss", "optimizer", "model", "classifier"),
+    "num_epochs",
+    "batch_size",
+    "learning_rate",
+    "learning_rate_decay",
+    "loss",
+    "optimizer",
+    "model",
+    "classifier",
 )
-# They say how the network is computed, not which network it is.
+# These fields change how the network is computed, but not its result.
 _NOT_RECIPE = ("model.formulation", "model.fold_norm", "model.precision")
 
 
 class RunKey(NamedTuple):
-    """What tells the runs of a grid apart; `base_labeling` is "" for a run without a base."""
+    """Identifies a run in a grid; `base_labeling` is "" for a run without a base."""
 
     root: str
     method: str
@@ -37,7 +43,7 @@ class FinishedRun:
 
     Attributes:
       workdir: its folder.
-      result: what it reached, and with what.
+      result: its metrics and its config.
       curve: a dictionary for each epoch.
     """
 
@@ -47,10 +53,10 @@ class FinishedRun:
 
     @classmethod
     def read(cls, workdir: Workdir) -> "FinishedRun":
-        """Reads all but the scores.
+        """Reads everything but the scores.
 
         Raises:
-          InputError: a file is absent or damaged.
+          InputError: a file is missing or damaged.
         """
         return cls(workdir, workdir.read_result(), workdir.read_curve())
 
@@ -59,19 +65,19 @@ class FinishedRun:
         return RunKey(*(getattr(self.result, field) for field in RunKey._fields))
 
     def read_scores(self) -> Scores:
-        """Reads the scores from disk, on every call: those of all runs may not fit in memory.
+        """Reads the scores from disk on every call: the scores of all runs may exceed memory.
 
         Raises:
-          InputError: the file is absent, damaged, or does not belong to the result.
+          InputError: the file is missing or damaged, or does not belong to the result.
         """
         return self.workdir.read_scores(self.result.test["mAP"])
 
 
 def find_runs(folder: pathlib.Path) -> tuple[list[FinishedRun], list[str]]:
-    """Reads all finished runs below a folder; in the workdir of a grid, those of the grid.
+    """Reads all finished runs below a folder. In the workdir of a grid, reads the grid's runs.
 
     Returns:
-      The runs, sorted by key, and one line on each run that cannot be used.
+      The runs, sorted by key, and one line for each unusable run.
 
     Raises:
       InputError: there is no finished run, or there are runs on several data sets.
@@ -108,7 +114,7 @@ def find_runs(folder: pathlib.Path) -> tuple[list[FinishedRun], list[str]]:
 
 
 def differences(runs: Sequence[FinishedRun]) -> list[str]:
-    """A line on each run whose recipe is not that of the first run with its method."""
+    """Returns a line for each run with another recipe than the first run of its method."""
     first: dict[str, FinishedRun] = {}
     lines = []
     for run in runs:
@@ -128,5 +134,5 @@ def _recipe(result: RunResult) -> Iterator[tuple[str, Any]]:
     for name, value in flat(result.config).items():
         if name.partition(".")[0] in _RECIPE and name not in _NOT_RECIPE:
             yield f"config.{name}", value
-    if result.precision is not None:  # results of older versions do not say it
+    if result.precision is not None:  # absent from results of older versions
         yield "precision", result.precision

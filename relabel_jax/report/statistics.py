@@ -1,4 +1,4 @@
-"""What the choice of test clips explains by chance: paired bootstrap, Holm's correction."""
+"""Significance of differences over test clips: paired bootstrap and Holm's correction."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from scipy import sparse
 
 NUM_REPLICATES = 2000
 MAX_WEIGHTS = 2**25
-"""Weights that are held in memory at once; float32, so 128 MiB."""
+"""The number of float32 weights in memory at once: 128 MiB."""
 
 
 class Comparison(NamedTuple):
@@ -36,8 +36,8 @@ def resampled(
     Args:
       num_clips: clips of the test set.
       num_replicates: how often the clips are drawn.
-      seed: of the draws.
-      max_weights: the size of the blocks. It changes the draws, too.
+      seed: seed of the draws.
+      max_weights: the size of the blocks. The draws depend on it.
 
     Yields:
       Blocks float32[clips, replicates]: how often each clip is drawn in each replicate.
@@ -55,10 +55,10 @@ def resampled(
 def weighted_average_precision(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Average precision of one class under many weightings of the clips, after one sort.
+    """Returns the average precision of one class under many weightings of the clips.
 
-    It is scikit-learn's `average_precision_score(labels, scores, sample_weight=weights[:, r])`,
-    ties included.
+    The clips are sorted once. The result equals scikit-learn's
+    `average_precision_score(labels, scores, sample_weight=weights[:, r])`, ties included.
 
     Args:
       scores: float[clips].
@@ -73,7 +73,7 @@ def weighted_average_precision(
     ends_tie = np.append(ranked[1:] != ranked[:-1], True)
     tie = np.cumsum(np.append(False, ends_tie[:-1]))
     has_positive = np.bincount(tie, positive, minlength=tie[-1] + 1) > 0
-    # The sum needs the precision at the ends of the ties that hold a positive only.
+    # The sum needs the precision only at the ends of ties with a positive.
     ends = np.flatnonzero(ends_tie)[has_positive]
     if not len(ends):
         return np.full(weights.shape[1], np.nan)
@@ -104,7 +104,7 @@ def bootstrap_map(
     seed: int = 0,
     max_weights: int = MAX_WEIGHTS,
 ) -> np.ndarray:
-    """mAP over resampled clips: the mean over the classes with an unmasked positive among them.
+    """Returns mAP over resampled clips: the mean over the classes with an unmasked positive there.
 
     Args:
       scores: float32[clips, classes].

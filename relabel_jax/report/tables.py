@@ -1,11 +1,11 @@
-"""The paper's Tables I, III and IV of finished runs, each figure with what chance would give.
+"""The paper's Tables I, III and IV for finished runs, with the significance of each difference.
 
-- Table I: clips and labels of each root's two sides under each labeling.
-- Table III: `features`, test mAP by root, target labeling and labeling of the base.
-- Table IV: `finetune` and `scratch`, the same.
+- Table I has the clips and labels of each root's two sides under each labeling.
+- Table III has the test mAP of `features` by root, target labeling and labeling of the base.
+- Table IV has the same for `finetune` and `scratch`.
 
-A difference is against the base with original labels: same root, method, target labeling and seeds.
-`scratch`, which has no base, is compared with `finetune` from that base.
+A transfer is compared with the one from the base with original labels; root, method, target
+labeling and seeds are the same. `scratch` has no base, and is compared with `finetune`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +14,17 @@ from typing import Any
 import numpy as np
 
 from relabel_jax.labels.labelings import LABELINGS
-from relabel_jax.report.measured import Measured, Truth, View, ViewKey, measure, none_if_undefined
+from relabel_jax.report.measured import (
+    Measured,
+    TestSet,
+    TestSetKey,
+    Truth,
+    measure,
+    none_if_undefined,
+)
 from relabel_jax.report.results import FinishedRun
 from relabel_jax.report.transfers import (
+    SIGNIFICANT_P,
     TABLES,
     TUNED,
     mean,
@@ -33,28 +41,27 @@ def report(
     paper: Mapping[str, Any],
     truth: Truth | None,
 ) -> dict[str, Any]:
-    """Everything that tables and page show.
+    """Returns everything that the tables and the page show.
 
     Args:
       runs: finished runs on one data set.
-      problems: a line on each run that could not be used.
-      roots: display names in the order to show; those without runs get empty rows.
+      problems: a line for each run that could not be used.
+      roots: display names in the order to show. Roots without runs get empty rows.
       paper: the content of `paper_tables.json`.
-      truth: true mids by clip id where known.
+      truth: the true mids by clip id, or None if they are not known.
 
     Returns:
-      A value for JSON (None is undefined or absent):
+      A value for JSON, where None stands for an undefined or missing value:
 
-      - `table1`, `table3`, `table4`: rows as in the CSV files.
-      - `wins`: for each table and labeling of the base, in how many of its `comparisons` mAP is
-        above that of the base with original labels.
-      - `runs`: every run's metrics; `scored_on` is its mAP on each form of the test labels, and on
-        `truth`, over the `classes` that both know.
-      - `curves`: loss and validation mAP by epoch of every run.
+      - `table1`, `table3`, `table4`: the rows of the CSV files.
+      - `wins`: for each table and labeling of the base, see `transfers.wins`.
+      - `runs`: the metrics of each run. `scored_on` has its mAP on each form of the test labels and
+        on `truth`, over the `classes` that both know.
+      - `curves`: the loss and the validation mAP of each run by epoch.
       - `classes`: for each root, method and target labeling, the average precision of each class
         (the mean over seeds) under each labeling of the base, and its positives among the test
         clips.
-      - `problems`: as given, and what was found here.
+      - `problems`: the given ones, then those found here.
 
     Raises:
       InputError: a test clip is not in the truth.
@@ -74,7 +81,10 @@ def report(
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """Tables III and IV as lines to read: test mAP, a star where the difference is significant."""
+    """Returns Tables III and IV as text: test mAP, with a star at significant differences.
+
+    Rows without any result are left out: a grid may have run only in part.
+    """
     columns = ("", *LABELINGS)
     titles = "".join(f"{base or 'scratch':>9}" for base in columns)
     lines = [f"{'root':24}{'labels':8}{'method':10}{titles}"]
@@ -82,16 +92,20 @@ def text(result: Mapping[str, Any]) -> str:
         shown: dict[tuple[str, str], dict[str, str]] = {}
         for row in result[name]:
             value = "-" if row["mAP"] is None else f"{row['mAP']:.4f}"
-            star = "*" if row["p_holm"] is not None and row["p_holm"] < 0.05 else " "
-            of_line = shown.setdefault((row["root"], row["labeling"]), {})
-            of_line[row["base_labeling"]] = value + star
+            is_significant = row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT_P
+            line = shown.setdefault((row["root"], row["labeling"]), {})
+            line[row["base_labeling"]] = value + ("*" if is_significant else " ")
         lines += [
             f"{root:24}{labeling:8}{TUNED[name]:10}"
             + "".join(f"{values.get(base, ''):>9}" for base in columns)
             for (root, labeling), values in shown.items()
+            if any(value.strip() != "-" for value in values.values())
         ]
+    if len(lines) == 1:
+        lines = ["no transfer has finished yet, so Tables III and IV are empty"]
     lines += [
-        f"{win['table']}: {win['base_labeling']} above ol in {win['wins']} of {win['comparisons']}"
+        f"{win['table']}: {win['base_labeling']} above ol in {win['wins']} of {win['comparisons']} "
+        f"(significantly above in {win['significant_wins']}, below in {win['significant_losses']})"
         for win in result["wins"]
         if win["comparisons"]
     ]
@@ -101,17 +115,18 @@ def text(result: Mapping[str, Any]) -> str:
 def _counts(
     roots: Sequence[str], measured: Measured, paper: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """The rows of Table I."""
+    """Yields the rows of Table I."""
     for root in roots:
         for side in ("base", "target"):
             for labeling in LABELINGS:
-                key = ViewKey(root, side, labeling)
-                if key in measured.views:
-                    yield _counts_row(key, measured.views[key], measured, paper.get(root, {}))
+                key = TestSetKey(root, side, labeling)
+                test_set = measured.test_sets.get(key)
+                if test_set is not None:
+                    yield _counts_row(key, test_set, measured, paper.get(root, {}))
 
 
 def _counts_row(
-    key: ViewKey, view: View, measured: Measured, paper: Mapping[str, Any]
+    key: TestSetKey, test_set: TestSet, measured: Measured, paper: Mapping[str, Any]
 ) -> dict[str, Any]:
     bases = [
         run["mAP"]
@@ -123,10 +138,10 @@ def _counts_row(
         "root": key.root,
         "side": key.side,
         "labeling": key.labeling,
-        **{f"{split}_clips": number for split, number in view.result.num_clips.items()},
-        "labels": view.result.num_labels,
-        "labels_per_test_clip": float(view.labels.labels.sum(axis=1).mean()),
-        "masked_per_test_clip": float(view.labels.masked.sum(axis=1).mean()),
+        **{f"{split}_clips": number for split, number in test_set.result.num_clips.items()},
+        "labels": test_set.result.num_labels,
+        "labels_per_test_clip": float(test_set.labels.labels.sum(axis=1).mean()),
+        "masked_per_test_clip": float(test_set.labels.masked.sum(axis=1).mean()),
         "mAP": mean(bases),
         "mAP_sd": standard_deviation(bases),
         "paper_labels": in_paper.get("labels"),
@@ -152,7 +167,7 @@ def _classes(roots: Sequence[str], measured: Measured) -> Iterator[dict[str, Any
                 }
                 if not any(by_base.values()):
                     continue
-                labels = measured.views[ViewKey(root, "target", labeling)].labels
+                labels = measured.test_sets[TestSetKey(root, "target", labeling)].labels
                 yield {
                     "root": root,
                     "method": method,

@@ -1,4 +1,4 @@
-"""The rows of Tables III and IV: mean test mAP, and the differences with what chance would give."""
+"""The rows of Tables III and IV: mean test mAP, and differences with their significance."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,17 +7,20 @@ from typing import Any
 import numpy as np
 
 from relabel_jax.labels.labelings import LABELINGS
-from relabel_jax.report.measured import Measured, Transfer, ViewKey, none_if_undefined
+from relabel_jax.report.measured import Measured, TestSetKey, Transfer, none_if_undefined
 from relabel_jax.report.statistics import Comparison, compare, holm
 
 TABLES = {
     "table3": [("features", base) for base in LABELINGS],
     "table4": [("scratch", ""), *(("finetune", base) for base in LABELINGS)],
 }
-"""By table, the method and the labeling of the base in each column; "" for `scratch`."""
+"""The columns of each table: the method, and the labeling of the base ("" for `scratch`)."""
 
 TUNED = {"table3": "features", "table4": "finetune"}
-"""By table, the method that starts from a base."""
+"""The method of each table that starts from a base."""
+
+SIGNIFICANT_P = 0.05
+"""A difference counts as significant if its p, by Holm's correction, is below this."""
 
 _REFERENCE = "ol"
 
@@ -25,7 +28,7 @@ _REFERENCE = "ol"
 def transfer_rows(
     table: str, roots: Sequence[str], measured: Measured, paper: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The rows of a table.
+    """Returns the rows of a table.
 
     Args:
       table: a key of `TABLES`.
@@ -34,7 +37,7 @@ def transfer_rows(
       paper: the paper's figures for this table.
 
     Returns:
-      A dictionary for each row; None is undefined or absent.
+      A dictionary for each row. None stands for an undefined or missing value.
     """
     labelings = [
         labeling
@@ -64,23 +67,32 @@ def transfer_rows(
 
 
 def wins(table: str, base: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Wins of the bases with one labeling, as the paper counts them: a higher mAP, however little.
+    """Counts how often the bases with one labeling beat the bases with original labels.
 
     Args:
       table: a key of `TABLES`.
       base: labeling of the base.
-      rows: of `transfer_rows`.
+      rows: the result of `transfer_rows`.
+
+    Returns:
+      `wins` counts every higher mAP, as the paper does. `significant_wins` and `significant_losses`
+      count the differences that the choice of test clips does not explain.
     """
-    gains = [
+    compared = [
+        row for row in rows if row["base_labeling"] == base and row["difference"] is not None
+    ]
+    significant = [
         row["difference"]
-        for row in rows
-        if row["base_labeling"] == base and row["difference"] is not None
+        for row in compared
+        if row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT_P
     ]
     return {
         "table": table,
         "base_labeling": base,
-        "wins": sum(gain > 0 for gain in gains),
-        "comparisons": len(gains),
+        "wins": sum(row["difference"] > 0 for row in compared),
+        "comparisons": len(compared),
+        "significant_wins": sum(difference > 0 for difference in significant),
+        "significant_losses": sum(difference < 0 for difference in significant),
     }
 
 
@@ -92,7 +104,7 @@ def _row(
     measured: Measured,
     paper: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A row without its comparison."""
+    """Returns a row, with None for each field of the comparison."""
     same = (root, method, base, labeling)
     metrics = [
         run
@@ -103,14 +115,14 @@ def _row(
     by_seed = measured.by_seed(*same)
     values = [transfer.mean_average_precision for transfer in by_seed.values()]
     mean_value = mean(values)
-    view = measured.views.get(ViewKey(root, "target", labeling))
+    test_set = measured.test_sets.get(TestSetKey(root, "target", labeling))
     return {
         "root": root,
         "labeling": labeling,
         "method": method,
         "base_labeling": base,
         "seeds": len(by_seed),
-        "target_clips": view.result.num_clips["train"] if view else None,
+        "target_clips": test_set.result.num_clips["train"] if test_set else None,
         "mAP": mean_value,
         "mAP_sd": standard_deviation(values),
         "difference": None,
@@ -130,7 +142,7 @@ def _row(
 def _compare(
     transfers: Mapping[int, Transfer], reference: Mapping[int, Transfer]
 ) -> Comparison | None:
-    """The mean difference over the seeds that both have; None if it is not defined."""
+    """Compares the means over the seeds that both have; returns None if they are undefined."""
     seeds = sorted(transfers.keys() & reference.keys())
     if not seeds:
         return None
@@ -149,13 +161,13 @@ def _compare(
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of the defined values; None if there is none."""
+    """Returns the mean of the defined values, or None if there are none."""
     defined = _defined(values)
     return float(np.mean(defined)) if defined else None
 
 
 def standard_deviation(values: Sequence[float | None]) -> float | None:
-    """The standard deviation of the defined values; None if there are fewer than two."""
+    """Returns the standard deviation of the defined values, or None for fewer than two."""
     defined = _defined(values)
     return float(np.std(defined, ddof=1)) if len(defined) > 1 else None
 

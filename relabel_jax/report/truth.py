@@ -1,4 +1,4 @@
-"""True labels of the clips, where they are known: the miniature's `truth.csv`."""
+"""Reads true labels of clips, such as the miniature's `truth.csv`."""
 
 import csv
 import pathlib
@@ -15,7 +15,7 @@ def read_truth(path: str | pathlib.Path) -> dict[str, frozenset[str]]:
     `data_prep.miniature` writes such a file, `truth.csv`, beside its recordings.
 
     Raises:
-      InputError: the file is absent or has another form.
+      InputError: the file is missing or has another form.
     """
     truth = {}
     try:
@@ -43,7 +43,7 @@ def check_truth(truth: Mapping[str, frozenset[str]], clip_ids: Sequence[str]) ->
 def true_labels(
     truth: Mapping[str, frozenset[str]], clip_ids: Sequence[str], mids: Sequence[str]
 ) -> np.ndarray:
-    """The true labels of some clips for some classes.
+    """Returns the true labels of some clips for some classes.
 
     Returns:
       bool[clips, classes].

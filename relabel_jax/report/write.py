@@ -25,19 +25,19 @@ def write_report(
     truth: str | pathlib.Path | None = None,
     paper: str | pathlib.Path = PAPER_TABLES,
 ) -> dict[str, Any]:
-    """Writes the report of a folder with finished runs, from their results alone.
+    """Writes the report of a folder with finished runs from their results.
 
-    It has `table1.csv`, `table3.csv`, `table4.csv`, `results.json` and `index.html`. The roots, the
-    provenance and the ontology are those that a grid left in the folder. The ontology of other
-    folders comes from the data set.
+    The report has `table1.csv`, `table3.csv`, `table4.csv`, `results.json` and `index.html`. A grid
+    leaves its roots, provenance and ontology in its folder. For other folders the ontology comes
+    from the data set.
 
     Args:
       workdir: the `--workdir` of a grid, or any folder with run folders below it.
-      truth: a CSV of the clips' true labels; "" is none, None the one of the grid.
-      paper: the paper's figures, in the form of `paper_tables.json`.
+      truth: a CSV with the clips' true labels. "" stands for none, None for the grid's own.
+      paper: a file with the paper's figures, in the form of `paper_tables.json`.
 
     Returns:
-      The content of `results.json`, as of `tables.report`.
+      The content of `results.json`: see `tables.report`.
 
     Raises:
       InputError: no run is finished, or a file is missing or damaged.
@@ -74,12 +74,12 @@ def write_report(
 
 
 def page_path(workdir: pathlib.Path) -> pathlib.Path:
-    """The page of the report of a folder."""
+    """Returns the path of the page that `write_report` writes for this workdir."""
     return GridFolder(workdir).report_path / "index.html"
 
 
 def _check_roots(runs: Sequence[FinishedRun], ontology: Ontology, folder: GridFolder) -> None:
-    """Raises InputError if a run's root is no class of the ontology."""
+    """Raises InputError if the root of a run is no class of the ontology."""
     known = set(ontology.mids)
     for run in runs:
         if run.result.root_mid not in known:
@@ -111,7 +111,7 @@ def _check_figures(given: Any, depth: int, where: str, keep: str) -> None:
 
 
 def _find_ontology(folder: GridFolder, data_dir: str) -> Ontology:
-    # A data set has it under the same name.
+    # The file has the same name in a data set.
     for path in (folder.ontology_path, pathlib.Path(data_dir, folder.ontology_path.name)):
         if path.is_file():
             return Ontology.from_json(path)

@@ -4,14 +4,17 @@ One process writes them, from arrays on the host. A run that is stopped within a
 more checkpoint, whose number counts steps.
 """
 
+import contextlib
+import logging
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from relabel_jax.errors import InputError
@@ -86,7 +89,7 @@ class Checkpoints:
 
     @property
     def interrupted(self) -> int | None:
-        """The number of steps in the state of `save_interrupted`; None if there is no such state."""
+        """The steps done in the state of `save_interrupted`; None if there is no such state."""
         if not self._interrupted_path.is_dir():
             return None
         with _manager(self._interrupted_path) as manager:
@@ -133,12 +136,25 @@ def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
-    return _Manager(
-        path,
-        options=ocp.CheckpointManagerOptions(
-            create=False, multiprocessing_options=alone, **options
-        ),
-    )
+    with _without_warnings():  # Orbax warns of its own settings for read-only folders
+        return _Manager(
+            path,
+            options=ocp.CheckpointManagerOptions(
+                create=False, multiprocessing_options=alone, **options
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silences the warnings of absl's log, which Orbax writes to, within the block."""
+    logger = absl_logging.get_absl_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _read(manager: ocp.CheckpointManager, number: int, like: State | None) -> Any:

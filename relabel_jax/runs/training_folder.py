@@ -40,7 +40,7 @@ class TrainingFolder:
                 self._events.close()
 
     def progress(self) -> list[int]:
-        """Returns `[epochs, steps]`: the epochs that have a checkpoint, and the step to resume from.
+        """Returns `[epochs, steps]`: the epochs with a checkpoint, and the step to resume from.
 
         If `save_interrupted` saved a state, `steps` is larger than the number of steps of these
         epochs. Lines of epochs without a checkpoint are removed, and so is a state that does not

@@ -103,7 +103,7 @@ class Workdir:
         return None
 
     def begin(self, identity: Identity) -> None:
-        """Writes `config.json` when a run begins or goes on, and deletes a result of fewer epochs."""
+        """Writes `config.json` when a run begins or goes on, and deletes an older result."""
         self.result_path.unlink(missing_ok=True)
         content = {
             "format_version": FORMAT_VERSION,
@@ -132,6 +132,10 @@ class Workdir:
     @property
     def is_finished(self) -> bool:
         return self.result_path.exists()
+
+    def is_finished_after(self, num_epochs: int) -> bool:
+        """Whether the run is finished, with this number of epochs."""
+        return self.is_finished and self.epochs_done() == num_epochs
 
     def write_result(self, result: RunResult) -> None:
         """Writes `result.json`, which finishes the run."""

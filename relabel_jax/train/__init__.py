@@ -1,1 +1,1 @@
-"""Training: a pure step of one member, the loop around it, checkpoints and metrics."""
+"""Training: the step of one member, the loop over epochs, checkpoints and metrics."""

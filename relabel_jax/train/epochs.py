@@ -90,21 +90,8 @@ def train_epochs(
             # None if the run was interrupted after the last step of the epoch.
             clips_per_s = num_clips / (time.perf_counter() - start_s) if num_clips else None
             snapshot = split_members(layout, states)
-
-            def stop_if_asked(snapshot=snapshot) -> None:
-                if should_stop():
-                    saver.interrupt(snapshot)
-
-            scores = begin_predict(
-                training.network,
-                states.variables,
-                training.read("validation"),
-                training.num_validation,
-                layout=layout,
-                resident=resident["validation"],
-                batch_size=training.batch_size,
-                batches_per_call=training.steps_per_call,
-                after_chunk=stop_if_asked,
+            scores = _begin_validation(
+                training, layout, resident["validation"], states, snapshot, should_stop, saver
             )
             zeros = np.zeros(len(training.members), np.float32)
             states = dataclasses.replace(states, loss_sum=layout.put(zeros, "member"))
@@ -115,6 +102,34 @@ def train_epochs(
                 f"interrupted; epoch {training.num_epochs} is saved, the same command goes on "
                 "from there"
             )
+
+
+def _begin_validation(
+    training: Training,
+    layout: Layout,
+    resident: Blocks,
+    states: TrainState,
+    snapshot: list[TrainState],
+    should_stop: Callable[[], bool],
+    saver: Saver,
+) -> Callable[[], np.ndarray]:
+    """Begins to score the validation clips; returns a function that waits for the scores."""
+
+    def stop_if_asked() -> None:
+        if should_stop():
+            saver.interrupt(snapshot)
+
+    return begin_predict(
+        training.network,
+        states.variables,
+        training.read("validation"),
+        training.num_validation,
+        layout=layout,
+        resident=resident,
+        batch_size=training.batch_size,
+        batches_per_call=training.steps_per_call,
+        after_chunk=stop_if_asked,
+    )
 
 
 def _check_shared_batch(training: Training, layout: Layout) -> None:

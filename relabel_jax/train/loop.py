@@ -1,9 +1,10 @@
-"""Trains the members of a population, whatever each of them has done already.
+"""Trains the members of a population, also if some of them have done more epochs than others.
 
-A run may be killed at any moment. Started again it goes on after the last epoch whose checkpoint
-is complete, and ends with the same numbers: the order of the clips follows from seed and epoch, and
-everything else that training changes is in the checkpoint. A run that is asked to end (SIGTERM)
-saves at the next chunk and goes on from there. `epochs.py` has the epochs themselves.
+A run may be killed at any moment. When it is started again, it goes on after the last epoch with a
+complete checkpoint, and ends with the same numbers: the seed and the epoch determine the order of
+the clips, and the checkpoint has everything else that training changes. A run that is asked to end
+(SIGTERM) saves after the chunk that is running, and goes on from there. `epochs.py` trains the
+epochs.
 """
 
 import contextlib
@@ -21,12 +22,13 @@ from relabel_jax.train.training import Trained, Training
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """Members that train together, from where all of them stand.
+    """Members that are at the same step and are trained together.
 
     Attributes:
-      members: their numbers.
+      members: the numbers of the members.
       epochs_done: whole epochs that they have done.
-      steps_done: steps that they have done; more than these epochs have if they were interrupted.
+      steps_done: steps that they have done. If they were interrupted, this is more than the steps
+        of `epochs_done`.
       until: the epoch after which they stop.
     """
 
@@ -39,15 +41,15 @@ class Round:
 def rounds(
     progress: Sequence[Sequence[int]], steps_per_epoch: int, num_epochs: int
 ) -> Iterator[Round]:
-    """The rounds after which all members have done all epochs.
+    """Yields the rounds after which all members have done all epochs.
 
-    A kill between two saves leaves some members further than others. The others first train up to
-    them.
+    After a kill between two saves, some members have done more than others. The members that are
+    behind are trained first, until they have caught up.
 
     Args:
       progress: (epochs, steps) that each member has done.
-      steps_per_epoch: steps of an epoch.
-      num_epochs: epochs in all.
+      steps_per_epoch: the number of steps of an epoch.
+      num_epochs: the number of epochs in all.
     """
     done = [(epochs, steps) for epochs, steps in progress]
     while (least := min(done))[0] < num_epochs:
@@ -64,18 +66,18 @@ def rounds(
 
 
 def train(training: Training) -> list[Trained]:
-    """Trains, or goes on training, and returns the best epoch's network of each member.
+    """Trains, or goes on training, and returns the best epoch of each member.
 
     Raises:
-      InputError: there are fewer training clips than a batch, nothing to validate on, the devices
-        do not divide the batch, the inputs do not fit where they must stay, or a loss is not
-        finite.
-      Interrupted: by a SIGTERM, after saving.
+      InputError: there are fewer training clips than a batch, there is no label to validate on, the
+        batch cannot be divided among the devices, the inputs do not fit into the memory of the
+        device, or a loss is not finite.
+      Interrupted: a SIGTERM stopped the training, after its work was saved.
     """
     training.check()
     steps_per_epoch = training.recipe.steps_per_epoch
     with contextlib.ExitStack() as stack:
-        folders: list[TrainingFolder] = []  # of the members; process 0 alone has them
+        folders: list[TrainingFolder] = []  # filled in process 0 only
         if processes.is_primary():
             folders = [
                 stack.enter_context(TrainingFolder(member.workdir, steps_per_epoch))
@@ -89,8 +91,9 @@ def train(training: Training) -> list[Trained]:
                 num_epochs=part.until,
             )
             of_group = [folders[m] for m in part.members if folders]
-            # One epoch, which is what a kill can leave, is computed as with all members; more
-            # epochs by all devices.
+            # A kill leaves members at most one epoch apart. That epoch is computed on the same
+            # devices as with all members, so that the numbers are the same. More epochs use all
+            # devices.
             is_one_epoch = part.until - part.epochs_done == 1
 
             def restore(folder: TrainingFolder, start: TrainState, part=part) -> TrainState:
@@ -114,7 +117,13 @@ def _restored(
     folders: Sequence[TrainingFolder],
     restore: Callable[[TrainingFolder, TrainState], TrainState],
 ) -> list[TrainState]:
-    """The members' states, on the host; `restore` is given a folder and the state at the start."""
+    """Returns the members' states, on the host, and the same in all processes.
+
+    Args:
+      training: the training.
+      folders: the members' folders; empty but in process 0.
+      restore: reads a state from a folder, given the state at the start.
+    """
     starts = [
         jax.device_get(init_state(jax.device_put(member.variables), training.recipe))
         for member in training.members

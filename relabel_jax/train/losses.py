@@ -1,4 +1,4 @@
-"""Losses over what is known: masked outputs have exactly no part in the value and the gradient."""
+"""Losses that ignore masked outputs: these change neither the value nor the gradient."""
 
 from collections.abc import Callable
 
@@ -15,18 +15,19 @@ Loss = Callable[[Outputs, jax.Array, jax.Array, str | None], jax.Array]
 def masked_mean_squared_error(
     outputs: Outputs, labels: jax.Array, masked: jax.Array, axis_name: str | None = None
 ) -> jax.Array:
-    """Mean of (score - label)^2 over the outputs of the batch that are not masked (the paper's).
+    """Computes the paper's loss, the mean of (score - label)^2 over outputs that are not masked.
 
-    A batch in which everything is masked has the loss 0.
+    The mean is over the whole batch. If all outputs are masked, the loss is 0.
 
     Args:
       outputs: `scores` float32[batch, classes].
       labels: bool[batch, classes].
-      masked: bool[batch, classes], True is left out.
-      axis_name: names the devices that share the batch (`ops/batch_axis.py`).
+      masked: bool[batch, classes]; True leaves the output out.
+      axis_name: the axis of the devices that share the batch (`ops/batch_axis.py`), or None.
 
     Returns:
-      float32[]; on several devices each device's part, and the parts add up to the loss.
+      float32[]. With several devices it is the part of this device, and the loss is the sum of the
+      parts.
     """
     errors = jnp.where(masked, 0.0, outputs.scores - labels)
     return jnp.sum(errors * errors) / _num_known(masked, axis_name)
@@ -35,15 +36,13 @@ def masked_mean_squared_error(
 def masked_binary_cross_entropy(
     outputs: Outputs, labels: jax.Array, masked: jax.Array, axis_name: str | None = None
 ) -> jax.Array:
-    """Mean binary cross-entropy over the outputs of the batch that are not masked.
+    """Computes the mean binary cross-entropy over the outputs that are not masked.
 
-    It is computed from the logits where the network has any (Optax's
-    `sigmoid_binary_cross_entropy`), else from the scores.
-
-    Args, returns: as of `masked_mean_squared_error`.
+    It is computed from the logits (Optax's `sigmoid_binary_cross_entropy`) if the network returns
+    them, else from the scores. Arguments and result are those of `masked_mean_squared_error`.
     """
     if outputs.logits is None:
-        # float32 cannot tell larger scores from 1, whose logarithm of 1 - score is infinite.
+        # Larger scores round to 1 in float32, and log(1 - 1) is infinite.
         tiny = jnp.finfo(jnp.float32).eps
         scores = jnp.clip(jnp.where(masked, 0.5, outputs.scores), tiny, 1 - tiny)
         losses = -jnp.where(labels, jnp.log(scores), jnp.log1p(-scores))
@@ -54,7 +53,7 @@ def masked_binary_cross_entropy(
 
 
 def _num_known(masked: jax.Array, axis_name: str | None) -> jax.Array:
-    """How many outputs of the whole batch are not masked; at least 1."""
+    """Counts the outputs of the whole batch that are not masked; at least 1."""
     return jnp.maximum(batch_axis.total(jnp.sum(~masked), axis_name), 1)
 
 
@@ -62,4 +61,4 @@ LOSSES: dict[str, Loss] = {
     "mse": masked_mean_squared_error,
     "bce": masked_binary_cross_entropy,
 }
-"""By the name that `config.loss` has."""
+"""The losses by their names in `config.loss`."""

@@ -1,7 +1,7 @@
 """A population: members that differ in labels, seed and weights, trained as one program.
 
-The step and the chunk of steps (`step.py`) know one member. This module wraps them for several
-members and for the devices of all hosts. A single run is a population of one.
+The step and the chunk of steps in `step.py` are those of one member. This module wraps them for
+several members and for the devices of all hosts. A single run is a population of one member.
 """
 
 import dataclasses
@@ -30,12 +30,13 @@ _INPUTS = PartitionSpec(None, None, "data")  # [orders, chunk, batch, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How members and batches lie on the devices.
+    """The layout of members and batches on the devices.
 
-    Members are divided over as many devices as divide their number; the batch over the others.
+    The devices form a grid of rows and columns. The members are divided over the rows, and the
+    batch of a member over the devices of its row.
 
     Attributes:
-      mesh: axes `member` and `data`, over the devices of all processes.
+      mesh: the devices of all processes, with the axes `member` (rows) and `data`.
       members_by: `map` computes the members of a device one after another, `vmap` at once.
     """
 
@@ -46,18 +47,20 @@ class Layout:
     def of(
         cls, num_members: int, batch_size: int, members_by: str, population: int = 0
     ) -> "Layout":
-        """The layout on all devices.
+        """Makes the layout on all devices.
 
         Args:
-          members_by: one of `MEMBERS_BY`, or `auto`: by backend.
-          population: the number of members including those that are ahead or finished. The batch
-            is divided as for all of them, so that sums are rounded in the same way. This can leave
-            devices idle. No process may be idle, so with several processes it is ignored.
+          num_members: the number of members that are trained.
+          batch_size: clips a step.
+          members_by: one of `MEMBERS_BY`, or `auto`, which chooses by backend.
+          population: the number of all members, also those that are ahead or finished. The batch
+            is divided as for all of them, so that sums are rounded in the same way. This may leave
+            devices idle. No process may be idle, so it is ignored with several processes.
 
         Raises:
-          InputError: the devices do not divide the batch.
+          InputError: the batch cannot be divided among the devices.
         """
-        # The devices of a process are neighbours, so that its part of a batch is one piece.
+        # The devices of a process are neighbours, so that its part of a batch is contiguous.
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
         along_batch = len(devices) // _along_members(num_members, len(devices))
         if jax.process_count() == 1:
@@ -70,17 +73,17 @@ class Layout:
                 f"that share a batch; use a multiple of {along_batch}"
             )
         if members_by == "auto":
-            # On a CPU a vmapped convolution becomes a grouped one, at half to 0.8 of the speed.
+            # On a CPU, vmap makes a convolution a grouped one, which has 0.5 to 0.8 of the speed.
             members_by = "map" if jax.default_backend() == "cpu" else "vmap"
         grid = np.array(devices).reshape(-1, along_batch)
         return cls(Mesh(grid, ("member", "data")), members_by if num_members > 1 else "map")
 
     def sharding(self, *axes: Any) -> NamedSharding:
-        """By a mesh axis (or several, or None) for each leading axis of an array."""
+        """Returns the sharding with these mesh axes (or None) for the leading axes of an array."""
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def put(self, tree: Any, *axes: Any) -> Any:
-        """Puts arrays on the devices; every process has them whole."""
+        """Puts arrays on the devices. Every process must have the whole arrays."""
         sharding = self.sharding(*axes)
 
         def put_one(array):
@@ -92,15 +95,15 @@ class Layout:
             return jax.tree.map(put_one, jax.tree.map(np.asarray, tree))
 
     def put_part(self, array: np.ndarray, *axes: Any) -> jax.Array:
-        """Puts an array on the devices; this process has its `part` of it."""
+        """Puts an array on the devices. This process must have its `part` of the array."""
         with jax.transfer_guard_host_to_device("allow"):
             return jax.make_array_from_process_local_data(self.sharding(*axes), array)
 
     def put_chunk(self, inputs: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> tuple:
-        """The arguments of `train_population` after the states, for inputs that all members see.
+        """Returns the arguments of `train_population` after the states, for shared inputs.
 
         Args:
-          inputs: [chunk, batch, ...]; there is a step for each batch.
+          inputs: [chunk, batch, ...], which all members see; there is a step for each batch.
           labels, masked: bool[members, chunk, batch, classes].
         """
         num_members, num_steps = labels.shape[:2]
@@ -114,7 +117,7 @@ class Layout:
         )
 
     def part(self, length: int, *axes: Any) -> slice:
-        """This process's part of an axis of length `length` that is divided over mesh `axes`."""
+        """Returns the part of this process of an array axis that is divided over mesh `axes`."""
         indices = self.sharding(axes).addressable_devices_indices_map((length,)).values()
         ranges = [index[0].indices(length) for index in indices if index is not None]
         return slice(min(first for first, *_ in ranges), max(last for _, last, _ in ranges))
@@ -124,13 +127,14 @@ class Layout:
     ) -> Any:
         """Calls `function(of_member, shared)` for every member, inside a jitted program.
 
-        Each device runs it on its own members and clips (`ops/batch_axis.py`).
+        Each device calls it for its own members and clips (`ops/batch_axis.py`).
 
         Args:
+          function: the function of one member.
           of_members: a tree of arrays [members, ...].
           shared: a tree of arrays that all members see.
-          axes: `PartitionSpec`s of both, or trees of them.
-          out: `PartitionSpec`s of the results, which have the members as their first axis.
+          axes: `PartitionSpec`s of `of_members` and `shared`, or trees of them.
+          out: `PartitionSpec`s of the results, whose first axis is the members.
         """
 
         def on_one_device(of_members, shared):
@@ -142,16 +146,16 @@ class Layout:
 
     @property
     def axis_name(self) -> str | None:
-        """The name of the devices that share a batch; None where none do."""
+        """The axis of the devices that share a batch; None if no devices share one."""
         return "data" if self.mesh.shape["data"] > 1 else None
 
     def divided(self, network: Network) -> Network:
-        """The network for devices that share a batch; the same where none do."""
+        """Returns the network for devices that share a batch; the same network if none do."""
         return network if self.axis_name is None else backbone.divided(network, self.axis_name)
 
 
 def _along_members(num_members: int, num_devices: int) -> int:
-    """The largest number of rows of devices that divides the members."""
+    """Returns the largest number of rows among which members and devices can be divided."""
     return max(
         number
         for number in range(1, num_members + 1)
@@ -160,7 +164,7 @@ def _along_members(num_members: int, num_devices: int) -> int:
 
 
 def _divides(along_members: int, num_devices: int) -> bool:
-    """Whether this many rows of devices are equal, and no process has parts of two rows."""
+    """Whether rows of equal length are possible in which no process has a part of two rows."""
     along_batch, rest = divmod(num_devices, along_members)
     local = jax.local_device_count()
     return rest == 0 and (along_batch % local == 0 or local % along_batch == 0)
@@ -180,17 +184,20 @@ def train_population(
     num_steps: jax.Array,
     seeds: jax.Array,
 ) -> tuple[TrainState, jax.Array]:
-    """The first `num_steps` of a chunk of batches, for every member.
+    """Trains every member on the first `num_steps` batches of a chunk.
 
     Args:
-      states: of all members, with a leading axis [members].
-      resident: the blocks of inputs on the device, [clips, ...] each; () where they stream.
-      inputs: for each order of the clips [chunk, batch, ...] inputs, or, where they are resident,
-        int32[chunk, batch] clips.
-      order: int32[members], which of `inputs` a member sees.
+      network: the network of all members.
+      recipe: the loss, the optimizer and its schedule.
+      layout: the layout of members and batches on the devices.
+      states: the states of all members, with a leading axis [members].
+      resident: the blocks of inputs on the device, [clips, ...] each; () if inputs are streamed.
+      inputs: for each order of the clips the inputs [chunk, batch, ...], or, if they are resident,
+        the numbers of the clips, int32[chunk, batch].
+      order: int32[members], the index in `inputs` of each member.
       labels, masked: bool[members, chunk, batch, classes].
       num_steps: int32[], at most `chunk`.
-      seeds: uint32[members], of the network's random streams.
+      seeds: uint32[members], seeds of the network's random streams.
 
     Returns:
       The states and float32[members, chunk], the sum of the epoch's losses after each step.
@@ -240,16 +247,17 @@ def predict_population(
     inputs: jax.Array,
     num_batches: jax.Array,
 ) -> jax.Array:
-    """Scores or embeddings in evaluation mode, for every member.
+    """Computes scores or embeddings in evaluation mode, for every member.
 
     Args:
+      network, layout, resident: see `train_population`.
       method: `scores` or `embed`.
-      variables: the network's, with a leading axis [members].
-      resident, inputs: as of `train_population`, with one order for all.
-      num_batches: int32[]; the batches after these are not computed and stay 0.
+      variables: the variables of the network, with a leading axis [members].
+      inputs: the inputs of all members; see `train_chunk`.
+      num_batches: int32[], the number of batches to compute. The others stay 0.
 
     Returns:
-      float32[members, chunk, batch, outputs], a copy on every device.
+      float32[members, chunk, batch, outputs], with a copy on every device.
     """
 
     def predict_one(variables, shared):
@@ -267,12 +275,12 @@ def predict_population(
 
 @functools.partial(jax.jit, static_argnums=0)
 def split_members(layout: Layout, states: Any) -> list[Any]:
-    """Each member's own arrays, copied, on every device; `states` may then be donated."""
+    """Copies the arrays of each member to every device, so that `states` may be donated."""
     num_members = len(jax.tree.leaves(states)[0])
     members = [jax.tree.map(lambda array, i=i: array[i], states) for i in range(num_members)]
     return jax.lax.with_sharding_constraint(members, layout.sharding())
 
 
 def stack_members(members: Sequence[Any]) -> Any:
-    """The reverse of `split_members`, on the host."""
+    """Stacks the arrays of members, on the host: the reverse of `split_members`."""
     return jax.tree.map(lambda *arrays: np.stack(arrays), *members)

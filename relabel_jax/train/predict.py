@@ -1,4 +1,4 @@
-"""A network's outputs in evaluation mode, for all clips of a split."""
+"""Computes the outputs of a network in evaluation mode for all clips of a split."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,14 +24,17 @@ def predict(
     members_by: str = "auto",
     population: int = 0,
 ) -> np.ndarray:
-    """Scores or embeddings with each member's variables, for clips 0 to `num_clips` - 1.
+    """Computes scores or embeddings of clips 0 to `num_clips` - 1 with each member's variables.
 
     Args:
       network: a backbone, or a classifier on embeddings.
       members: each member's variables, on the host.
-      read_inputs: int64[n] -> [n, ...].
+      read_inputs: reads the inputs [n, ...] of clips int64[n].
+      num_clips: the number of clips.
+      batch_size: clips a batch.
+      batches_per_call: batches in one program on the device.
       method: `scores` or `embed`.
-      members_by, population: as of `Layout.of`.
+      members_by, population: see `Layout.of`.
 
     Returns:
       float32[members, num_clips, outputs].
@@ -63,10 +66,14 @@ def begin_predict(
     method: str = "scores",
     after_chunk: Callable[[], None] = lambda: None,
 ) -> Callable[[], np.ndarray]:
-    """Begins `predict` and does not wait for the last chunk. Variables are on the devices.
+    """Does the same as `predict`, but does not wait for the last chunk.
 
     Args:
+      variables: the members' variables on the devices, with a leading axis [members].
+      layout: the layout of members and batches on the devices.
+      resident: the blocks of inputs on the devices; () if inputs are streamed.
       after_chunk: called after each chunk is sent to the devices; it may raise.
+      network, read_inputs, num_clips, batch_size, batches_per_call, method: see `predict`.
 
     Returns:
       A function that waits for the last chunk and returns the result of `predict`.

@@ -1,4 +1,4 @@
-"""Inputs on the device: for a whole training if they fit, else one chunk of batches at a time."""
+"""Puts inputs on the devices: for a whole training if they fit, else chunk by chunk."""
 
 import contextlib
 import logging
@@ -17,9 +17,10 @@ from relabel_jax.train.population import Layout
 
 _LOG = logging.getLogger(__name__)
 MODES = ("auto", "always", "never")
-# An index into a block then fits into 32 bits, whatever a compiler does with it.
+# So that an index into the elements of a block fits into 32 bits.
 _MAX_BLOCK_ELEMENTS = 2**31 - 1
-# Share of the free memory. The rest is for activations, gradients and other needs of a step.
+# The share of the free memory that inputs may take. A step needs the rest for activations,
+# gradients and other buffers.
 _SHARE = 0.75
 _CLIPS_A_READ = 512
 
@@ -29,16 +30,19 @@ Blocks = tuple[jax.Array, ...]
 def load_resident(
     sources: dict[str, tuple[ReadInputs, int]], mode: str, layout: Layout
 ) -> dict[str, Blocks]:
-    """Puts the inputs of splits on the devices. Each device gets all of them; clips are read once.
+    """Puts the inputs of splits on the devices. Each device gets all inputs.
 
-    Each of several processes reads a part, and the devices exchange the parts.
+    Each clip is read once. With several processes each one reads a part, and the devices exchange
+    the parts.
 
     Args:
-      sources: by split, how to read its clips (int64[n] -> [n, ...]) and how many there are.
+      sources: for each split, a function that reads the inputs [n, ...] of clips int64[n], and the
+        number of clips.
       mode: one of `MODES`; `auto` means `always` if the inputs fit and `never` otherwise.
+      layout: the layout of members and batches on the devices.
 
     Returns:
-      By split, the blocks [clips, ...]; () if the inputs stream.
+      The blocks [clips, ...] of each split; () if the inputs must be streamed.
 
     Raises:
       InputError: the mode is `always`, and the inputs do not fit.
@@ -48,15 +52,15 @@ def load_resident(
     likes = [read(np.zeros(1, np.int64)) for read, _ in sources.values()]
     bytes_a_clip = max(like.nbytes for like in likes)
     needed = bytes_a_clip * sum(num_clips for _, num_clips in sources.values())
-    if layout.mesh.size > 1 and jax.default_backend() != "cpu":  # free_bytes counts this for a CPU
-        # A device holds its part of a block beside the whole block that is made of the parts.
+    if layout.mesh.size > 1 and jax.default_backend() != "cpu":  # for a CPU free_bytes counts this
+        # While the parts of a block are exchanged, a device holds its part and the whole block.
         largest = bytes_a_clip * max(num_clips for _, num_clips in sources.values())
         needed += min(largest, likes[0].itemsize * _MAX_BLOCK_ELEMENTS) // layout.mesh.size
     there = int(_SHARE * free_bytes())
     if not processes.all_processes(needed <= there):
         what = (
             f"{sum(num_clips for _, num_clips in sources.values())} clips need {needed / 1e9:.3g} "
-            f"GB on each device, and {there / 1e9:.3g} GB are there for them"
+            f"GB on each device, and {there / 1e9:.3g} GB are available"
         )
         if mode == "always":
             raise InputError(
@@ -79,7 +83,8 @@ def _load(read: ReadInputs, num_clips: int, layout: Layout, progress: Progress) 
     blocks = []
     for start in range(0, num_clips, clips_a_block):
         clips = np.arange(start, min(start + clips_a_block, num_clips))
-        # Each device gets as many clips. The last clip is repeated; no index refers to the copies.
+        # All devices must get the same number of clips. So the last clip is repeated; no index
+        # refers to the copies.
         clips = np.pad(clips, (0, -len(clips) % num_devices), mode="edge")
         clips = clips[layout.part(len(clips), "member", "data")]
         rows = np.empty((len(clips), *like.shape), like.dtype)
@@ -88,7 +93,7 @@ def _load(read: ReadInputs, num_clips: int, layout: Layout, progress: Progress) 
             rows[at : at + len(piece)] = read(piece)
             progress.update(len(piece))
         divided = layout.put_part(rows, ("member", "data"))
-        # On one device the part is the whole. Donated, it is not copied.
+        # On one device the part is the whole block. Donating it avoids a copy.
         whole = jax.jit(
             lambda rows: rows,
             out_shardings=layout.sharding(),
@@ -111,11 +116,16 @@ def input_chunks(
     Every process reads its own part of each batch.
 
     Args:
-      clips: int64[n], whole batches.
+      read_inputs: reads the inputs [n, ...] of clips int64[n].
+      clips: int64[n], the numbers of the clips; whole batches.
+      batch_size: clips a batch.
+      batches_per_chunk: batches a chunk.
+      layout: the layout of members and batches on the devices.
+      resident: the blocks of inputs on the devices; () if inputs are streamed.
 
     Yields:
-      [chunk, batch, ...] inputs, or int32[chunk, batch] clips if the inputs are `resident`; and the
-      number of batches that hold clips.
+      The inputs [chunk, batch, ...], or the numbers of the clips, int32[chunk, batch], if the
+      inputs are resident; and the number of batches that have clips.
     """
     parts = clips.reshape(-1, batch_size)[:, layout.part(batch_size, "data")]
     if resident:
@@ -129,17 +139,17 @@ def _as_indices(clips: np.ndarray) -> np.ndarray:
 
 
 def free_bytes() -> int:
-    """Free memory for one device of this process: its own, or its share of the system's."""
+    """Returns the free memory of a device of this process; on a CPU, its share of the system's."""
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    # Loading takes a block twice in host memory for a moment, hence the half.
+    # While a block is loaded, it is in host memory twice. So only half of the memory counts.
     return _free_system_bytes() // (2 * jax.local_device_count())
 
 
 def _free_system_bytes() -> int:
-    """Available memory on Linux, or a container's limit if that is lower; else all memory."""
+    """Returns the available memory on Linux, or a container's limit if lower; else all memory."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, StopIteration):
         lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
@@ -148,6 +158,6 @@ def _free_system_bytes() -> int:
         group = pathlib.Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(stat["file"])  # less the cache
+        used = int((group / "memory.current").read_text()) - int(stat["file"])  # without the cache
         free = min(free, limit - used)
     return free

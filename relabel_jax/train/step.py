@@ -1,7 +1,7 @@
-"""The train step: a pure function of one member, and the chunk of steps that runs as one program.
+"""The training step of one member, and chunks of steps that run as one program.
 
-Many steps run in one jitted call. So the device never waits for Python, and on a CPU the memory of
-a step is mapped once a call instead of once a step.
+A step is a pure function. Many steps run in one jitted call. So the device never waits for Python,
+and on a CPU the memory of a step is mapped once per call instead of once per step.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ from relabel_jax.train.optimizers import OPTIMIZERS
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The loss, the optimizer and its learning rate, which is multiplied by `decay` each epoch.
+    """The loss, the optimizer and the schedule of the learning rate.
 
     Attributes:
-      learning_rate: in the first epoch.
-      decay: the factor after each epoch.
-      steps_per_epoch: steps of an epoch.
+      learning_rate: the learning rate of the first epoch.
+      decay: the factor by which the learning rate is multiplied after each epoch.
+      steps_per_epoch: the number of steps of an epoch.
       loss: a key of `LOSSES`.
       optimizer: a key of `OPTIMIZERS`.
     """
@@ -40,27 +40,28 @@ class Recipe:
     optimizer: str = "adam"
 
     def schedule(self, step):
-        """The learning rate at `step` (0 is the first)."""
-        # Epochs are counted here and not by Optax. It divides in float32, and XLA multiplies by the
-        # reciprocal: for one number of steps in eight, many epochs would begin a step late.
+        """Returns the learning rate at `step` (0 is the first)."""
+        # Optax would divide the steps in float32, which XLA computes with the reciprocal. For one
+        # in eight values of `steps_per_epoch`, many epochs would begin a step late. So the epochs
+        # are counted here in integers.
         epochs_done = step // self.steps_per_epoch
         return optax.exponential_decay(self.learning_rate, 1, self.decay)(epochs_done)
 
     def transformation(self) -> optax.GradientTransformation:
-        """The optimizer with this schedule."""
+        """Returns the optimizer with this schedule."""
         return OPTIMIZERS[self.optimizer](self.schedule)
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that training changes.
+    """Everything that training changes.
 
     Attributes:
-      step: int32[], steps done.
-      params: the network's parameters.
-      batch_stats: its running statistics; {} for a network that has none.
+      step: int32[], the number of steps done.
+      params: the parameters of the network.
+      batch_stats: the running statistics of the network; {} if it has none.
       opt_state: the optimizer's state.
-      loss_sum: float32[], sum of the losses of the current epoch's steps.
+      loss_sum: float32[], the sum of the losses of the steps in the current epoch.
     """
 
     step: jax.Array
@@ -71,12 +72,12 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The network's variables."""
+        """The variables of the network."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def init_state(variables: dict[str, Any], recipe: Recipe) -> TrainState:
-    """The state before the first step, from a network's variables."""
+    """Makes the state before the first step from the variables of a network."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -98,23 +99,23 @@ def train_step(
     axis_name: str | None = None,
     buffers: Any = None,
 ) -> tuple[TrainState, Any]:
-    """One step of one member on one batch.
+    """Does one step of one member on one batch.
 
     Args:
       network: maps (inputs, train) to `Outputs`.
-      recipe: loss and optimizer.
-      state: the member.
-      inputs: [batch, ...], what the network takes.
+      recipe: the loss and the optimizer.
+      state: the state of the member.
+      inputs: [batch, ...], the inputs of the network.
       labels, masked: bool[batch, classes].
-      seed: uint32[], of the network's random streams. What they draw follows from the seed, the
-        step and the device, so a resumed run draws the same.
-      axis_name: names the devices that share the batch, each of which has a part of it
+      seed: uint32[], the seed of the network's random streams. Seed, step and device determine the
+        random numbers, so a run that goes on draws the same ones.
+      axis_name: the axis of the devices that share the batch, of which each has a part
         (`ops/batch_axis.py`); None for one device.
-      buffers: arrays to write to, from `backbone.buffers` or the step before. Without them new ones
-        are made and filled, which takes longer.
+      buffers: arrays to write to, from `backbone.buffers` or from the step before. Without them the
+        step allocates and fills new ones, which takes longer.
 
     Returns:
-      The member after the step, and the buffers for the next step.
+      The state after the step, and the buffers for the next step.
     """
     rngs = _random_streams(network, state.step, seed, axis_name)
 
@@ -145,20 +146,26 @@ def train_step(
 def _random_streams(
     network: Network, step: jax.Array, seed: jax.Array | int, axis_name: str | None
 ) -> dict[str, jax.Array]:
-    """A key for each random stream of the network; {} for a network that has none."""
+    """Returns a key for each random stream of the network; {} if it has none."""
     names = backbone.random_streams(network)
     if not names:
         return {}
     key = jax.random.fold_in(jax.random.key(seed), step)
-    if axis_name is not None:  # each device draws for its own clips
+    if axis_name is not None:  # each device draws other numbers, for its own clips
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     return {name: jax.random.fold_in(key, number) for number, name in enumerate(names)}
 
 
 def gather(resident: tuple[jax.Array, ...], inputs: jax.Array) -> jax.Array:
-    """The inputs of clips, int32[...] -> [..., *clip shape]; `inputs` if none are resident.
+    """Looks up the inputs of clips in the resident blocks; returns `inputs` if there are none.
 
-    Each block has fewer than 2^31 elements, so an index into it fits into 32 bits.
+    Args:
+      resident: the blocks of inputs on the device, [clips, ...] each; () if inputs are streamed.
+        Each has fewer than 2^31 elements, so an index into it fits into 32 bits.
+      inputs: int32[...], the numbers of the clips; or the inputs themselves.
+
+    Returns:
+      The inputs, [..., *clip shape].
     """
     if not resident:
         return inputs
@@ -185,21 +192,22 @@ def train_chunk(
     *,
     axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array]:
-    """The first `num_steps` of a chunk of batches, one after another.
+    """Trains one member on the first `num_steps` batches of a chunk, one after another.
 
-    The number of steps is an argument, so the shorter last chunk of an epoch needs no program of
-    its own.
+    The number of steps is an argument of the program. So the last chunk of an epoch, which may be
+    shorter, needs no program of its own.
 
     Args:
-      resident: the blocks of inputs on the device, [clips, ...] each; () if they stream.
-      inputs: [chunk, batch, ...], or int32[chunk, batch] clips if they are resident.
+      network, recipe, state, seed, axis_name: see `train_step`.
+      resident: the blocks of inputs on the device, [clips, ...] each; () if inputs are streamed.
+      inputs: [chunk, batch, ...], or, if they are resident, the numbers of the clips,
+        int32[chunk, batch].
       labels, masked: bool[chunk, batch, classes].
       num_steps: int32[], at most `chunk`.
-      seed, axis_name: as of `train_step`.
 
     Returns:
-      The state and float32[chunk], its `loss_sum` after each step: the first that is not finite
-      tells the step.
+      The state, and float32[chunk], `loss_sum` after each step. The first value that is not finite
+      shows the step that failed.
     """
 
     def body(i, carry):
@@ -232,13 +240,14 @@ def predict_chunk(
     inputs: jax.Array,
     num_batches: jax.Array,
 ) -> jax.Array:
-    """Scores or embeddings of batches, in evaluation mode.
+    """Computes scores or embeddings of batches in evaluation mode.
 
     Args:
+      network: a backbone, or a classifier on embeddings.
       method: `scores` or `embed`.
-      variables: the network's.
-      resident, inputs: as of `train_chunk`.
-      num_batches: int32[]; the batches after these are not computed and stay 0.
+      variables: the variables of the network.
+      resident, inputs: see `train_chunk`.
+      num_batches: int32[], the number of batches to compute. The others stay 0.
 
     Returns:
       float32[chunk, batch, outputs].

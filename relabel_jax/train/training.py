@@ -1,4 +1,4 @@
-"""What determines the trainings of a population, and what comes of them."""
+"""The arguments of the training of a population, and its results."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,18 +14,18 @@ from relabel_jax.runs.workdir import Workdir
 from relabel_jax.train.step import Recipe
 
 Inputs = Callable[[str, np.ndarray], np.ndarray]
-"""(split, int64[n] clips of the split) -> [n, ...], what the network takes."""
+"""Maps a split and the numbers of its clips, int64[n], to the inputs of the network, [n, ...]."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Member:
-    """What a run has of its own in a population.
+    """One run of a population.
 
     Attributes:
-      workdir: its run folder.
-      variables: the network's variables before the first step, on the host.
-      view: its labels and masks, on the same clips and columns as the other members'.
-      seed: of the clips' order and the network's random streams.
+      workdir: the run folder.
+      variables: the variables of the network before the first step, on the host.
+      view: the labels and masks. All members have the same clips and columns.
+      seed: the seed of the order of the clips and of the network's random streams.
     """
 
     workdir: Workdir
@@ -35,7 +35,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name of the member in messages."""
         return str(self.workdir.path)
 
 
@@ -44,19 +44,20 @@ class Training:
     """Everything that determines the runs of a population.
 
     Attributes:
-      members: at least one.
+      members: the runs, at least one.
       network: maps (inputs, train) to `Outputs`.
-      inputs: reads what the network takes.
-      batch_size: clips a step. An epoch is `train clips // batch_size` steps; the clips left over
-        differ from epoch to epoch.
-      num_epochs: epochs in all.
-      learning_rate, learning_rate_decay: of the optimizer; the decay is applied after each epoch.
+      inputs: reads the inputs of the network.
+      batch_size: clips a step. An epoch has `train clips // batch_size` steps. The clips that are
+        left over are others in each epoch.
+      num_epochs: the number of epochs in all.
+      learning_rate: the learning rate of the first epoch.
+      learning_rate_decay: the factor of the learning rate after each epoch.
       steps_per_call: steps in one program on the device.
       resident: one of `resident.MODES`.
       members_by: one of `population.MEMBERS_BY`, or `auto`.
       loss: one of `losses.LOSSES`.
       optimizer: one of `optimizers.OPTIMIZERS`.
-      on_start: called before the first step, when nothing is left that could refuse the training.
+      on_start: called before the first step, after all checks of the training.
       on_epoch: called after each epoch that is scored and saved.
       on_clips: called with the number of training clips of each chunk, once for all members.
     """
@@ -79,17 +80,17 @@ class Training:
 
     @property
     def num_clips(self) -> int:
-        """Training clips."""
+        """The number of training clips."""
         return len(self.members[0].view.rows["train"])
 
     @property
     def num_validation(self) -> int:
-        """Validation clips."""
+        """The number of validation clips."""
         return len(self.members[0].view.rows["validation"])
 
     @property
     def recipe(self) -> Recipe:
-        """Loss, optimizer and schedule."""
+        """The loss, the optimizer and its schedule."""
         return Recipe(
             learning_rate=self.learning_rate,
             decay=self.learning_rate_decay,
@@ -105,14 +106,15 @@ class Training:
         return str(folder if len(self.members) == 1 else folder.parent)
 
     def read(self, split: str) -> ReadInputs:
-        """How the clips of a split are read."""
+        """Returns the function that reads the clips of a split."""
         return lambda clips: self.inputs(split, clips)
 
     def check(self) -> None:
-        """Refuses a training that could do no step or choose no epoch.
+        """Checks that an epoch has a step, and that a best epoch can be chosen.
 
         Raises:
-          InputError: there are fewer training clips than a batch, or nothing to validate on.
+          InputError: there are fewer training clips than a batch, or no validation clip has a
+            label.
         """
         if not self.recipe.steps_per_epoch:
             raise InputError(
@@ -131,7 +133,12 @@ class Training:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """The best epoch by validation mAP (of equals the first; 1 is the first) and its variables."""
+    """The result of one training.
+
+    Attributes:
+      best_epoch: the epoch with the best validation mAP; 1 is the first.
+      variables: the variables of the network after this epoch, on the host.
+    """
 
     best_epoch: int
     variables: dict[str, Any]

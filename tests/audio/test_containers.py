@@ -1,4 +1,4 @@
-"""What libsndfile does not know, by PyAV."""
+"""Formats that libsndfile does not read, decoded by PyAV."""
 
 import functools
 import io
@@ -91,7 +91,7 @@ def test_what_is_above_4_khz_does_not_fold_back(tmp_path, form):
     path = str(tmp_path / f"x.{form[0]}")
     encode(path, form, [tone(5_000, 48_000)], 48_000)
     waveform, _ = paper_waveform(path)
-    # Lossy codecs make some noise of their own.
+    # Lossy codecs add some noise.
     assert rms_db(waveform[1_000:31_000] / 32_768) < -60
 
 
@@ -224,7 +224,7 @@ def test_a_file_that_names_another_does_not_open_it(tmp_path, name, text):
 
 
 def test_first_bytes_open_no_other_format(tmp_path):
-    """FFmpeg finds some formats anywhere in a file, play lists of DASH among them."""
+    """FFmpeg finds some formats anywhere in a file, such as playlists of DASH."""
     encode(str(tmp_path / "x.ts"), ("ts", "mpegts", "aac"), [tone(440, 48_000)], 48_000)
     path = tmp_path / "x.wma"
     path.write_bytes(b"\x30\x26\xb2\x75" + (tmp_path / "x.ts").read_bytes())
@@ -234,12 +234,12 @@ def test_first_bytes_open_no_other_format(tmp_path):
 
 
 def test_a_quicktime_reference_is_not_followed(tmp_path):
-    """A `dref` entry in an MP4 can say that the samples lie in another file."""
+    """A `dref` entry in an MP4 can refer to samples in another file."""
     encode(str(tmp_path / "secret.m4a"), FORMS[0], [tone(440, 48_000, 1)], 48_000)
     content = (tmp_path / "secret.m4a").read_bytes()
     entry = b"\x00\x00\x00\x0curl \x00\x00\x00\x01"  # flag 1: in this file
     assert content.count(entry) == 1
-    # As many bytes, so that no offset changes: an alias to nowhere, not in this file.
+    # An alias to a file that does not exist, with the same number of bytes, so offsets are kept.
     (tmp_path / "x.m4a").write_bytes(
         content.replace(entry, b"\x00\x00\x00\x0calis\x00\x00\x00\x00")
     )

@@ -40,7 +40,7 @@ def test_formats(tmp_path, extension, subtype, channels):
 
 
 def test_mp3_inside_wav(tmp_path):
-    """libsndfile reads it and does not write it: a RIFF header (format 0x55) around an MP3."""
+    """A RIFF header (format 0x55) around an MP3, which libsndfile reads but does not write."""
     samples = tone(440, 16_000, amplitude=0.5)
     write(tmp_path / "x.mp3", samples, 16_000, "MPEG_LAYER_III")
     mp3 = (tmp_path / "x.mp3").read_bytes()
@@ -82,7 +82,7 @@ def test_many_channels(tmp_path, channels, extension):
 
 
 def test_1024_channels_take_no_more_memory_than_one(tmp_path):
-    """WAV's header allows 65,535 and libsndfile 1,024; as float32 11 s of them would be 1 GB."""
+    """WAV's header allows 65,535 channels, libsndfile 1,024; 11 s as float32 would be 1 GB."""
     rng = np.random.default_rng(0)
     path = str(tmp_path / "x.wav")
     samples = rng.integers(-9_000, 9_000, (12_000, 1_024), np.int16)
@@ -111,7 +111,7 @@ def test_1024_channels_take_no_more_memory_than_one(tmp_path):
     ],
 )
 def test_blocks_change_nothing(tmp_path, extension, subtype):
-    """What soundfile.read gives at once."""
+    """The result of soundfile.read without blocks."""
     path = tmp_path / f"x.{extension}"
     noise = 0.1 * np.random.default_rng(0).standard_normal((48_000, 2))
     write(path, noise, 48_000, subtype)
@@ -128,14 +128,14 @@ def test_a_duration_that_is_no_whole_number_of_samples(tmp_path):
     path = write(tmp_path / "x.wav", samples, 44_100)
     assert (0.3 + 11) * 44_100 != 498_330  # but nearly
     for duration_s, expected in ((0.3 + 11, 498_330), (1.00002, 44_101)):
-        # It must come to an end, and a test too.
+        # The reader must end, and so must the test.
         pieces = [mono for mono, _ in itertools.islice(decode_blocks(path, duration_s), 100)]
         assert len(pieces) == 1
         np.testing.assert_array_equal(np.concatenate(pieces), samples[:expected])
 
 
 def test_blocks_change_nothing_in_real_mp3s(realaudio_dir):
-    """With a seek after each block, as soundfile does it, each of these comes out otherwise."""
+    """Seeking after each block, as soundfile does, would give other samples for each of these."""
     paths = sorted((realaudio_dir / "audio" / "audioset_real").glob("*.mp3"))[:5]
     for path in [*paths, realaudio_dir / "audio" / "animal_sounds" / "koyun_20.wav"]:
         whole, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
@@ -144,7 +144,7 @@ def test_blocks_change_nothing_in_real_mp3s(realaudio_dir):
 
 
 def test_a_header_that_claims_more_than_there_is(tmp_path):
-    """A WAV that says 4 GB, and a rate of 4 GHz: only what is there takes memory."""
+    """A WAV whose header says 4 GB, or 4 GHz: only the samples that exist take memory."""
     path = tmp_path / "x.wav"
     write(path, np.full(800, 0.5), 8_000, "PCM_16")
     content = bytearray(path.read_bytes())
@@ -173,7 +173,7 @@ def test_silence_is_a_recording_like_any_other(tmp_path):
 
 
 def test_an_mp3_that_ends_before_its_header_says(tmp_path):
-    """soundfile's blocks() fills the rest with whatever was in memory."""
+    """soundfile's blocks() would fill the rest with arbitrary memory."""
     path = write(tmp_path / "x.mp3", tone(440, 8_000, 8), 8_000, "MPEG_LAYER_III")
     content = (tmp_path / "x.mp3").read_bytes()
     (tmp_path / "x.mp3").write_bytes(content[: len(content) // 2])

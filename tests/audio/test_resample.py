@@ -98,7 +98,7 @@ def test_to_int16_against_python_integers(samples):
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
 @pytest.mark.parametrize("rate_hz", [8_000, 44_100])
 def test_full_scale_and_dc(tmp_path, subtype, rate_hz):
-    """The largest and the smallest value of each depth, held: no wrap, no shift, no gain."""
+    """A constant largest or smallest value of each depth: no overflow, no shift, no gain."""
     for level in (-1.0, 0.0, 0.5, 1.0):
         samples = np.full(rate_hz, level)
         waveform, _ = paper_waveform(write(tmp_path / "x.wav", samples, rate_hz, subtype))
@@ -118,7 +118,7 @@ def test_short_recordings_are_padded_at_the_end(tmp_path):
 @pytest.mark.parametrize("rate_hz", [8_000, 11_025, 48_000])
 def test_long_recordings_are_cut_as_if_all_of_them_had_been_read(tmp_path, rate_hz):
     samples = 0.1 * np.random.default_rng(0).standard_normal(rate_hz * 23)
-    samples[rate_hz * 12 :] = np.nan  # what is cut off does not matter
+    samples[rate_hz * 12 :] = np.nan  # the part that is cut off does not matter
     waveform, duration_s = paper_waveform(write(tmp_path / "x.wav", samples, rate_hz))
     assert duration_s == 10
     expected, _ = paper_waveform(write(tmp_path / "y.wav", samples[: rate_hz * 11], rate_hz))
@@ -133,7 +133,7 @@ def test_the_shortest_and_the_longest_at_every_rate(tmp_path, rate_hz, duration_
     waveform, found_s = paper_waveform(path)
     assert found_s == pytest.approx(min(duration_s, 10), abs=1 / 8_000)
     length = round(found_s * 8_000)
-    edge = min(300, length // 4)  # there the filter rings
+    edge = min(300, length // 4)  # where the filter rings
     np.testing.assert_allclose(waveform[edge : length - edge], 8_192, atol=30)  # DC stays DC
     assert not waveform[length:].any()
 
@@ -145,7 +145,7 @@ def test_the_shortest_and_the_longest_at_every_rate(tmp_path, rate_hz, duration_
     st.sampled_from([np.nan, np.inf, -np.inf]),
 )
 def test_one_sample_that_is_not_finite_is_found(rate_hz, num_samples, place, value):
-    """After the resampling too, where it is looked for."""
+    """The check for non-finite samples comes after the resampling."""
     samples = np.zeros(num_samples, np.float32)
     samples[round(place * (num_samples - 1))] = value
     with pytest.raises(Rejected, match="1 samples are NaN or inf"):
@@ -183,7 +183,7 @@ def test_other_rates_agree_with_scipys_polyphase_resampler(to_rate_hz):
 @pytest.mark.parametrize(("rate_hz", "to_rate_hz"), [(44_100, 16_000), (16_000, 16_000)])
 @pytest.mark.parametrize("duration_s", [0.25, 3.0, 12.5])
 def test_a_waveform_of_another_format(tmp_path, rate_hz, to_rate_hz, duration_s):
-    """As if the whole recording had been resampled, then cut or padded."""
+    """The same as resampling the whole recording and cutting or padding it then."""
     waveform_format = WaveformFormat(to_rate_hz, duration_s)
     noise = 0.1 * np.random.default_rng(0).standard_normal(rate_hz * 7)
     path = write(tmp_path / "x.wav", noise, rate_hz)
@@ -191,7 +191,7 @@ def test_a_waveform_of_another_format(tmp_path, rate_hz, to_rate_hz, duration_s)
     assert waveform.shape == (round(to_rate_hz * duration_s),)
     assert found_s == min(duration_s, 7)
     whole = resample(*decode(path), to_rate_hz)[: len(waveform)]
-    # Reading stops a second after the end, and there the last bit may round otherwise.
+    # Reading stops a second after the end, so the last bit may round differently.
     assert np.abs(waveform[: len(whole)].astype(int) - whole).max() <= 1
     assert not waveform[len(whole) :].any()
     by_samples, _ = to_waveform(decode(path)[0], rate_hz, waveform_format)

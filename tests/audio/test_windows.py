@@ -1,4 +1,4 @@
-"""Windows cover a recording, whatever its length and its pieces."""
+"""Windows cover a recording of any length, read in any pieces."""
 
 import hypothesis
 import hypothesis.strategies as st

@@ -1,4 +1,4 @@
-"""A built data set, opened: what it gives, and what is said of a damaged one."""
+"""Opening a built data set: its contents, and the messages for a damaged one."""
 
 import os
 import pathlib
@@ -93,7 +93,7 @@ def test_fingerprint_is_of_the_contents(miniature_data, data):
 
 
 def one_line(data: pathlib.Path) -> str:
-    """What opening says: one line that names the folder."""
+    """The error message of opening, one line that names the folder."""
     with pytest.raises(InputError) as raised:
         open_data_set(data)
     message = str(raised.value)
@@ -212,7 +212,7 @@ def test_a_shard_that_is_cut_off(data, size):
 
 
 def test_a_shard_that_is_overwritten(data):
-    """Its end, where its index is, is whole: it opens, and reading says what is wrong."""
+    """The end of the shard, with its index, is intact: opening works, reading raises the error."""
     rows = np.flatnonzero(open_data_set(data).clip_splits == 0)
     with open(shards(data)[1], "r+b") as file:
         file.seek(2**16)
@@ -224,7 +224,7 @@ def test_a_shard_that_is_overwritten(data):
 
 
 def test_many_shards_need_many_open_files(data):
-    """In a process of its own, as a hard limit that is lowered stays low."""
+    """In a separate process, because a hard limit cannot be raised again."""
     script = """
 import pathlib, resource, sys
 import numpy as np

@@ -32,12 +32,12 @@ def test_epoch_order_follows_from_seed_and_epoch_alone():
 
 
 def test_epoch_order_stays_what_it_is():
-    """Recorded from this function on the day it was written: a resumed run depends on it."""
+    """The recorded order of the first version: resuming a run depends on it."""
     assert epoch_order(0, 1, 12).tolist() == [1, 10, 11, 4, 2, 7, 0, 8, 9, 5, 3, 6]
 
 
 def read_rows(clips):
-    """What a clip is, told by its number."""
+    """Inputs that identify the clip by its number."""
     return np.stack([clips, 1000 + clips], axis=1).astype(np.int32)
 
 
@@ -64,7 +64,7 @@ def test_every_clip_once_in_order_with_zeros_behind(num_clips, batch_size, batch
 
 
 def test_an_input_error_reaches_the_consumer():
-    """It is raised in a thread of Grain's, in the third chunk; the first two are still given."""
+    """An error in the third chunk, in a thread of Grain: the first two chunks still arrive."""
     threads = set()
 
     def read(clips):
@@ -82,7 +82,7 @@ def test_an_input_error_reaches_the_consumer():
 
 
 def test_chunks_are_read_ahead_but_not_without_end():
-    """While the first is in use the next are read, a few: memory does not grow with the epoch."""
+    """While one chunk is in use, a few more are read: memory does not grow with the epoch."""
     third_was_read = threading.Event()
     read = []
 

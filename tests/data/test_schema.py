@@ -1,4 +1,4 @@
-"""Records: what is written is what TFDS reads."""
+"""TFDS reads the records as they were written."""
 
 import numpy as np
 from hypothesis import given

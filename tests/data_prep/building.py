@@ -1,4 +1,4 @@
-"""Small inputs for builds, and what the tests of builds have in common."""
+"""Small inputs for builds, and helpers that the tests of builds share."""
 
 import csv
 import json
@@ -82,14 +82,14 @@ def refused(arguments, output_dir, capfd, **more) -> str:
 
 
 def plan_only(arguments: dict, data_dir: pathlib.Path) -> Plan:
-    """The plan of a build that has not begun to read recordings."""
+    """The plan of a build that has not started to read recordings."""
     inputs = Inputs(**arguments)
     with working_folder(data_dir):
         return open_plan(data_dir, inputs, inputs.identity())
 
 
 def build_here(output_dir: pathlib.Path, **arguments) -> None:
-    """A build without worker processes, as each of them takes a second to start."""
+    """A build without worker processes, because each of them takes a second to start."""
     plan = plan_only(arguments, output_dir)
     for shard in plan.shards:
         if plan.outcome(shard) is None:
@@ -98,7 +98,7 @@ def build_here(output_dir: pathlib.Path, **arguments) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    """Worker processes (multiprocessing has a helper process besides)."""
+    """Worker processes, without the helper process of multiprocessing."""
     workers = []
     for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         try:

@@ -1,4 +1,4 @@
-"""The same clips in every form that many recordings in one file come in."""
+"""The same clips in every format of files that hold many recordings."""
 
 import csv
 import io
@@ -25,9 +25,10 @@ KINDS = ["parquet", "tar", "h5"]
 
 
 class PackedInputs:
-    """The same clips in every form, below `folder`.
+    """The same clips in every format, below `folder`.
 
-    PANNs' HDF5 holds 10 s at 32 kHz; so do all, of different lengths, padded with zeros there.
+    PANNs' HDF5 holds 10 s at 32 kHz, so all recordings are at 32 kHz. HDF5 pads the shorter ones
+    with zeros.
     """
 
     def __init__(self, folder: pathlib.Path, num_clips: int = NUM_CLIPS):
@@ -56,7 +57,7 @@ class PackedInputs:
         self.segments.write_text(
             "".join(f'{c}, 0.000, 10.000, "{",".join(self.labels[c])}"\n' for c in self.ids)
         )
-        # Another order than the ontology's.
+        # In a different order from the ontology.
         self.class_mids = MIDS[::-1]
         self.class_indices = folder / "class_labels_indices.csv"
         self.class_indices.write_text(
@@ -110,7 +111,7 @@ class PackedInputs:
                     add(tar, f"some/folder/{clip_id}.json", json.dumps(labels).encode())
 
     def write_h5(self, path: pathlib.Path, ids: list[str]) -> None:
-        """As PANNs' pack_waveforms_to_hdf5 does; "" is a missing clip."""
+        """Like PANNs' pack_waveforms_to_hdf5; "" is a missing clip."""
         with h5py.File(path, "w") as file:
             file.create_dataset("audio_name", shape=(len(ids),), dtype="S20")
             file.create_dataset("waveform", shape=(len(ids), 320_000), dtype=np.int16)

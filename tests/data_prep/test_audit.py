@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import pytest
+from browser import VIEWS, View, check_accessibility, check_layout, open_page, wait_for
 
 from data_prep.audit import main
 from relabel_jax.labels.ontology import Ontology
@@ -108,12 +109,6 @@ def test_the_page_needs_nothing_else(toy, tmp_path):
     assert "/*DATA*/" not in text
 
 
-def wait_for(browser, script: str):
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(script))
-
-
 SHOWN = "return [...document.querySelectorAll('#tree text.slicetext')].map((e) => e.textContent)"
 
 
@@ -124,11 +119,7 @@ def test_the_page_in_a_browser(segments_sample, tmp_path, browser, width):
     from selenium.webdriver.common.by import By
 
     assert main([f"--segments={segments_sample}", f"--output_dir={tmp_path}"]) == 0
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
-    browser.get(pathlib.Path(tmp_path / "audit.html").as_uri())
+    open_page(browser, (tmp_path / "audit.html").as_uri(), View(width, "light"))
     wait_for(browser, "return document.querySelectorAll('#tree .slice').length > 50")
     assert {"Music", "Animal"} <= set(browser.execute_script(SHOWN))
 
@@ -164,9 +155,46 @@ def test_the_page_in_a_browser(segments_sample, tmp_path, browser, width):
     browser.find_element(By.CSS_SELECTOR, "#classes th:first-child button").click()
     assert browser.execute_script(names) == sorted(found, key=str.casefold)
 
-    wide = "return document.documentElement.scrollWidth <= window.innerWidth"
-    assert browser.execute_script(wide)
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    check_layout(browser, View(width, "light"))
+
+
+# The labels in the plot of edges whose box hits a dot's or another label's.
+COVERED = """
+const boxes = (selector) => [...document.querySelectorAll(selector)].map((e) =>
+  e.getBoundingClientRect());
+const labels = boxes("#edges .annotation-text"), dots = boxes("#edges .points path");
+const hits = (a, b) => a !== b && a.left < b.right && b.left < a.right && a.top < b.bottom &&
+  b.top < a.bottom;
+return [labels.length, labels.filter((a) => [...labels, ...dots].some((b) => hits(a, b))).length];
+"""
+# The tiles of the uppermost level that show no name; plotly hides one by a scale of 0.
+NAMELESS = """
+return [...document.querySelectorAll("#tree .treemaplayer .slice")].filter((tile) =>
+  tile.querySelector("path.surface").getBoundingClientRect().width > 1 &&
+  !(tile.querySelector("text")?.getBoundingClientRect().width > 1)).length
+"""
+
+
+def test_layout(segments_sample, tmp_path, browser):
+    """Nothing is cut off, labels keep clear of dots, and on a phone each tile has its name."""
+    assert main([f"--segments={segments_sample}", f"--output_dir={tmp_path}"]) == 0
+    for view in VIEWS:
+        open_page(browser, (tmp_path / "audit.html").as_uri(), view)
+        wait_for(browser, "return document.querySelector('#edges .annotation-text')")
+        check_layout(browser, view)
+        num_labels, num_covered = browser.execute_script(COVERED)
+        assert num_labels >= 2
+        assert num_covered == 0, view
+        if view.width == 390:
+            assert browser.execute_script(NAMELESS) == 0
+
+
+def test_accessibility(segments_sample, tmp_path, browser, axe):
+    assert main([f"--segments={segments_sample}", f"--output_dir={tmp_path}"]) == 0
+    for view in VIEWS:
+        open_page(browser, (tmp_path / "audit.html").as_uri(), view)
+        wait_for(browser, "return document.querySelector('#edges .annotation-text')")
+        check_accessibility(browser, axe, view)
 
 
 def test_a_page_about_very_little(toy, tmp_path, browser):

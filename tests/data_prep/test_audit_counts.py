@@ -1,4 +1,4 @@
-"""The audit's counts of real segments: the paper's, and again by brute force."""
+"""The audit's counts of real segments against the paper and against brute force."""
 
 import csv
 import itertools
@@ -48,7 +48,7 @@ def test_labels_per_clip(audioset, number, clips, ol, pel, pel_used, masked, mas
     assert round(row["masked_used"], 3) == masked_used
 
 
-# The paper, section II, by way of the folder's README.md, first table.
+# The paper, section II, as quoted in the folder's README.md, first table.
 @pytest.mark.parametrize(
     ("root", "used_labels"),
     [
@@ -98,7 +98,7 @@ def test_used_classes(audioset):
 
 
 def test_the_sample_by_brute_force(segments_sample):
-    """Every count of real segments again, clip by clip on sets of mids."""
+    """Every count of real segments against counting clip by clip on sets of mids."""
     ontology = Ontology.audioset()
     result = audit(read_segments([segments_sample], ontology), ontology, ["sample"])
     with open(segments_sample, newline="") as file:

@@ -1,4 +1,4 @@
-"""From recordings to a data set: contents, seeds, splits, and what is left alone."""
+"""From recordings to a data set: contents, seeds, splits, and files that stay unchanged."""
 
 import csv
 import json
@@ -151,7 +151,7 @@ def test_splits_override(arguments, tmp_path, capfd):
 
 
 def test_real_recordings(realaudio_dir, audioset_dir, tmp_path):
-    """Every one of 1,246 recordings is there; none of them is damaged."""
+    """All 1,246 recordings are in the data set; none is damaged."""
     build(
         ontology=audioset_dir / "ontology.json",
         segments=[realaudio_dir / "segments.csv"],

@@ -1,4 +1,4 @@
-"""Data sets of other sample rates and lengths than the paper's, and those that do not say them."""
+"""Data sets whose sample rate and length differ from the paper's, or are not recorded."""
 
 import pathlib
 import shutil
@@ -118,7 +118,7 @@ def test_formats_that_are_refused(arguments, tmp_path, capfd, flags, message):
 
 
 def without_format(data_dir: pathlib.Path) -> None:
-    """As the index was before there was a choice."""
+    """An index in the form of version 0.1, without the format."""
     index = pq.read_table(data_dir / "clips.parquet")
     pq.write_table(index.replace_schema_metadata(None), data_dir / "clips.parquet")
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def wait_for(process: subprocess.Popen, data_dir: pathlib.Path, num_shards: int) -> None:
-    """Until so many shards are done, or just the plan, and a random moment longer."""
+    """Waits until this number of shards, or the plan, is done, and a random moment longer."""
     while process.poll() is None:
         if (data_dir / ".build" / "plan.arrow").exists() and (
             len(list(data_dir.glob(".build/*-*.json"))) >= num_shards
@@ -75,7 +75,7 @@ def test_a_killed_worker_is_replaced(slower, tmp_path):
 
 
 def test_a_clip_that_kills_its_worker_is_left_out(tmp_path, capfd):
-    """The worker is killed each time that it opens one clip, as a crash of the decoder would."""
+    """The worker is killed each time it opens one clip, like a crash of the decoder."""
     arguments = make_inputs(tmp_path / "inputs", 20) | {"clips_per_shard": 20}
     build_dir = tmp_path / "set"
     plan = plan_only(arguments, build_dir)

@@ -34,7 +34,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A small disk of our own."""
+    """A small disk for this test."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", os.fspath(folder)]
@@ -45,15 +45,15 @@ def disk(tmp_path):
 
 
 def leave_room(disk: pathlib.Path, num_pages: int) -> None:
-    """Makes the disk so small that no more than this is left of it."""
-    gc.collect()  # a plan that is still mapped keeps its room until then
+    """Makes the disk so small that only this much space is left."""
+    gc.collect()  # a mapped plan occupies its space until then
     status = os.statvfs(disk)
     size = (status.f_blocks - status.f_bfree + num_pages) * status.f_bsize
     subprocess.run(["mount", "-o", f"remount,size={size}", os.fspath(disk)], check=True)
 
 
 def stopped(arguments: dict, data_dir: pathlib.Path, capfd) -> str:
-    """The one line of a build that stops, nothing half-written; empty if it does not stop."""
+    """The error line of a build that stops, "" if it does not; nothing is half-written."""
     is_stopped = main(command(arguments, data_dir, num_workers=2)[3:])
     lines = [line for line in capfd.readouterr().err.splitlines() if "%|" not in line and line]
     assert not list(data_dir.rglob("*.tmp"))
@@ -151,7 +151,7 @@ def test_a_read_only_disk(inputs, disk, capfd):
 
 @pytest.fixture
 def plain_user():
-    """A context in which permissions hold for root, too: without two of its capabilities."""
+    """A context in which permissions also apply to root: without two of its capabilities."""
     if os.geteuid():
         return contextlib.nullcontext
     libc = ctypes.CDLL(None, use_errno=True)
@@ -214,14 +214,14 @@ def test_outputs_without_permission(inputs, plain_user, tmp_path, capfd, bits):
                 assert line.startswith(f"error: {data_dir}")
                 assert line.count("\n") == 1
                 assert "Permission denied" in line
-            else:  # a folder for scratch files that cannot be made is not always needed
+            else:  # the folder for scratch files is not always needed
                 assert (folder.name, bits) == (".build", 0o555)
     build(**arguments, output_dir=data_dir, num_workers=2)
     assert contents(data_dir) == contents(undisturbed)
 
 
 def test_a_damaged_recording_in_a_folder_that_cannot_be_listed(tmp_path, plain_user):
-    """It is there, so nothing is lost."""
+    """The disk is there, so nothing is lost."""
     arguments = make_inputs(tmp_path, 6)
     audio = arguments.pop("audio")
     (audio / "-clip000.flac").write_bytes(b"no audio")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from data_prep.excerpt import main, top_up
-from data_prep.relabel import Relabelled
+from data_prep.label_formats import Relabelled
 from data_prep.segments import read_segments
 from relabel_jax.labels.ontology import Ontology
 

@@ -108,13 +108,24 @@ def test_a_good_server(server, tmp_path, capsys):
     metadata(output_dir=tmp_path / "new", sources=server.sources(), retries=0)
     assert got(tmp_path / "new") == SEGMENTS
     assert (tmp_path / "new/ontology.json").read_bytes() == ONTOLOGY
-    assert sorted(os.listdir(tmp_path / "new")) == ["balanced_train_segments.csv", "ontology.json"]
-    assert "2,000 segments" in capsys.readouterr().err
+    names = ["balanced_train_segments.csv", "class_labels_indices.csv", "ontology.json"]
+    assert sorted(os.listdir(tmp_path / "new")) == names
+    indices = (tmp_path / "new/class_labels_indices.csv").read_text()
+    assert indices == 'index,mid,display_name\n0,/m/a,"A"\n1,/m/b,"B"\n'
+    log = capsys.readouterr().err
+    assert "2,000 segments" in log
+    assert f"relabel --segments={tmp_path}/new --output=labels.parquet" in log.splitlines()[-1]
     # A second time nothing is asked for.
     num_requests = len(server.requests)
     metadata(output_dir=tmp_path / "new", sources=server.sources(), retries=0)
     assert len(server.requests) == num_requests
-    assert "kept, 2,000 segments" in capsys.readouterr().err
+    log = capsys.readouterr().err
+    assert "kept, 2,000 segments" in log
+    assert "kept, 2 classes" in log
+    # Another list of classes is not replaced.
+    (tmp_path / "new/class_labels_indices.csv").write_text(indices.replace("/m/b", "/m/c"))
+    with pytest.raises(InputError, match="not those that the segment files use; remove the file"):
+        metadata(output_dir=tmp_path / "new", sources=server.sources(), retries=0)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +277,7 @@ def test_command_line(server, tmp_path, capsys):
         server.files[path] = SEGMENTS.replace(b"clip00", b"clip%d0" % number)
         flags.append(f"--{name}_segments_url={server.address(path)}")
     assert main(flags) == 0
-    assert len(os.listdir(tmp_path)) == 4
+    assert len(os.listdir(tmp_path)) == 5
     (tmp_path / "eval_segments.csv").write_bytes(b"")
     assert main(flags) == 1
     assert "error: " in capsys.readouterr().err
@@ -290,6 +301,8 @@ def test_from_a_folder(tmp_path, capsys):
 def test_audioset_from_a_folder(audioset_dir, tmp_path, capsys):
     """AudioSet's own files are what their headers say."""
     metadata(output_dir=tmp_path, from_dir=audioset_dir)
+    name = "class_labels_indices.csv"
+    assert (tmp_path / name).read_bytes() == (audioset_dir / name).read_bytes()
     log = capsys.readouterr().err
     for found in ("632 classes", "22,160 segments", "20,371 segments", "2,041,789 segments"):
         assert found in log

@@ -12,7 +12,7 @@ from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import side_columns
 
 ROOTS = ("Human sounds", "Sounds of things", "Source-ambiguous sounds", "Natural sounds")
-# Sums of Bernoulli draws are held to 4.5 standard deviations: one false alarm in 150,000.
+# The tolerance for sums of Bernoulli draws is 4.5 standard deviations: 1 false alarm in 150,000.
 SIGMAS = 4.5
 
 
@@ -22,7 +22,7 @@ def ontology() -> Ontology:
 
 
 def closed_under_ancestors(events, ontology) -> set[int]:
-    """By following parents one by one, to compare with matrix algebra."""
+    """Follows parents one by one, as a reference for the matrix algebra."""
     reached, waiting = set(), list(events)
     while waiting:
         node = waiting.pop()

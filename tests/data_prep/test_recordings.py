@@ -1,4 +1,4 @@
-"""Which file is the recording of which clip."""
+"""Finding the recording of each clip."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ def clips(*rows):
 
 
 def found(recordings, folder):
-    """Paths below the folder, or the reason of the rejection."""
+    """Paths below the folder, or the reason for the rejection."""
     return [
         each.reason if isinstance(each, Rejected) else os.path.relpath(str(each), folder)
         for each in recordings

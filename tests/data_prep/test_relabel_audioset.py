@@ -21,7 +21,7 @@ def test_audioset_in_every_format(real_segments, tmp_path):
     for format in ("parquet", "csv", "npz"):
         flags = [f"--segments={path}", f"--output={tmp_path / 'labels'}.{format}"]
         assert main([*flags, f"--format={format}"]) == 0
-    # AudioSet's own form, read as people read it, row by row.
+    # AudioSet's form, read row by row.
     original = pd.read_csv(path, skiprows=3, header=None, skipinitialspace=True)
     pel = pd.read_csv(tmp_path / "labels.pel.csv", skiprows=3, header=None, skipinitialspace=True)
     pe_cml = pd.read_csv(
@@ -53,7 +53,7 @@ def test_audioset_in_every_format(real_segments, tmp_path):
             assert mids[bits[name][clip]].tolist() == row[name]  # in the ontology's order
         assert pel[3][clip] == pe_cml[3][clip] == ",".join(row["pel"])
         assert pe_cml[4][clip] == ",".join(row["masked"])
-    # What we wrote is a segment file again.
+    # The output is a segment file again.
     assert len(read_segments([tmp_path / "labels.pel.csv"], ontology)) == num_clips
     with pytest.raises(InputError, match=f"{num_clips} malformed rows"):
         read_segments([tmp_path / "labels.pe_cml.csv"], ontology)

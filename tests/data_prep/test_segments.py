@@ -1,4 +1,4 @@
-"""Segment files as people have them, and what is refused."""
+"""Segment files from various programs, and bad files."""
 
 import csv
 import gzip
@@ -48,7 +48,7 @@ def read(tmp_path, *contents: str | bytes, **options):
         "\ufeff# Segments csv created,,,,,\r\n"
         '"# num_ytids=2",num_segs=2,,,,\r\n# YTID,start_seconds,end_seconds,positive_labels,,\r\n'
         '-x_1,30,40,"/m/b,/t/c",,\r\n_y,0,7.001,/m/a,,\r\n',
-        # The same label twice and in another order is the same set.
+        # Repeated labels and another order give the same set.
         (HEADER + ROWS).replace("/m/b,/t/c", "/t/c,/m/b,/t/c"),
     ],
     ids=[
@@ -166,7 +166,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_the_sample_row_by_row(segments_sample):
-    """Against Python's own csv module; the mids of a clip come back in the ontology's order."""
+    """Against Python's csv module; the mids of a clip are in the ontology's order."""
     with open(segments_sample, newline="") as file:
         rows = list(csv.reader(itertools.islice(file, 3, None), skipinitialspace=True))
     ontology = Ontology.audioset()
@@ -183,7 +183,7 @@ def test_the_sample_row_by_row(segments_sample):
     [("balanced_train_segments.csv", 22_160, 2.386), ("eval_segments.csv", 20_371, 2.543)],
 )
 def test_audioset(audioset_dir, name, num_clips, labels_per_clip):
-    """Counts of AudioSet's own files."""
+    """Counts of AudioSet's files."""
     segments = read_segments([audioset_dir / name], Ontology.audioset())
     assert len(segments) == num_clips
     assert len(segments.labels.flatten()) / num_clips == pytest.approx(labels_per_clip, abs=5e-4)

@@ -39,7 +39,7 @@ def test_a_file_that_is_gone_after_the_plan(tmp_path, is_named):
     plan_only(arguments, tmp_path / "set")
     for path in paths[:3]:
         path.unlink()
-    if is_named:  # as a folder that is gone: no fault of its clips
+    if is_named:  # like a missing folder: not a fault of its clips
         with pytest.raises(InputError, match=r"k0.*: the recordings were here when the build"):
             build_here(**arguments, output_dir=tmp_path / "set")
     else:
@@ -48,7 +48,7 @@ def test_a_file_that_is_gone_after_the_plan(tmp_path, is_named):
 
 
 def test_a_comma_in_the_name_of_the_folder(tmp_path):
-    """It does not name two places, which are not there when a recording cannot be read."""
+    """The comma does not separate two folders, which would look like missing disks."""
     inputs = PackedInputs(tmp_path, 6)
     folder = inputs.audio.rename(tmp_path / "a, b")
     (folder / f"{inputs.ids[0]}.flac").write_bytes(b"no audio")
@@ -60,7 +60,7 @@ def test_a_comma_in_the_name_of_the_folder(tmp_path):
 
 
 def test_a_recording_that_is_gone_with_its_folder(tmp_path):
-    """Each has one of its own: no disk is gone."""
+    """Each recording is in a different folder, so no disk is missing."""
     inputs = PackedInputs(tmp_path, 6)
     for clip_id in inputs.ids:
         (inputs.audio / f"of {clip_id}").mkdir()
@@ -76,7 +76,7 @@ def test_a_recording_that_is_gone_with_its_folder(tmp_path):
 
 @pytest.mark.parametrize("is_emptied", [True, False])
 def test_a_disk_that_is_gone_after_the_plan_of_a_list(tmp_path, is_emptied):
-    """There is no --audio to look at."""
+    """Without --audio there is no folder to check."""
     inputs = PackedInputs(tmp_path, 6)
     inputs.audio.rename(tmp_path / "disk")
     rows = [f"{clip_id},disk/{clip_id}.flac\n" for clip_id in inputs.ids]

@@ -152,7 +152,7 @@ def test_parquet_columns_of_another_type(tmp_path, capfd, columns, message):
 
 
 def test_parquet_values_that_are_damaged(tmp_path, capfd):
-    """A label that is null; a byte of a name that is no text, which ends the file."""
+    """A label that is null, and a name that is not UTF-8, which ends the file."""
     inputs = PackedInputs(tmp_path, 14)
     path = inputs.write("parquet")
     table = pq.read_table(path)

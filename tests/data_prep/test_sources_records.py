@@ -35,7 +35,7 @@ def inputs(tmp_path_factory):
 @pytest.mark.parametrize("with_segments", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_records(inputs, tmp_path, kind, with_segments):
-    """Right samples and labels of every clip, the same bytes for any number of workers."""
+    """Every clip has the right samples and labels; the bytes do not depend on the workers."""
     arguments = inputs.arguments(inputs.folder / f"clips.{kind}", with_segments=with_segments)
     build_here(**arguments, output_dir=tmp_path / "1")
     if with_segments:
@@ -65,7 +65,7 @@ def test_a_tar_gives_the_bytes_that_the_folder_gives(inputs, tmp_path):
 
 
 def test_a_row_group_stays_together(inputs, tmp_path):
-    """Else a shard would read a whole row group for each of its clips."""
+    """Otherwise a shard would read a whole row group for each of its clips."""
     arguments = inputs.arguments(inputs.folder / "clips.parquet", with_segments=True)
     plan = plan_only(arguments, tmp_path / "set")
     num_groups = -(-NUM_CLIPS // 7)
@@ -83,7 +83,7 @@ def test_a_row_group_stays_together(inputs, tmp_path):
         last[shard.split] = shard.count
     # once for each split, and once more where a shard ends within a group
     assert visits <= num_groups * len(SPLITS) + sum(last.values())
-    # in another place the same shards
+    # files in another folder give the same shards
     moved = inputs.folder / "elsewhere"
     moved.mkdir()
     (moved / "other.parquet").write_bytes((inputs.folder / "clips.parquet").read_bytes())
@@ -127,7 +127,7 @@ def test_several_places(inputs, tmp_path):
     }
     expected = [".flac"] * 2 + [".tar"] * 8 + [".parquet"] * 10 + [".h5"] * 20
     assert [found[clip_id] for clip_id in other.ids] == expected
-    # all of it by the folder: recordings of their own come first, then files by name
+    # all in the folder: single recordings come first, then files by name
     other.write("tar", other.ids[:10], "a")
     plan = plan_only(other.arguments(other.folder, with_segments=True), tmp_path / "again")
     paths = {p.decode() for s in plan.shards for p in plan.clips(s)["path"].to_pylist()}
@@ -180,7 +180,7 @@ def test_other_forms_of_panns_files(tmp_path, rate_hz, dtype):
 
 
 def test_ids_that_begin_with_y(tmp_path):
-    """In a file where not all names do it is no prefix."""
+    """If not all names in a file begin with Y, it is not a prefix."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["audio_name"] = ["Yabcdefghi1.wav", "", "Zabcdefghi1.wav"]
         file["waveform"] = np.zeros((3, 80_000), np.int16)
@@ -212,7 +212,7 @@ def test_member_names_in_every_form_of_tar(inputs, tmp_path, name, form):
 
 @pytest.mark.parametrize("max_bytes", [0, 1 << 26])
 def test_real_recordings_read_alike_from_a_tar(realaudio_dir, tmp_path, max_bytes):
-    """Every format of the real recordings: by an open file, in memory or not, as by its path."""
+    """Every format of the real recordings decodes from an open file as from its path."""
     with open(realaudio_dir / "clips_detail.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     chosen = {

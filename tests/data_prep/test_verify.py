@@ -45,7 +45,7 @@ def train(data_dir, number):
 
 
 def rewrite(path, change, num_samples=80_000):
-    """Writes the shard anew with records of another content, all of it well formed."""
+    """Rewrites the shard with well-formed records of other contents."""
     features = record_features(8, 80_000)
     serialized = ArrayRecordReader(os.fspath(path)).read_all()
     records = [features.deserialize_example_np(each) for each in serialized]
@@ -193,7 +193,7 @@ def test_an_index_that_does_not_fit(good, data_dir):
 
 
 def test_everything_but_the_plan_is_damaged(good, data_dir):
-    """Index and metadata come first: only then the shards can be checked."""
+    """Index and metadata come first, because the shards need them."""
     for name in ("clips.parquet", "features.json", "ontology.json", "rejects.csv"):
         (data_dir / name).write_bytes(b"?")
     rewrite(train(data_dir, 0), lambda records: records.reverse())

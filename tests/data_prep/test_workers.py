@@ -1,4 +1,4 @@
-"""Builds and workers that are killed, clips that hang, recordings that go away."""
+"""Builds and workers that are killed, clips that hang, recordings that disappear."""
 
 import contextlib
 import fcntl
@@ -50,7 +50,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def forks():
-    """Processes that have imported everything already, but have no thread yet."""
+    """Processes that have imported everything but have no thread yet."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["data_prep.build", "building"])
     return context
@@ -73,7 +73,7 @@ def wait_until(condition, process) -> None:
 
 
 def test_a_build_killed_at_random_moments(inputs, forks, tmp_path):
-    """While it plans, while its workers write shards, and while it writes what describes them."""
+    """While it plans, while its workers write shards, and while it writes the metadata."""
     arguments, undisturbed = inputs
     rng = random.Random(4)
     data_dir = tmp_path / "set"
@@ -135,7 +135,7 @@ def test_workers_killed_at_random_moments(inputs, forks, tmp_path):
 
 
 def test_a_build_that_is_paused_gives_up_no_clip(inputs, forks, tmp_path):
-    """Ctrl-Z and fg: the clips waited longer than the limit, but nobody was there to read them."""
+    """Ctrl-Z and fg: the clips waited longer than the limit, but all processes were stopped."""
     arguments, undisturbed = inputs
     data_dir = tmp_path / "set"
     process = forks.Process(target=run, args=(arguments, data_dir), kwargs={"clip_timeout_s": 1})
@@ -155,8 +155,9 @@ def test_a_build_that_is_paused_gives_up_no_clip(inputs, forks, tmp_path):
 
 @contextlib.contextmanager
 def held(path: pathlib.Path):
-    """Makes everybody else's open() of the file wait, for longer than a test lasts."""
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # says that somebody waits; the default is to die
+    """Makes open() of the file wait in other processes, for longer than a test takes."""
+    # SIGIO announces that a process waits; by default it kills this process.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     with open(path, "rb+") as file:
         try:
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)

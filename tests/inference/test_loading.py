@@ -55,6 +55,11 @@ def test_a_workdir_whose_data_set_is_gone(small, small_base, miniature_data, tmp
     assert moved.fingerprint == named.fingerprint == small.fingerprint
 
 
+def test_loading_logs_nothing(small_base, caplog):
+    load_pretrained(small_base)
+    assert caplog.records == []
+
+
 def test_a_damaged_file_of_classes(small_base, tmp_path):
     shutil.copytree(small_base, tmp_path / "base")
     path = tmp_path / "base" / "outputs.json"
@@ -199,7 +204,7 @@ KERNEL = "params.convolutions_3.kernel"
         (model(width=3), "config.json: config.model.width: waveform_cnn has no such option"),
         (model(name="resnet"), "config.json: .* 'resnet' is none of waveform_cnn, logmel"),
         (model(name="no.net:Net"), "config.json: .* cannot import it: ModuleNotFoundError: No mod"),
-        (model(name="json:dumps"), "config.json: .* is no class of flax.linen.Module"),
+        (model(name="json:dumps"), "config.json: .* is not a flax.linen.Module class"),
         (config(model="waveform_cnn"), "model is 'waveform_cnn', expected an object with a name"),
         (old_config(filters=[1 << 40] * 9), r"features is .*, expected a value like \(64, 64"),
         (old_config(filters=None), r"features is None, expected a value like \(64, 64"),

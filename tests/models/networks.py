@@ -8,14 +8,14 @@ import numpy as np
 from relabel_jax.models.waveform_cnn import WaveformCNN
 from relabel_jax.train.losses import masked_mean_squared_error
 
-# Table II, typed off the paper: kernel size, stride and features of the nine convolutions; the
+# Table II, copied from the paper: kernel size, stride and features of the nine convolutions; the
 # lengths of their outputs.
 TABLE_II = (
     *((17, 3, 64), (16, 3, 64), (15, 3, 96), (14, 3, 96), (13, 3, 128)),
     *((12, 3, 128), (9, 3, 192), (9, 3, 192), (9, 1, 256)),
 )
 LENGTHS = (26662, 8883, 2957, 982, 324, 105, 33, 9, 1)
-# Wide enough for Toom-Cook in layers 2 to 6, and fast.
+# Fast, and wide enough for Toom-Cook in layers 2 to 6.
 NARROW = (32, 32, 32, 32, 32, 32, 8, 8, 8)
 BATCH = 4
 CLASSES = 11
@@ -30,7 +30,7 @@ def flatten(tree):
 
 
 def random_variables(network, inputs):
-    """Glorot uniform kernels, and random values for the variables that are 0 or 1 at first."""
+    """Glorot uniform kernels, and random values for the variables that are initially 0 or 1."""
     rng = np.random.default_rng(7)
 
     def fill(path, leaf):

@@ -1,4 +1,4 @@
-"""The networks against Table II built anew in PyTorch, with the weights copied over."""
+"""The networks against PyTorch implementations of Table II with the same weights."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 
 def torch_network(features, dense_units, norm_order, num_classes):
-    """(network, index of the layer whose outputs are the embeddings), from PyTorch's own layers."""
+    """(network, index of the layer whose outputs are the embeddings), from PyTorch's layers."""
     from torch import nn
 
     def norm(channels):
@@ -108,7 +108,7 @@ def compare(network, inputs, reference, embedding_layer, layers, norms):
         expected = reference[embedding_layer + 1 :](expected_embeddings).numpy()
     scores, embeddings = flax_evaluation(network, variables, inputs)
     assert scores.dtype == embeddings.dtype == np.float32
-    assert np.ptp(expected, axis=0).min() > 1e-3  # the clips can be told apart
+    assert np.ptp(expected, axis=0).min() > 1e-3  # the clips differ
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
     if isinstance(network, WaveformCNN):
         assert isinstance(reference[embedding_layer], torch.nn.Linear)
@@ -148,7 +148,7 @@ def compare(network, inputs, reference, embedding_layer, layers, norms):
     for path, array in got.items():
         scale = np.abs(want[path]).max()
         if network.norm_order == "bn_elu" and path[1] in layers[:-1] and path[2] == "bias":
-            # The normalization after it removes any bias, so the gradient is rounding alone.
+            # The normalization after it removes any bias, so the gradient is only rounding error.
             scale = np.abs(want[(*path[:-1], "kernel")]).max()
         assert scale > 1e-8, path
         assert np.abs(array - want[path]).max() / scale < 1e-3, path
@@ -179,7 +179,7 @@ def compare_waveform_cnn(features, dense_units, norm_order, formulation):
 
 @pytest.mark.parametrize(
     ("norm_order", "formulation"),
-    # Toom-Cook with elu_bn compiles longest. The whole network below has it.
+    # Toom-Cook with elu_bn takes longest to compile. The test of the whole network below covers it.
     [("elu_bn", "lax"), ("elu_bn", "direct"), ("bn_elu", "lax"), ("bn_elu", "toom_cook")],
 )
 def test_agrees_with_pytorch(norm_order, formulation):

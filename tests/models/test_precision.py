@@ -56,8 +56,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(fold_norm):
     np.testing.assert_allclose(got[0], expected[0], rtol=0, atol=0.05)
     assert np.abs(got[0] - expected[0]).max() > 1e-5
     assert worst(got[1], expected[1]) < 0.05
-    # All gradients are compared together, because single arrays of so narrow a network can be
-    # hardly more than rounding. Measured: 0.09 plain and 0.05 folded.
+    # All gradients are compared together, because single arrays of such a narrow network can be
+    # mostly rounding error. Measured: 0.09 plain and 0.05 folded.
     got_all, expected_all = (
         np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(step[2])])
         for step in (got, expected)
@@ -69,8 +69,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(fold_norm):
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("rounded", ["tf32", "bf16"])
 def test_rounding_leaves_what_quiet_clips_differ_in(monkeypatch, rounded, train):
-    """The differences of the embeddings of clips of noise survive rounding, with biases that are
-    not 0."""
+    """With nonzero biases, the differences between clips of noise survive rounding."""
     waveforms = np.random.default_rng(0).normal(0, 98, (6, 80_000)).astype(np.int16)  # 0.3%
     network = WaveformCNN(CLASSES, NARROW, (24, 16))
     variables = random_variables(network, waveforms)
@@ -87,7 +86,7 @@ def test_rounding_leaves_what_quiet_clips_differ_in(monkeypatch, rounded, train)
     expected = differences(network)
     if rounded == "bf16":
         network = network.clone(precision="bf16")
-    else:  # rounds as the products of a device with TF32 do
+    else:  # rounds like the products of a device with TF32
         exact = direct.convolve
         monkeypatch.setattr(
             direct,
@@ -117,7 +116,7 @@ def products(jaxpr):
     [("f32", "float32", "HIGHEST"), ("tf32", "float32", "HIGH"), ("bf16", "bfloat16", "DEFAULT")],
 )
 def test_forward_and_backward_have_the_precision(precision, dtype, name, formulation):
-    """This looks at the program, because a CPU multiplies float32 exactly at any precision."""
+    """This checks the program, because a CPU multiplies float32 exactly at any precision."""
     network = WaveformCNN(
         CLASSES, NARROW, (24, 16), precision=precision, formulation=Formulation(formulation)
     )

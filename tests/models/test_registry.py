@@ -1,4 +1,4 @@
-"""Networks by name and by module path, their options, and what is refused."""
+"""Networks by name and by module path, their options, and bad configs."""
 
 import textwrap
 
@@ -63,11 +63,11 @@ def test_a_network_of_ones_own(own):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"name": "cnn14"}, "'cnn14' is none of waveform_cnn, logmel_cnn; a network of your own"),
+        ({"name": "cnn14"}, "'cnn14' is none of waveform_cnn, logmel_cnn; name your own network"),
         ({"name": "nowhere:Net"}, "nowhere:Net: cannot import it: ModuleNotFoundError: No module"),
         ({"name": "own_networks:Nut"}, "cannot import it: AttributeError: .*Nut"),
         ({"name": "broken_networks:Net"}, "cannot import it: ZeroDivisionError: division by zero"),
-        ({"name": "own_networks:number"}, "is no class of flax.linen.Module"),
+        ({"name": "own_networks:number"}, "is not a flax.linen.Module class"),
         ({"name": "own_networks:NoHead"}, "own_networks:NoHead: lacks head"),
         ({"name": "own_networks:Net", "depth": 1}, "config.model.depth: .* no such option, it has"),
         ({"name": "waveform_cnn", "features": [1]}, "config.model.features: expected 9 numbers"),

@@ -1,4 +1,4 @@
-"""The output layer of any network is found by the number of classes alone."""
+"""The number of classes is enough to find the output layer of any network."""
 
 import jax
 import numpy as np

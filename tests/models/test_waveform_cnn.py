@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("num_classes", [527, 455])
 def test_table_ii_parameter_count(num_classes):
-    """With the defaults alone. For 527 classes it is 1.8 M parameters, as the paper says."""
+    """The default network has 1.8 M parameters for 527 classes, as the paper says."""
     network = WaveformCNN(num_classes)
     waveforms = jax.ShapeDtypeStruct((2, 80_000), np.int16)
     variables = jax.eval_shape(
@@ -55,7 +55,7 @@ def test_table_ii_parameter_count(num_classes):
 
 
 def test_table_ii_lengths():
-    """The comparison with PyTorch holds the lengths to those of PyTorch's convolutions."""
+    """The comparison with PyTorch also checks the lengths."""
     sizes = list(convolution_sizes(80_000))
     assert tuple(size[:3] for size in sizes) == TABLE_II
     assert tuple(size.time_out for size in sizes) == LENGTHS
@@ -63,7 +63,7 @@ def test_table_ii_lengths():
 
 @pytest.mark.parametrize("norm_order", NORM_ORDERS)
 def test_variables_have_flax_names_folded_or_not(norm_order):
-    """Every checkpoint has these names. They are those of `nn.Dense` and `nn.BatchNorm`."""
+    """Checkpoints have these names, which are the names of `nn.Dense` and `nn.BatchNorm`."""
     expected = {
         ("params", name, leaf) for name in (*CONVOLUTIONS, *DENSE) for leaf in ("kernel", "bias")
     }
@@ -104,7 +104,7 @@ def test_evaluation_stores_no_outputs_of_the_first_layer(precision):
 
 
 def test_initial_weights_are_keras_defaults():
-    """Glorot uniform: within sqrt(6 / (fan in + fan out)), and up to it; zero bias."""
+    """Glorot uniform: values up to sqrt(6 / (fan in + fan out)); zero bias."""
     network = WaveformCNN(500, NARROW, (64, 32))
     variables = jax.jit(functools.partial(network.init, train=False))(
         jax.random.key(0), np.zeros((1, 80_000), np.int16)

@@ -133,7 +133,7 @@ def test_bfloat16(name):
     [((4, 400, 1), 4, False), ((4, 400, 4), 4, False), ((3, 400, 64), 32, True)],
 )
 def test_an_unused_input_gradient_is_not_computed(shape, features, in_tiles):
-    """XLA removes it, also from the loop that the two gradients share."""
+    """XLA removes the unused gradient, also from the loop that computes both gradients."""
     formulation = Formulation("toom_cook", tuning=Tuning(long=10, block_bytes=4096))
     x, w, dy = arrays(*shape, features, 16, 3)
     assert toom_cook.pays(x.shape, w.shape, 3, formulation.tuning) == in_tiles

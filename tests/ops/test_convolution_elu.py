@@ -118,8 +118,10 @@ def test_buffers_are_not_copied(channels_in, formulation):
 
 
 def two_layers_by_definition(x, k1, b1, k2, b2, dz):
-    """The activations, ELU(y + b) - ELU(b), of two layers of stride 3, and the gradients, for which
-    ELU(b) is a constant, by `brute_force`."""
+    """The activations ELU(y + b) - ELU(b) of two layers of stride 3 and their gradients.
+
+    ELU(b) is a constant for the gradients. The reference is `brute_force`.
+    """
 
     def layer(x, kernel, bias, dz):
         y, _, _ = brute_force(x, kernel, np.zeros(dz.shape), 3)
@@ -162,7 +164,7 @@ def test_a_deferred_layer_is_computed_when_the_next_layer_takes_it(name, batch, 
 
 @pytest.mark.parametrize("name", FORMULATIONS)
 def test_deferred_activations_know_their_shape_and_may_be_empty(name):
-    """No row, and one row: the next layer has none."""
+    """With no row and with one row, the next layer has no rows."""
     formulation = Formulation(name)
     for time in (16, 19):
         kernel = jnp.ones((17, 1, 4))

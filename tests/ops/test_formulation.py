@@ -1,4 +1,4 @@
-"""How a formulation is chosen, and what its blocks are."""
+"""The choice of a formulation, and its blocks."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def test_an_unknown_name_is_refused():
 
 
 def test_a_trace_reads_no_global_of_the_process(monkeypatch):
-    """What a program is depends on the formulation alone, in both directions."""
+    """The program depends only on the formulation, in both directions."""
 
     def refuse():
         raise AssertionError("read while a program is traced")
@@ -99,7 +99,7 @@ def test_bfloat16_uses_im2col_where_clips_are_long():
     ("channels_in", "kernel_size"), [(1, 12), (1, 17), (4, 4), (4, 16), (9, 12), (9, 17)]
 )
 def test_im2col_agrees_with_lax(kernel_size, channels_in):
-    """Seven, two and one row of the grid together."""
+    """im2col joins seven, two or one row of the grid."""
     with jax.enable_x64(True):
         x, w, dz = arrays(2, 151, channels_in, 5, kernel_size, 3, np.float64)
         form = im2col.Im2Col.of(jnp.asarray(w), 3, IM2COL.tuning)

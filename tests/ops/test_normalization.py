@@ -1,4 +1,4 @@
-"""ELU and batch normalization, and the normalization that the next layer takes over."""
+"""ELU and batch normalization, plain and folded into the next layer."""
 
 import functools
 
@@ -55,7 +55,7 @@ def test_elu_and_moments_agree_with_autodiff(shape):
 
 @pytest.mark.parametrize("level", [1e-3, 1.0])
 def test_the_gradient_of_a_bias_is_exact_where_elu_is_nearly_linear(level):
-    """float32 against automatic differentiation in float64. Quiet clips are such a case."""
+    """float32 against automatic differentiation in float64, for cases such as quiet clips."""
     rng = np.random.default_rng(0)
     outputs = level * rng.normal(size=(8, 1000, 5))
     weights = rng.normal(size=outputs.shape) + 1
@@ -85,7 +85,7 @@ class OneNorm(nn.Module):
 
 
 def test_nothing_normalized_is_kept():
-    """The next layer gets v = ELU(y + b) - ELU(b), and a scale and a shift to take over."""
+    """The next layer gets v = ELU(y + b) - ELU(b), a scale and a shift."""
     outputs = np.random.default_rng(0).normal(size=(4, 50, 3)).astype(np.float32)
     bias = jnp.asarray([0.1, -0.2, 0.3], jnp.float32)
     hidden, _ = OneNorm().init_with_output(jax.random.key(0), jnp.asarray(outputs), bias)
@@ -133,7 +133,7 @@ def random_like(shapes, seed=0):
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("name", ["lax", "direct"])
 def test_folding_changes_neither_outputs_nor_statistics_nor_gradients(name, train):
-    """In float64, against Flax's own batch normalization."""
+    """Compares with Flax's batch normalization in float64."""
     with jax.enable_x64(True):
         x, weights = np.random.default_rng(1).normal(size=(2, 8, 6, 3))
         x, weights = x[:, :4], np.resize(weights, (8, 7))

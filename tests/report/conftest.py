@@ -38,12 +38,17 @@ def grid_folder(tmp_path_factory):
                 labels,
                 splits,
                 root=ontology.find(root),
-                **{"side": side, "labeling": labeling},
+                side=side,
+                labeling=labeling,
             )
             for seed in SEEDS:
                 facts = {
-                    **{"root": root, "side": side, "method": method, "base_labeling": base},
-                    **{"labeling": labeling, "seed": seed},
+                    "root": root,
+                    "side": side,
+                    "method": method,
+                    "base_labeling": base,
+                    "labeling": labeling,
+                    "seed": seed,
                 }
                 name = f"{method}_{base}_{labeling}_{seed}"
                 write_run(folder / root / name, view, clip_ids, ontology, facts, generator)

@@ -50,7 +50,10 @@ def write_run(workdir, view, clip_ids, ontology, facts, generator):
     np.savez_compressed(
         workdir / "test_scores.npz",
         clip_id=clip_ids[view.rows["test"]],
-        **{"mids": mids, "scores": scores, "labels": labels, "masked": masked},
+        mids=mids,
+        scores=scores,
+        labels=labels,
+        masked=masked,
     )
 
 

@@ -133,6 +133,12 @@ def test_correction_and_wins(reported):
                     if row["base_labeling"] == win["base_labeling"]
                 ]
                 assert (win["wins"], win["comparisons"]) == (sum(gains), len(gains))
+                for field, sign in (("significant_wins", 1), ("significant_losses", -1)):
+                    assert win[field] == sum(
+                        row["p_holm"] < 0.05 and sign * row["difference"] > 0
+                        for row in compared
+                        if row["base_labeling"] == win["base_labeling"]
+                    )
     # The scores were made so that the bases with masked labels are better by far.
     wins = {(win["table"], win["base_labeling"]): win["wins"] for win in results["wins"]}
     assert wins["table3", "pe_cml"] == wins["table4", "pe_cml"] == 6

@@ -4,20 +4,18 @@ import json
 import shutil
 
 import pytest
+from browser import VIEWS, View, check_accessibility, check_layout, open_page, set_scheme, wait_for
 from grid_of_runs import read_csv
 
+from relabel_jax.labels.ontology import Ontology
 from relabel_jax.report.__main__ import main
+from relabel_jax.report.page import page
 from relabel_jax.report.write import PAPER_TABLES
 
 pytestmark = pytest.mark.slow
 
 
-def wait_for(browser, script, *arguments):
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(browser, 120).until(lambda d: d.execute_script(script, *arguments))
-
-
+DRAWN = "return document.querySelectorAll('#tree .slice').length > 5"
 CELL = "return document.querySelector(`td[data-key='${arguments[0]}']`)?.innerText"
 
 
@@ -47,19 +45,20 @@ def test_the_page_in_a_browser(with_the_paper, browser, width):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.select import Select
 
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
     browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
-    browser.get((with_the_paper / "report" / "index.html").as_uri())
-    wait_for(browser, "return document.querySelectorAll('#tree .slice').length > 5")
+    open_page(browser, (with_the_paper / "report" / "index.html").as_uri(), View(width, "light"))
+    wait_for(browser, DRAWN)
 
     for name in ("table3", "table4"):
         for row in read_csv(with_the_paper / "report" / f"{name}.csv"):
             key = "/".join(row[f] for f in ("root", "labeling", "method", "base_labeling"))
             shown = browser.execute_script(CELL, key)
+            if row["root"] == "Sounds of things":  # was not run
+                assert shown is None
+                empty = browser.find_element(By.ID, f"{name}-empty").text
+                assert empty == "No results: Sounds of things (OL, PEL, PE-CML labels)."
+                continue
             assert shown.startswith(f"{float(row['mAP']):.4f}" if row["mAP"] else "–"), key
             if row["difference"]:
                 signed = [
@@ -105,16 +104,58 @@ def test_the_page_in_a_browser(with_the_paper, browser, width):
     assert "jax: 1.2.3" in body
     assert "--config=<configs/paper.py>" in body
     assert "no test clip <there>" in browser.find_element(By.ID, "problems").text
-    assert browser.execute_script(
-        "return document.documentElement.scrollWidth <= window.innerWidth"
-    )
-    # Dark: everything is drawn again.
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia",
-        {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
-    )
+    # The plots are drawn again when the theme changes.
+    set_scheme(browser, "dark")
     wait_for(browser, "return document.getElementById('gains').layout.font.color === '#9aa1a8'")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_layout(with_the_paper, browser):
+    """Nothing is cut off, Tables III and IV show all columns, and no interval covers another."""
+    for view in VIEWS:
+        open_page(browser, (with_the_paper / "report" / "index.html").as_uri(), view)
+        wait_for(browser, DRAWN)
+        check_layout(browser, view)
+        for table in ("table3", "table4"):
+            box = f"document.getElementById('{table}').parentElement"
+            assert browser.execute_script(f"return {box}.scrollWidth <= {box}.clientWidth"), view
+        hint = "return document.querySelector('.scroll:has(#table1)').previousElementSibling.hidden"
+        assert browser.execute_script(hint) == (view.width > 1000)
+        ticks = "return [...document.querySelectorAll('#curves .xtick text')]"
+        ticks += ".map((tick) => tick.textContent)"
+        assert browser.execute_script(ticks) == ["1", "2", "3"]
+        lines = "return document.getElementById('gains').data"
+        lines += ".filter((trace) => trace.error_x.array).flatMap((trace) => trace.y)"
+        heights = browser.execute_script(lines)
+        assert len(set(heights)) == len(heights) == 12 + 11
+
+
+def test_accessibility(with_the_paper, browser, axe):
+    for view in VIEWS:
+        open_page(browser, (with_the_paper / "report" / "index.html").as_uri(), view)
+        wait_for(browser, DRAWN)
+        check_accessibility(browser, axe, view)
+
+
+@pytest.mark.parametrize(
+    ("gains", "losses", "headline"),
+    [
+        (0, 0, "No re-labelled base differs from the original one beyond chance"),
+        (1, 0, "Re-labelled bases transfer better in 4 of 23 comparisons, beyond chance"),
+        (0, 1, "Re-labelled bases transfer worse in 4 of 23 comparisons, beyond chance"),
+        (1, 2, "Re-labelled bases transfer better in 4 and worse in 8 of 23 comparisons, beyond"),
+    ],
+)
+def test_the_headline_says_what_is_beyond_chance(
+    reported, browser, tmp_path, gains, losses, headline
+):
+    report = json.loads((reported / "report" / "results.json").read_text())
+    for win in report["wins"]:
+        win |= {"significant_wins": gains, "significant_losses": losses}
+    html = page(report, Ontology.from_json(reported / "ontology.json"))
+    (tmp_path / "index.html").write_text(html)
+    browser.get((tmp_path / "index.html").as_uri())
+    assert browser.find_element("id", "headline").text.replace("\n", " ").startswith(headline)
 
 
 def test_the_page_needs_nothing_else(reported):

@@ -57,9 +57,13 @@ def start(log_path, command, num_devices=1):
 
 def main(data_dir, workdir, *flags, **fields):
     return [
-        *("-m", "relabel_jax.main", "--config=configs/base_human.py", f"--workdir={workdir}"),
+        "-m",
+        "relabel_jax.main",
+        "--config=configs/base_human.py",
+        f"--workdir={workdir}",
         *(f"--config.{name}={value}" for name, value in (SMALL | fields).items()),
-        *(f"--config.data_dir={data_dir}", *flags),
+        f"--config.data_dir={data_dir}",
+        *flags,
     ]
 
 
@@ -75,7 +79,8 @@ def start_two(data_dir, workdir, fields=({}, {}), other_data_dir=None):
                 other_data_dir if i and other_data_dir else data_dir,
                 workdir,
                 f"--coordinator_address={address}",
-                *("--num_processes=2", f"--process_id={i}"),
+                "--num_processes=2",
+                f"--process_id={i}",
                 **of_process,
             ),
         )
@@ -190,8 +195,11 @@ def test_two_devices(tmp_path):
     process = start(tmp_path / "log", [script, str(tmp_path)], 2)
     assert wait([process]) == [0], (tmp_path / "log").read_text()
     assert (tmp_path / "log").read_text().split() == [
-        *("step", "step", "embeddings"),
-        *("population", "population"),
+        "step",
+        "step",
+        "embeddings",
+        "population",
+        "population",
     ]
 
 

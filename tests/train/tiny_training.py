@@ -43,9 +43,16 @@ def member(workdir, labels_seed, seed):
 
 def training(members, **fields):
     values = {
-        **{"members": members, "network": NETWORK, "inputs": inputs, "batch_size": 8},
-        **{"num_epochs": EPOCHS, "learning_rate": 0.01, "learning_rate_decay": 0.9},
-        **{"steps_per_call": 4, "resident": "auto", "members_by": "auto"},
+        "members": members,
+        "network": NETWORK,
+        "inputs": inputs,
+        "batch_size": 8,
+        "num_epochs": EPOCHS,
+        "learning_rate": 0.01,
+        "learning_rate_decay": 0.9,
+        "steps_per_call": 4,
+        "resident": "auto",
+        "members_by": "auto",
     }
     return Training(**values | fields)
 

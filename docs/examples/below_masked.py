@@ -1,0 +1,51 @@
+"""A new labeling: all that lies below an original label is unknown unless it was chosen.
+
+PE-CML masks less: as soon as the raters chose one class below a label, it trusts them there.
+"""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+
+from relabel_jax.data.data_set import open_data_set
+from relabel_jax.labels.labelings import parent_expanded
+from relabel_jax.labels.views import SPLITS, View, make_view
+from relabel_jax.models import registry
+from relabel_jax.models.variables import random_variables, waveform_batch
+from relabel_jax.runs.workdir import Workdir
+from relabel_jax.train.loop import train
+from relabel_jax.train.training import Member, Trained, Training
+
+
+def below_masked(labels: np.ndarray, is_ancestor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`(positive, masked)`, both bool[clips, classes], for original labels of that shape."""
+    positive = parent_expanded(labels, is_ancestor)
+    below = labels.astype(np.float32) @ is_ancestor.astype(np.float32) > 0
+    return positive, below & ~positive
+
+
+def relabelled(view: View, is_ancestor: np.ndarray) -> View:
+    """The same clips and classes with this labeling, from a view of original labels."""
+    pairs = {split: below_masked(view.labels[split], is_ancestor) for split in SPLITS}
+    label_set = pairs["train"][0].any(axis=0)
+    labels = {split: positive & label_set for split, (positive, _) in pairs.items()}
+    masked = {split: masked | ~label_set for split, (_, masked) in pairs.items()}
+    return dataclasses.replace(view, labels=labels, masked=masked, label_set=label_set)
+
+
+def train_base(data_dir: str, workdir: str, root: str, model: dict, **recipe) -> Trained:
+    """Trains a network on the base side of a root, into a workdir."""
+    data = open_data_set(data_dir)
+    side = {"root": data.ontology.find(root), "side": "base", "labeling": "ol"}
+    view = make_view(data.ontology, data.labels, data.clip_splits, **side)
+    view = relabelled(view, data.ontology.is_ancestor[np.ix_(view.columns, view.columns)])
+    network = registry.build(model, len(view.columns))
+    start = jax.device_get(random_variables(network, waveform_batch(network), 0))
+    members = [Member(Workdir(pathlib.Path(workdir)), start, view, seed=0)]
+
+    def waveforms(split: str, clips: np.ndarray) -> np.ndarray:
+        return data.read_waveforms(view.rows[split][clips])
+
+    return train(Training(members, network, waveforms, **recipe))[0]
