@@ -13,7 +13,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 ORDER = (
     *("version", "errors", "files", "cli", "progress", "metrics", "labels", "audio", "data"),
     *("ops", "models", "runs", "train", "report", "experiments", "inference"),
-    *("main", "embed", "export", "demo", "benchmark", "hear"),
+    *("main", "embed", "nearest", "export", "demo", "benchmark", "hear"),
 )
 FOR_PYTORCH = ("relabel_jax.inference.adapters.hear", "relabel_jax.labels.torch")  # users bring it
 WITHOUT_JAX = (
