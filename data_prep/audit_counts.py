@@ -72,7 +72,7 @@ class _Counts:
       on_offer: bool[classes], the used classes that are neither abstract nor blacklisted.
       offered_parent: bool[classes, classes], the parent relation from parents on offer.
       beside_parent_clips: int64[classes], clips with the class and a parent of it on offer.
-      general: bool[sets, classes], sparse: labels with descendants none of which was chosen.
+      general: bool[sets, classes], sparse: labels that have descendants, but no chosen one.
     """
 
     def __init__(self, segments: GroupedSegments, ontology: Ontology):

@@ -65,7 +65,7 @@ def write_shards(
     if state != PipelineState.DONE or undone:
         raise InputError(
             f"--runner={runner}: the pipeline ended {state} and left {undone} of {len(pending)} "
-            "shards undone; its log says why; the same command goes on from here"
+            "shards undone; its log says why; the same command continues from here"
         )
 
 

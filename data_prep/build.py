@@ -67,7 +67,7 @@ examples:
 output: a TFDS data set (ArrayRecord shards), ontology.json, clips.parquet and rejects.csv in
 DATA; a summary on stderr. The same command finishes a build that was stopped."""
 
-# What to try, by the reason of most rejects.
+# The advice, by the reason of most rejects.
 _REMEDIES = {
     "no_file": "check --audio and the names of the recordings (--help says how they are found)",
     "ambiguous": "name the recordings by --paths",

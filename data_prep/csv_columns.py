@@ -38,7 +38,7 @@ def read_columns(
     twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     if len(twice):
         raise InputError(
-            f"{path}: {len(twice)} clips stand more than once, the first is {twice[0].as_py()!r}; "
+            f"{path}: {len(twice)} clips occur more than once, the first is {twice[0].as_py()!r}; "
             "expected one row a clip; remove the duplicate rows"
         )
     return dict(zip(*(table[name].to_pylist() for name in names), strict=True))

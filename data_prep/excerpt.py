@@ -157,8 +157,8 @@ def _existing(table: GroupedSegments, path: _Path) -> np.ndarray:
     if not exists.any():
         first = f", such as {ids[0].as_py()!r}" if len(ids) else ""
         raise InputError(
-            f"{path}: none of its {len(ids)} clip ids{first} is in the segments; expected one clip "
-            "id a line"
+            f"{path}: the segments contain none of the {len(ids)} clip ids{first}; expected one "
+            "clip id a line"
         )
     if strangers := len(ids) - int(exists.sum()):
         print(f"warning: {path}: {strangers:,} clip ids are not in the segments", file=sys.stderr)

@@ -75,7 +75,7 @@ def packed_entries(paths: Sequence[str], *, with_labels: bool) -> Generator[Entr
 def warn_of_damage(details: Sequence[str]) -> None:
     """Prints one warning for each damaged file."""
     for detail in details:
-        warn(f"{detail}; going on without the rest of it")
+        warn(f"{detail}; continuing without the rest of it")
 
 
 def warn(text: str) -> None:

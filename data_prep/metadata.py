@@ -3,9 +3,11 @@
     python -m data_prep.metadata --output_dir=META
 
 A download that fails is tried again. A file gets its name when it is complete and has been checked:
-a file from AudioSet's own address has the known SHA-256; the ontology is well formed and acyclic; a
-segment file has as many rows, different labels and labels in all as its own header says, and all of
-its mids are in the ontology.
+
+- a file from AudioSet's own address has the known SHA-256;
+- the ontology is well formed and acyclic;
+- a segment file has as many rows, different labels and labels in all as its own header says;
+- all mids of the segment files are in the ontology.
 
 `class_labels_indices.csv`, the order of the classes in most networks' outputs, is not fetched: it
 lists the classes that the segments use, in the ontology's order, so it is written from these files.
@@ -103,7 +105,7 @@ def metadata(
             try:
                 content = checks.check(path)
             except InputError as error:
-                raise InputError(f"{error}; remove the file to get it anew") from error
+                raise InputError(f"{error}; remove the file to get it again") from error
             print(f"{path}: kept, {content}", file=sys.stderr)
         else:
             origin = source.url
@@ -148,7 +150,7 @@ def _write_class_indices(folder: pathlib.Path, checks: "_Checks") -> None:
     if class_indices.read_class_indices(path) != mids:
         raise InputError(
             f"{path}: its classes are not those that the segment files use; remove the file to get "
-            "it anew"
+            "it again"
         )
     print(f"{path}: kept, {content}", file=sys.stderr)
 

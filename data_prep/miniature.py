@@ -152,7 +152,7 @@ def existing_summary(spec: MiniatureSpec, output_dir: pathlib.Path) -> dict | No
         arguments, summary = content["arguments"], content["summary"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
-            f"{output_dir}: already exists and is no complete miniature; remove it or give "
+            f"{output_dir}: already exists and is not a complete miniature; remove it or give "
             "another --output_dir"
         ) from None
     if arguments != dataclasses.asdict(spec):

@@ -182,7 +182,7 @@ def _refuse_duplicates(paths: Sequence[str | pathlib.Path], clip_ids: pa.Array) 
         return
     twice = counts.filter(pc.greater(counts["count_all"], 1))["clip_id"].to_pylist()
     raise InputError(
-        f"{', '.join(map(str, paths))}: {len(twice)} clip ids stand more than once "
+        f"{', '.join(map(str, paths))}: {len(twice)} clip ids occur more than once "
         f"({_some(twice)}); expected one row a clip; remove the duplicate rows"
     )
 

@@ -185,7 +185,7 @@ class _Casualties:
         if not worker.open_clip:
             raise InputError(
                 f"workers die while no clip is open ({how}); if memory is short, use a smaller "
-                "--num_workers; the same command goes on from here"
+                "--num_workers; the same command continues from here"
             )
         detail = f"killed the process that read it {_DEATHS} times ({how})"
         self.reject(worker.open_clip, "crash", detail)

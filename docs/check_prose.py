@@ -27,7 +27,6 @@ _DEFAULT_PATHS += ["relabel_jax", "data_prep", "configs", "benchmarks"]
 
 _BANNED = {  # by pattern, the better wording
     r"ours|theirs|of mine": "the owner's name",
-    r"of (its|their|our|your|one's) own": "'its own' before the noun",
     r"of which|of whom": "a second sentence",
     r"none of (its|their|whose)": "'no X'",
     r"what (is|was) needed( of \w+)?": "the noun",
@@ -53,7 +52,7 @@ _BANNED = {  # by pattern, the better wording
     r"nor (do|does|did|is|are|was|were|has|have|had|can|may|will|must)": "'X does not ...'",
     r"^(to|from|by|in|of|with|for|on) (whom|which)": "subject, verb, object",
     r"^(were|had|should) (it|they|there|one)": "'if'",
-    r"^what(?!.*\?$)": "the noun",
+    r"^what(?! to\b)(?!.*\?$)": "the noun",
 }
 _PATTERNS = [
     (re.compile(rf"(?<![\w-])(?:{pattern})(?![\w-])", re.I), instead)

@@ -36,7 +36,7 @@ VERBS = {
 }
 """The module whose `main(arguments)` a verb runs, and what it does, by verb."""
 
-RESUMES = "stopped; the same command goes on from here"
+RESUMES = "stopped; the same command continues from here"
 _USAGE = f"""\
 usage: {SCRIPT} VERB [--FLAG=VALUE ...]
        {SCRIPT} VERB --help
@@ -100,7 +100,7 @@ def parser(module: str, description: str | None, **options: Any) -> argparse.Arg
 
     Args:
       module: the command's module, as in `VERBS`.
-      description: what the command does.
+      description: the purpose of the command.
       **options: further arguments of `argparse.ArgumentParser`.
     """
     if epilog := options.get("epilog"):
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{SCRIPT} {relabel_jax.__version__}")
         return 0
     nearest = difflib.get_close_matches(verb, VERBS, n=1)
-    problem = f"{verb!r} is no verb" if verb else "expected a verb"
+    problem = f"{verb!r} is not a verb" if verb else "expected a verb"
     suggestion = f"; did you mean {nearest[0]}" if nearest else ""
     print(f"error: {problem}{suggestion}; {SCRIPT} --help lists the verbs", file=sys.stderr)
     return 2

@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--embeddings",
-        help="what relabel_jax.embed wrote with this checkpoint; relative paths in it start from "
-        "the current folder",
+        help="the file that relabel_jax.embed wrote with this checkpoint; its relative paths "
+        "start from the current folder",
     )
     parser.add_argument("--ontology", help="ontology.json, if a workdir's data set has moved")
     parser.add_argument("--port", type=int, help="of the page (the first free one from 7860 on)")

@@ -10,7 +10,7 @@ class InputError(ValueError):
 
 
 class ProcessFailed(Exception):
-    """One of several processes met an InputError while the others went on.
+    """One of several processes met an InputError while the others continued.
 
     Sooner or later the others wait for this process. So the command prints the message and ends
     this process at once, which ends the others too. No collective operation follows.

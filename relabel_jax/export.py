@@ -4,7 +4,7 @@ The common case:
 
   python -m relabel_jax.export --checkpoint=W/base --output_dir=OUT --format=safetensors,onnx
 
-Formats, of which --format takes one or several:
+Formats (--format takes one or several, with commas):
 
   safetensors  model.safetensors, which Embedder.load reads too, and example_pytorch.py, which runs
                it in PyTorch, if the network has such a program

@@ -44,7 +44,7 @@ fields of a config, as --config.FIELD=VALUE (the defaults are the paper's recipe
   labelings      several labelings, such as ol,pel,pe_cml: they train together, each in
                  W/LABELING_seedSEED
   seeds          several seeds, such as 0,1,2: the same
-  num_epochs     100; a finished run goes on if the number grows
+  num_epochs     100; a finished run continues if the number grows
   batch_size     24
   loss           mse: masked mean squared error of the scores
                  bce: masked binary cross-entropy of the logits
@@ -83,7 +83,7 @@ output: the summary on stdout and the log on stderr.
           W/outputs.json (the classes), and files for TensorBoard
   a grid  a folder for each run, and W/report/ with index.html and the tables as CSV
 
-The same command goes on with a run that was stopped: after its last finished epoch, or after its
+The same command continues with a run that was stopped: after its last finished epoch, or after its
 last step if a SIGTERM stopped it (exit code 143)."""
 
 

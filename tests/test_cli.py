@@ -77,9 +77,9 @@ def test_version(as_script, capsys):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["tarin"], "'tarin' is no verb; did you mean train"),
-        (["embedd", "--help"], "'embedd' is no verb; did you mean embed"),
-        (["--verbose"], "'--verbose' is no verb"),
+        (["tarin"], "'tarin' is not a verb; did you mean train"),
+        (["embedd", "--help"], "'embedd' is not a verb; did you mean embed"),
+        (["--verbose"], "'--verbose' is not a verb"),
         ([], "expected a verb"),
     ],
 )
@@ -130,7 +130,7 @@ def test_exit_codes(capsys):
         "error: a.csv: row 3 has no label",
         "stopped by SIGTERM; saved",
         "stopped",
-        "stopped; the same command goes on from here",
+        "stopped; the same command continues from here",
     ]
 
 

@@ -67,7 +67,7 @@ class Program(NamedTuple):
       memory_bytes: arguments, results and temporary buffers of one call on one device, by XLA's
         plan; None if the backend does not report it.
       accessed_bytes: bytes that one step reads and writes on one device, by XLA's cost analysis;
-        None if the program has inner loops, of which the analysis counts one turn only.
+        None if the program has inner loops, because the analysis counts only one turn of a loop.
     """
 
     start: Callable[[], TrainState]

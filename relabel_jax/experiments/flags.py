@@ -50,7 +50,7 @@ def read_config(name: str, overrides: Sequence[str]) -> ConfigDict:
 
 
 def _check_flag(override: str, config: ConfigDict) -> None:
-    """Raises InputError if a flag is no field of a config, or a field that has another name now."""
+    """Raises InputError if a flag is not a field of a config, or is an old name of one."""
     flag = override.partition("=")[0]
     field = flag.removeprefix("--").removeprefix("no")
     if field.startswith("config."):

@@ -32,7 +32,7 @@ from relabel_jax.runs.schema import MAY_CHANGE, Identity
 from relabel_jax.runs.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)
-# Fields that may change in a grid that goes on. Unlike in a single run, the number of epochs may
+# Fields that may change in a grid that continues. Unlike in a single run, the number of epochs may
 # not grow: it would change the bases, and all transfers would have to start again.
 _MAY_CHANGE = {*MAY_CHANGE, "num_seeds", "only", "truth"} - {"num_epochs"}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy", "scipy")
@@ -43,7 +43,7 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
 
     Cells that differ only in labeling are trained as one population. For base trainings and for
     `scratch` the population also covers the seeds. If a cell fails, the report names it, and the
-    other cells go on, except the transfers from a base that failed.
+    other cells continue, except the transfers from a base that failed.
 
     Args:
       config: the config of the grid; see `relabel_jax.experiments.cells.grid_config`.

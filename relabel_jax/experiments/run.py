@@ -31,7 +31,7 @@ from relabel_jax.train.training import Inputs, Member, Trained, Training
 def run(config: ConfigDict, workdir: pathlib.Path) -> RunResult:
     """Trains and tests a network as a config says.
 
-    A run that was interrupted goes on. For a finished run only the result is read.
+    A run that was interrupted continues. For a finished run only the result is read.
 
     Args:
       config: the config of one run; see `relabel_jax.experiments.config.paper_config`.
@@ -58,8 +58,8 @@ def run_population(
 ) -> list[RunResult]:
     """Trains and tests several runs that differ in labeling and seed, as one program.
 
-    Each run writes the same files as it would alone, and can go on alone or in another population.
-    For finished runs only the results are read.
+    Each run writes the same files as it would alone, and can continue alone or in another
+    population. For finished runs only the results are read.
 
     Args:
       configs: the config of each run.

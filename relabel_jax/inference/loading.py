@@ -118,7 +118,7 @@ def _find_ontology(
       result: the result of the training.
       mids: the label set of the training.
       ontology_path: see `load_pretrained`.
-      where: what error messages call the training.
+      where: the name of the training in error messages.
 
     Raises:
       InputError: the ontology has other classes than the training had.

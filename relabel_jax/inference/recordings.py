@@ -82,7 +82,7 @@ class RecordingList:
                     parts = self._path.parent
                     raise InputError(
                         f"{parts}: was begun with {field} {before.get(field)!r}, not {value!r}; "
-                        f"give the same, or delete {parts} to begin anew"
+                        f"give the same, or delete {parts} to begin again"
                     )
             return before["num_recordings"]
         number = 0

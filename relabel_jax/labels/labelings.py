@@ -5,7 +5,7 @@ For one clip with the raters' labels L (paper, section III):
 - `ol` (original labels): L; nothing is masked.
 - `pel` (parent-expanded labels): L and every ancestor of a label in L; nothing is masked.
 - `pe_cml` (parent-expanded, children-masked labels): the labels of `pel`; and for every *original*
-  label p in L none of whose descendants is in L, all descendants of p are masked.
+  label p in L that has no descendant in L, all descendants of p are masked.
 
 `masked` is True where the truth is unknown. Such labels are left out of loss, gradient and metric.
 

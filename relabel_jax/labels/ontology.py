@@ -67,7 +67,7 @@ class Ontology:
             for value, count in collections.Counter(values).items():
                 if count > 1:
                     raise InputError(
-                        f"ontology: the {field} {value!r} stands {count} times; it must be unique"
+                        f"ontology: the {field} {value!r} occurs {count} times; it must be unique"
                     )
         _ = self.is_ancestor  # raises for a cycle now, not on first use
 

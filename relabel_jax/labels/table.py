@@ -75,7 +75,7 @@ class LabelTable:
             treats all of its classes as unknown, so that it adds nothing to a masked loss.
 
         Raises:
-          InputError: a file cannot be read, is no label table, or lacks one of the classes.
+          InputError: a file cannot be read, is not a label table, or lacks one of the classes.
           ValueError: an unknown `labeling` or `missing`.
         """
         if labeling not in LABELINGS:

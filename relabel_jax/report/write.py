@@ -79,7 +79,7 @@ def page_path(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def _check_roots(runs: Sequence[FinishedRun], ontology: Ontology, folder: GridFolder) -> None:
-    """Raises InputError if the root of a run is no class of the ontology."""
+    """Raises InputError if the root of a run is not a class of the ontology."""
     known = set(ontology.mids)
     for run in runs:
         if run.result.root_mid not in known:
@@ -116,8 +116,8 @@ def _find_ontology(folder: GridFolder, data_dir: str) -> Ontology:
         if path.is_file():
             return Ontology.from_json(path)
     raise InputError(
-        f"{folder.ontology_path}: is not there, nor is the data set {data_dir}; copy the "
-        f"{folder.ontology_path.name} of the data set there"
+        f"{folder.ontology_path}: does not exist, and {data_dir} does not either; copy the data "
+        f"set's {folder.ontology_path.name} there"
     )
 
 

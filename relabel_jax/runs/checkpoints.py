@@ -124,7 +124,7 @@ class _Manager(ocp.CheckpointManager):
 
         The service counts chunks (`processes.until_terminated`). If process 0 reported a number
         that is too low, the processes could agree to stop at a chunk that process 0 has passed
-        already. Process 0 would then go on and wait for the others for ever.
+        already. Process 0 would then continue and wait for the others for ever.
         """
         return False
 

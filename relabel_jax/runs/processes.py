@@ -141,7 +141,7 @@ def together(function: Callable[[], _T]) -> _T:
     except InputError as caught:
         error = caught
     if not all_processes(error is None):
-        raise error or InputError("another process cannot go on, see there")
+        raise error or InputError("another process cannot continue, see there")
     return value  # type: ignore[return-value]
 
 

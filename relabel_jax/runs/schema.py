@@ -17,8 +17,8 @@ FORMAT_VERSION = 2
 """Version of the JSON files. Files of version 1, which have no such field, can be read too."""
 
 MAY_CHANGE = ("data_dir", "base", "num_epochs", "steps_per_call", "resident", "members_by")
-"""Config fields that may change when a run goes on. The data and the base may move, but not change.
-The number of epochs may grow. The other fields change speed and memory, not results."""
+"""Config fields that may change when a run continues. The data and the base may move, but not
+change. The number of epochs may grow. The other fields change speed and memory, not results."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,10 +55,10 @@ class Identity:
     def check_same(
         self, now: "Identity", may_change: Collection[str], workdir: pathlib.Path, data_dir: Any
     ) -> None:
-        """Checks that a run or a grid that goes on has the same config and data set.
+        """Checks that a run or a grid that continues has the same config and data set.
 
         Args:
-          now: the identity with which the run or grid goes on.
+          now: the identity with which the run or grid continues.
           may_change: fields of the config that may differ.
           workdir, data_dir: the folders that messages name.
 
@@ -70,12 +70,12 @@ class Identity:
             if field.partition(".")[0] not in may_change and before.get(field) != value:
                 raise InputError(
                     f"{workdir}: was begun with config.{field} {before.get(field)!r}, not "
-                    f"{value!r}; go on with the same config or give another --workdir"
+                    f"{value!r}; continue with the same config or give another --workdir"
                 )
         if self.data_set != now.data_set:
             raise InputError(
-                f"{workdir}: was begun on another data set than {data_dir}; go on with that one or "
-                "give another --workdir"
+                f"{workdir}: was begun on another data set than {data_dir}; continue with that one "
+                "or give another --workdir"
             )
 
 
@@ -125,13 +125,15 @@ class RunResult:
         Raises:
           InputError: the file is damaged, or was written by a newer version.
         """
-        content = read_versioned(path, "delete it and run the same command again, which tests anew")
+        content = read_versioned(
+            path, "delete it and run the same command again, which tests again"
+        )
         for field, kind in _TYPES.items():
             if not isinstance(content.get(field), kind):
                 raise InputError(
                     f"{path}: has no field {field!r} of type {kind.__name__}: it was written by an "
                     "older version or is damaged; delete it and run the same command again, which "
-                    "tests anew"
+                    "tests again"
                 )
         facts: dict[str, Any] = {
             name: content.get(name, default) for name, default in _OPTIONAL.items()
@@ -145,7 +147,7 @@ class RunResult:
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: has no field {error}: it is damaged; delete it and run the same command "
-                "again, which tests anew"
+                "again, which tests again"
             ) from error
         return cls(**facts)
 
@@ -207,7 +209,7 @@ def read_versioned(path: pathlib.Path, remedy: str) -> dict[str, Any]:
 
     Args:
       path: the file.
-      remedy: what to do if the file is damaged.
+      remedy: the advice if the file is damaged.
 
     Raises:
       InputError: the file is damaged, or was written by a newer version.

@@ -122,7 +122,7 @@ class TrainingFolder:
 
     @processes.alone
     def save_interrupted(self, state: State) -> None:
-        """Saves a state within an epoch, from which the run can go on."""
+        """Saves a state within an epoch, from which the run can continue."""
         with self._writing():
             self._checkpoints.save_interrupted(state)
 

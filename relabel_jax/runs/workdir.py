@@ -30,7 +30,7 @@ from relabel_jax.files import complete_file, only_process, reading, write_json
 from relabel_jax.runs.classes import SoundClass, read_classes, write_classes
 from relabel_jax.runs.schema import FORMAT_VERSION, Identity, RunResult, Scores
 
-TEST_AGAIN = "delete result.json beside it and run the same command again, which tests anew"
+TEST_AGAIN = "delete result.json beside it and run the same command again, which tests again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Workdir:
         return None
 
     def begin(self, identity: Identity) -> None:
-        """Writes `config.json` when a run begins or goes on, and deletes an older result."""
+        """Writes `config.json` when a run begins or continues, and deletes an older result."""
         self.result_path.unlink(missing_ok=True)
         content = {
             "format_version": FORMAT_VERSION,

@@ -62,7 +62,7 @@ def train_epochs(
         layout,
     )
     if steps_done:
-        _LOG.info("going on after step %d (epoch %d is done)", steps_done, epochs_done)
+        _LOG.info("continuing after step %d (epoch %d is done)", steps_done, epochs_done)
     states = layout.put(stack_members(starts), "member")
     training.on_start()
     steps_left = training.num_epochs * training.recipe.steps_per_epoch - steps_done
@@ -99,7 +99,7 @@ def train_epochs(
         saver.wait()
         if should_stop():
             raise Interrupted(
-                f"interrupted; epoch {training.num_epochs} is saved, the same command goes on "
+                f"interrupted; epoch {training.num_epochs} is saved, the same command continues "
                 "from there"
             )
 

@@ -1,9 +1,9 @@
 """Trains the members of a population, also if some of them have done more epochs than others.
 
-A run may be killed at any moment. When it is started again, it goes on after the last epoch with a
-complete checkpoint, and ends with the same numbers: the seed and the epoch determine the order of
+A run may be killed at any moment. When it is started again, it continues after the last epoch with
+a complete checkpoint, and ends with the same numbers: the seed and the epoch determine the order of
 the clips, and the checkpoint has everything else that training changes. A run that is asked to end
-(SIGTERM) saves after the chunk that is running, and goes on from there. `epochs.py` trains the
+(SIGTERM) saves after the chunk that is running, and continues from there. `epochs.py` trains the
 epochs.
 """
 
@@ -66,7 +66,7 @@ def rounds(
 
 
 def train(training: Training) -> list[Trained]:
-    """Trains, or goes on training, and returns the best epoch of each member.
+    """Trains, or continues training, and returns the best epoch of each member.
 
     Raises:
       InputError: there are fewer training clips than a batch, there is no label to validate on, the

@@ -74,7 +74,7 @@ class Saver:
         for folder, state in zip(self._folders, states, strict=False):  # empty but in process 0
             folder.save_interrupted(state)
         raise Interrupted(
-            f"interrupted; saved after step {states[0].step}, the same command goes on from there"
+            f"interrupted; saved after step {states[0].step}, the same command continues from there"
         )
 
     def _finish_epoch(

@@ -108,9 +108,9 @@ def train_step(
       inputs: [batch, ...], the inputs of the network.
       labels, masked: bool[batch, classes].
       seed: uint32[], the seed of the network's random streams. Seed, step and device determine the
-        random numbers, so a run that goes on draws the same ones.
-      axis_name: the axis of the devices that share the batch, of which each has a part
-        (`ops/batch_axis.py`); None for one device.
+        random numbers, so a run that continues draws the same ones.
+      axis_name: the axis of the devices that divide the batch (`ops/batch_axis.py`); None for
+        one device.
       buffers: arrays to write to, from `backbone.buffers` or from the step before. Without them the
         step allocates and fills new ones, which takes longer.
 

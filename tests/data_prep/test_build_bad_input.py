@@ -98,12 +98,12 @@ def test_a_shard_and_a_split_without_a_good_recording(tmp_path):
     ("flag", "text", "message"),
     [
         ("splits", "clip_id,split\n-clip000,dev\n", "split 'dev'; expected one of train"),
-        ("splits", "clip_id,split\na,test\na,test\n", "1 clips stand more than once"),
+        ("splits", "clip_id,split\na,test\na,test\n", "1 clips occur more than once"),
         ("splits", "-clip000,test\n", "no column 'clip_id'"),
         ("paths", "clip_id,file\n", "no column 'path'"),
         ("segments", 'a, 0, 10, "/m/unheard"\n', "1 mids are not in the ontology (/m/unheard)"),
         ("segments", "a, 0, 10\n", "1 malformed rows"),
-        ("segments", 'a, 0, 10, "/m/dog"\na, 0, 10, "/m/cat"\n', "stand more than once (a)"),
+        ("segments", 'a, 0, 10, "/m/dog"\na, 0, 10, "/m/cat"\n', "occur more than once (a)"),
         ("ontology", "{", "not JSON"),
     ],
 )

@@ -113,7 +113,7 @@ def test_have(toy, tmp_path, capsys):
     assert ids[-1] == "s2"
     assert set(ids[:-1]) < {"p0", "p2", "p4"}
 
-    for content, message in (("", "none of its 0 clip ids is"), ("q\n", "ids, such as 'q' is")):
+    for content, message in (("", "none of the 0 clip ids;"), ("q\n", "clip ids, such as 'q';")):
         have.write_text(content)
         assert main([*toy, "--overwrite", f"--have={have}"]) == 1
         assert message in capsys.readouterr().err

@@ -257,7 +257,7 @@ def test_an_address_without_a_scheme(tmp_path):
 
 def test_a_changed_file_is_not_replaced_in_silence(server, tmp_path):
     (tmp_path / "ontology.json").write_bytes(b"[]")
-    with pytest.raises(InputError, match="remove the file to get it anew"):
+    with pytest.raises(InputError, match="remove the file to get it again"):
         metadata(output_dir=tmp_path, sources=server.sources(), retries=0)
     assert (tmp_path / "ontology.json").read_bytes() == b"[]"
 

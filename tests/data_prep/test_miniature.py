@@ -213,7 +213,7 @@ def test_other_arguments_or_another_folder_are_refused(mini, tmp_path, capsys):
     assert run(tmp_path) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "is no complete miniature; remove it or give another --output_dir" in error
+    assert "is not a complete miniature; remove it or give another --output_dir" in error
     assert files_of(tmp_path) == {"notes.txt": b"mine"}
 
     assert run(tmp_path / "notes.txt" / "mini") == 1

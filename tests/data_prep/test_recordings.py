@@ -185,7 +185,7 @@ def test_list_never_leaves_its_folders(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("clip_id,path\na,x.wav\nb,y.wav\na,z.wav\n", "1 clips stand more than once, .* 'a'"),
+        ("clip_id,path\na,x.wav\nb,y.wav\na,z.wav\n", "1 clips occur more than once, .* 'a'"),
         ("a,x.wav\n", "no column 'clip_id' \\(found a, x.wav\\)"),
         ("clip_id,file\na,x.wav\n", "no column 'path'"),
         ("clip_id,path\na,x.wav,y,z\n", "cannot read it as a CSV"),

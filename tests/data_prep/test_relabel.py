@@ -314,7 +314,7 @@ def test_refused_segments(run, tmp_path, content, message):
     [
         (('"child_ids": []}]', '"child_ids": ["/t/hum"]}]'), "child_ids form a cycle"),
         (('"/m/steam"]', '"/m/fog"]'), "has the child '/m/fog', which is not in the file"),
-        (('"id": "/t/hum"', '"id": "/m/rain"'), "the id '/m/rain' stands 2 times"),
+        (('"id": "/t/hum"', '"id": "/m/rain"'), "the id '/m/rain' occurs 2 times"),
     ],
 )
 def test_refused_ontologies(run, tmp_path, change, message):

@@ -95,7 +95,7 @@ def test_several_files(tmp_path):
         (HEADER + ROWS + 'z, 0, nan, "/m/a"\n', "1 rows have a end_s that is not a number"),
         (HEADER + ROWS + 'z, 0, 1, ""\n', "1 rows have no label, the first is row 6"),
         (HEADER + ROWS + ', 0, 1, "/m/a"\n', "1 rows have no clip id, the first is row 6"),
-        (HEADER + ROWS + '_y, 5, 9, "/m/b"\n', "1 clip ids stand more than once (_y)"),
+        (HEADER + ROWS + '_y, 5, 9, "/m/b"\n', "1 clip ids occur more than once (_y)"),
         (HEADER, "no segments"),
         ("", "no segments"),
         ("\n\n", "no segments"),
@@ -157,7 +157,7 @@ def test_duplicates_among_many(tmp_path, length):
     assert len(read(tmp_path, "".join(rows))) == 900
     with pytest.raises(InputError) as caught:
         read(tmp_path, "".join([*rows, rows[7], rows[9]]))
-    assert f"2 clip ids stand more than once ({ids[7]}, {ids[9]})" in str(caught.value)
+    assert f"2 clip ids occur more than once ({ids[7]}, {ids[9]})" in str(caught.value)
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -1,4 +1,4 @@
-"""A grid of runs: what is shared, what fails alone, what is refused, and going on."""
+"""A grid of runs: what is shared, what fails alone, what is refused, and continuing."""
 
 import json
 import os
@@ -170,7 +170,7 @@ def test_a_root_without_clips(finished, copying, miniature_data, tmp_path):
 
 
 def test_a_failed_cell(copying, miniature_data, tmp_path, monkeypatch):
-    """Its population goes on without it, and what starts from it is not begun."""
+    """Its population continues without it, and what starts from it is not begun."""
     begun = []
 
     def failing(configs, workdirs, on_clips):

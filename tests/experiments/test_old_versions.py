@@ -59,7 +59,7 @@ def test_a_finished_run_is_read_prolonged_and_tuned(old):
     result = run(config_of("base"), old / "base")
     assert result.test == before["test"]
     assert (result.model["name"], result.model["features"]) == ("waveform_cnn", [2] * 9)
-    assert json.loads((old / "base" / "result.json").read_text()) == before  # not written anew
+    assert json.loads((old / "base" / "result.json").read_text()) == before  # not written again
 
     tuned = run(config_of("finetune", base="base", labeling="ol"), old / "tuned")
     assert tuned.base_labeling == "pe_cml"

@@ -97,7 +97,7 @@ def test_killed_and_started_again(miniature_data, tmp_path):
     assert jax.tree.structure(again[3]) == jax.tree.structure(states)
     assert jax.tree.all(jax.tree.map(np.array_equal, again[3], states))
 
-    # One line, though what Orbax had begun to read goes on when the error is there.
+    # One line, though what Orbax had begun to read continues when the error is there.
     for path in (killed / "checkpoints" / str(NUM_EPOCHS)).rglob("*"):
         if path.is_file() and path.parent.name == "d":
             path.write_bytes(b"damage")

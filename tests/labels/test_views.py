@@ -251,5 +251,5 @@ def test_another_seed_is_another_split_and_none_ever_changes():
     splits = [hashed_splits(clip_ids, seed).tolist() for seed in range(3)]
     assert splits[0] != splits[1] != splits[2] != splits[0]
     assert hashed_splits(clip_ids).dtype == np.int8
-    # Recorded when it was written: with other values every data set would have to be built anew.
+    # Recorded when it was written: with other values every data set would have to be built again.
     assert "".join(map(str, splits[0])) == "0101000000000010002000010020002000000220"

@@ -224,7 +224,7 @@ def test_two_processes_stopped_and_started_again(miniature_data, on_one_device, 
     processes[1].kill()
     assert wait(processes) == [1, -signal.SIGKILL]
     log = logs[0].read_text()
-    assert "going on after step" in log
+    assert "continuing after step" in log
     assert "error: a process or its network failed (" in log
     assert "start all processes again with the same command" in log
     assert "Traceback" not in log
@@ -271,7 +271,7 @@ def test_one_of_two_without_the_data_set_ends_both(miniature_data, tmp_path):
     processes = start_two(miniature_data, tmp_path / "run", other_data_dir=tmp_path / "nowhere")
     assert wait(processes, timeout_s=120) == [1, 1]
     logs = [(tmp_path / f"{i}.log").read_text() for i in (0, 1)]
-    assert "error: another process cannot go on, see there" in logs[0]
+    assert "error: another process cannot continue, see there" in logs[0]
     assert "nowhere: not a finished data set" in logs[1]
     assert not any("Traceback" in log or "stack trace" in log for log in logs)
 

@@ -161,7 +161,9 @@ def test_sigterm_saves_within_an_epoch(alone, tmp_path, epochs_before):
     for chunk in (1, 2):
         stopped = training(everyone, inputs=inputs_then_sigterm, resident="never")
         step = min(epochs_before * STEPS_PER_EPOCH + 4 * chunk, (epochs_before + 1) * 6)
-        with pytest.raises(Interrupted, match=f"saved after step {step}, the same command goes on"):
+        with pytest.raises(
+            Interrupted, match=f"saved after step {step}, the same command continues"
+        ):
             train(stopped)
         assert signal.getsignal(signal.SIGTERM) == handler
         assert [path.name for path in (tmp_path / "a" / "interrupted").iterdir()] == [str(step)]
@@ -189,7 +191,9 @@ def test_sigterm_in_validation(alone, tmp_path):
     step = 3 * STEPS_PER_EPOCH
     for _ in range(2):  # the second time there is no training before it
         stopped = training(everyone, inputs=inputs_then_sigterm, resident="never", steps_per_call=1)
-        with pytest.raises(Interrupted, match=f"saved after step {step}, the same command goes on"):
+        with pytest.raises(
+            Interrupted, match=f"saved after step {step}, the same command continues"
+        ):
             train(stopped)
         assert batches_read
         batches_read.clear()
