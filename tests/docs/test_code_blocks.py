@@ -1,9 +1,12 @@
 """Every code block of the documents is run, or at least parsed against what it calls."""
 
 import doctest
+import math
 import os
+import pathlib
 import re
 
+import pyarrow.parquet as pq
 import pytest
 from documents import BLOCKS, DOCS, DOCUMENTS, EXAMPLES, check_command, command_lines, resolve_names
 
@@ -112,6 +115,8 @@ def trained_dir(labels_dir, miniature_data, small_base):
     (labels_dir / "W").mkdir()
     os.symlink(small_base, labels_dir / "W" / "base")
     recordings = sorted((labels_dir / "MINI" / "audio").iterdir())[:3]
+    (labels_dir / "RECORDINGS").mkdir()
+    os.symlink(recordings[0], labels_dir / "RECORDINGS" / "sound.wav")
     output = labels_dir / "embeddings.parquet"
     flags = [f"--checkpoint={small_base}", f"--audio={','.join(map(str, recordings))}"]
     assert embed.main([*flags, f"--output={output}", "--scores"]) == 0
@@ -143,6 +148,27 @@ def test_the_python_of_a_page_runs(page, request, monkeypatch):
             if (error.name or "").startswith(("relabel_jax", "data_prep")):
                 raise
             pytest.skip(f"{block}: needs {error.name}")
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in PYTHON if "labels.torch" in b.text and "loader" in b.text], ids=str
+)
+def test_the_pytorch_loops_run(block, labels_dir, monkeypatch):
+    """The loops of the documents, with the reader's own loader and model."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(labels_dir)
+    table = pq.read_table("labels.parquet")
+    used = sorted({mid for row in table["ol"].to_pylist() for mid in row})
+    rows = "".join(f'{i},{mid},"{mid}"\n' for i, mid in enumerate(used))
+    pathlib.Path("META/class_labels_indices.csv").write_text(f"index,mid,display_name\n{rows}")
+    clips = [(torch.zeros(8), clip_id) for clip_id in table["clip_id"].to_pylist()[:6]]
+    names = {
+        "loader": torch.utils.data.DataLoader(clips, batch_size=3),
+        "model": torch.nn.Linear(8, len(used)),
+        "device": "cpu",
+    }
+    exec(compile(block.text, str(block), "exec"), names)
+    assert float(names["loss"].detach()) == pytest.approx(math.log(2), rel=0.3)
 
 
 def _run(block, names: dict[str, object]) -> None:
