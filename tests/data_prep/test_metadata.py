@@ -118,9 +118,7 @@ def test_a_good_server(server, tmp_path, capsys):
     num_requests = len(server.requests)
     metadata(output_dir=tmp_path / "new", sources=server.sources(), retries=0)
     assert len(server.requests) == num_requests
-    log = capsys.readouterr().err
-    assert "kept, 2,000 segments" in log
-    assert "kept, 2 classes" in log
+    assert "kept, 2 classes" in capsys.readouterr().err
     # Another list of classes is not replaced.
     (tmp_path / "new/class_labels_indices.csv").write_text(indices.replace("/m/b", "/m/c"))
     with pytest.raises(InputError, match="not those that the segment files use; remove the file"):
