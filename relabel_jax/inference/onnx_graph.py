@@ -198,13 +198,14 @@ def _convert(
 
     def read(atom: Any) -> Value:
         if isinstance(atom, jax.extend.core.Literal):
-            return Value.known(np.asarray(atom.val, atom.aval.dtype))
+            literal: Any = atom
+            return Value.known(np.asarray(literal.val, literal.aval.dtype))
         return values[atom]
 
     for equation in jaxpr.eqns:
         primitive, known = equation.primitive.name, [read(each) for each in equation.invars]
         if primitive in _CALLS:
-            called = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+            called: Any = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
             inner = getattr(called, "jaxpr", called)  # a ClosedJaxpr has constants, a Jaxpr none
             inner_constants = [Value.known(each) for each in getattr(called, "consts", ())]
             results = _convert(graph, rules, inner, inner_constants, known)
@@ -229,7 +230,7 @@ def _convert(
     return [read(each) for each in jaxpr.outvars]
 
 
-def _is_known(equation: jax.extend.core.JaxprEqn, values: Sequence[Value]) -> bool:
+def _is_known(equation: Any, values: Sequence[Value]) -> bool:
     """Whether the results can be computed now. `dim_as_value` gives a size that is a symbol."""
     return (
         equation.primitive.name != "dim_as_value"
@@ -238,9 +239,7 @@ def _is_known(equation: jax.extend.core.JaxprEqn, values: Sequence[Value]) -> bo
     )
 
 
-def _compute(
-    graph: Graph, equation: jax.extend.core.JaxprEqn, values: Sequence[Value]
-) -> list[Value]:
+def _compute(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
     arrays = [
         graph.full(value, atom.aval.shape)
         for value, atom in zip(values, equation.invars, strict=True)

@@ -108,10 +108,9 @@ def test_a_good_server(server, tmp_path, capsys):
     metadata(output_dir=tmp_path / "new", sources=server.sources(), retries=0)
     assert got(tmp_path / "new") == SEGMENTS
     assert (tmp_path / "new/ontology.json").read_bytes() == ONTOLOGY
-    names = ["balanced_train_segments.csv", "class_labels_indices.csv", "ontology.json"]
-    assert sorted(os.listdir(tmp_path / "new")) == names
     indices = (tmp_path / "new/class_labels_indices.csv").read_text()
     assert indices == 'index,mid,display_name\n0,/m/a,"A"\n1,/m/b,"B"\n'
+    assert len(os.listdir(tmp_path / "new")) == 3
     log = capsys.readouterr().err
     assert "2,000 segments" in log
     assert f"relabel --segments={tmp_path}/new --output=labels.parquet" in log.splitlines()[-1]
@@ -120,8 +119,7 @@ def test_a_good_server(server, tmp_path, capsys):
     metadata(output_dir=tmp_path / "new", sources=server.sources(), retries=0)
     assert len(server.requests) == num_requests
     log = capsys.readouterr().err
-    assert "kept, 2,000 segments" in log
-    assert "kept, 2 classes" in log
+    assert all(f"kept, {what}" in log for what in ("2,000 segments", "2 classes"))
     # Another list of classes is not replaced.
     (tmp_path / "new/class_labels_indices.csv").write_text(indices.replace("/m/b", "/m/c"))
     with pytest.raises(InputError, match="not those that the segment files use; remove the file"):

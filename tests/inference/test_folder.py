@@ -63,7 +63,8 @@ def test_embed(small_base, audio, tmp_path, capsys):
     assert main([*arguments, "--scores=3"]) == 0
     captured = capsys.readouterr()
     assert "23 windows of 21 recordings; 4 rejected, see" in captured.out
-    assert "embedding: 100%" in captured.err
+    assert f"relabel_jax.nearest --checkpoint={small_base} --embeddings={output}" in captured.out
+    assert captured.err == ""  # a log gets a line a minute
     rows = pq.read_table(output).to_pylist()
     listed = [path for path in list_recordings(str(audio)) if path in {r["path"] for r in rows}]
     assert list(dict.fromkeys(row["path"] for row in rows)) == listed

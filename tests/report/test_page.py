@@ -125,7 +125,7 @@ def test_layout(with_the_paper, browser):
         ticks += ".map((tick) => tick.textContent)"
         assert browser.execute_script(ticks) == ["1", "2", "3"]
         lines = "return document.getElementById('gains').data"
-        lines += ".filter((trace) => trace.error_x.array).flatMap((trace) => trace.y)"
+        lines += ".filter((trace) => trace.error_x?.array).flatMap((trace) => trace.y)"
         heights = browser.execute_script(lines)
         assert len(set(heights)) == len(heights) == 12 + 11
 
