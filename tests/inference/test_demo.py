@@ -233,6 +233,7 @@ def test_the_page_in_a_browser(browser, small_base, folder, embeddings, tmp_path
         assert [unplayable in card for card in cards] == 5 * [False] + [True]
 
         check_microphone(browser)
+        browser.get_log("browser")  # forgets that damaged files could not be drawn
         for view in VIEWS:
             choose_example(browser, address, view)
             check_layout(browser, view)

@@ -120,7 +120,7 @@ def test_layout(with_the_paper, browser):
             box = f"document.getElementById('{table}').parentElement"
             assert browser.execute_script(f"return {box}.scrollWidth <= {box}.clientWidth"), view
         hint = "return document.querySelector('.scroll:has(#table1)').previousElementSibling.hidden"
-        assert browser.execute_script(hint) == (view.width > 1000)
+        wait_for(browser, hint + (" === true" if view.width > 1000 else " === false"))
         ticks = "return [...document.querySelectorAll('#curves .xtick text')]"
         ticks += ".map((tick) => tick.textContent)"
         assert browser.execute_script(ticks) == ["1", "2", "3"]
