@@ -11,9 +11,29 @@ import pytest
 REPOSITORY = pathlib.Path(__file__).parents[1]
 # A part, which is a package or a module, imports only what stands before it.
 ORDER = (
-    *("version", "errors", "files", "cli", "progress", "metrics", "labels", "audio", "data"),
-    *("ops", "models", "runs", "train", "report", "experiments", "inference"),
-    *("main", "embed", "nearest", "export", "demo", "benchmark", "hear"),
+    "version",
+    "errors",
+    "files",
+    "cli",
+    "progress",
+    "metrics",
+    "labels",
+    "audio",
+    "data",
+    "ops",
+    "models",
+    "runs",
+    "train",
+    "report",
+    "experiments",
+    "inference",
+    "main",
+    "embed",
+    "nearest",
+    "export",
+    "demo",
+    "benchmark",
+    "hear",
 )
 FOR_PYTORCH = ("relabel_jax.inference.adapters.hear", "relabel_jax.labels.torch")  # users bring it
 WITHOUT_JAX = (

@@ -66,7 +66,7 @@ def descendants(is_parent: np.ndarray, of: int) -> set[int]:
 def by_definition(
     labels: set[int], below: list[set[int]], labeling: str
 ) -> tuple[set[int], set[int]]:
-    """design.md, section 1, as it stands there; `below` are the descendants of each class."""
+    """The definition in docs/architecture.md; `below` has the descendants of each class."""
     if labeling == "ol":
         return labels, set()
     expanded = labels | {a for a in range(len(below)) if below[a] & labels}

@@ -151,7 +151,7 @@ def test_buffers_of_the_layers_that_are_computed_in_a_loop():
     [{"norm_order": "bn_elu"}, {"fold_norm": False}, {"formulation": Formulation("lax")}],
 )
 def test_networks_without_these_loops_have_no_buffers(fields):
-    network = WaveformCNN(CLASSES, **{"formulation": Formulation("toom_cook")} | fields)
+    network = WaveformCNN(CLASSES, **({"formulation": Formulation("toom_cook")} | fields))
     assert network.buffers(np.zeros((2, 80_000), np.int16)) == {}
 
 
