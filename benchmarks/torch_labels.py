@@ -2,7 +2,7 @@
 
     python benchmarks/torch_labels.py ../shared/audioset
 
-Labels all of AudioSet, then measures each way in a process of its own: the median time of a batch
+Labels all of AudioSet, then measures each way in a separate process: the median time of a batch
 of 256 random clips over AudioSet's 527 classes, the time to open the labels, and the memory that
 the process gained. Resident pages of a mapped file count as memory here, though the system can take
 them back. All ways make the same tensors; a difference ends the script with an error.

@@ -78,7 +78,7 @@ class _WriteShard(apache_beam.DoFn):
 
     def setup(self) -> None:
         self._plan = Plan.open(pathlib.Path(self._data_dir))
-        # A process of its own: a recording that kills or blocks its reader costs one clip only, and
+        # A separate process: a recording that kills or blocks its reader costs one clip only, and
         # a runner with threads can use all cores.
         self._workers = Workers(self._plan, num_workers=1, clip_timeout_s=self._clip_timeout_s)
 

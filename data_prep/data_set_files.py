@@ -105,7 +105,7 @@ def _write_rejects(rejects_path: pathlib.Path, rejects: Sequence[_Reject]) -> No
 
 def _write_tfds_metadata(plan: Plan, outcomes: Sequence[Outcome]) -> None:
     # TFDS reads the name and the splits of the data set from the names of the shards beside its
-    # metadata, so this makes empty files with these names. It uses a folder of its own, so that
+    # metadata, so this makes empty files with these names. It uses a separate folder, so that
     # nobody sees half of a file.
     folder = plan.data_dir / METADATA_FOLDER
     folder.mkdir()

@@ -79,7 +79,7 @@ class Inputs:
         if self.audio is None and self.paths is None:
             raise InputError("where are the recordings? give --audio=FOLDER or --paths=CSV")
         if self.paths is not None and not self.segments:
-            raise InputError("--paths needs --segments=CSV: files of their own have no labels")
+            raise InputError("--paths needs --segments=CSV: single recordings have no labels")
         if self.clips_per_shard < 1:
             raise InputError(
                 f"--clips_per_shard={self.clips_per_shard}: expected a number of at least 1"

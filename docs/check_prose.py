@@ -27,6 +27,7 @@ _DEFAULT_PATHS += ["relabel_jax", "data_prep", "configs", "benchmarks"]
 
 _BANNED = {  # by pattern, the better wording
     r"ours|theirs|of mine": "the owner's name",
+    r"of (its|their|our|your|one's) own": "'its own' before the noun",
     r"of which|of whom": "a second sentence",
     r"none of (its|their|whose)": "'no X'",
     r"what (is|was) needed( of \w+)?": "the noun",

@@ -136,7 +136,7 @@ def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
-    with _without_warnings():  # Orbax warns of its own settings for read-only folders
+    with _without_warnings():  # Orbax warns of settings that it made itself
         return _Manager(
             path,
             options=ocp.CheckpointManagerOptions(

@@ -195,7 +195,7 @@ def train_chunk(
     """Trains one member on the first `num_steps` batches of a chunk, one after another.
 
     The number of steps is an argument of the program. So the last chunk of an epoch, which may be
-    shorter, needs no program of its own.
+    shorter, needs no other program.
 
     Args:
       network, recipe, state, seed, axis_name: see `train_step`.
