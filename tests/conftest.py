@@ -5,9 +5,15 @@ import os
 import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# LLVM's -O1 compiles in two thirds of the time, and compiling is half of all; flags that are given
-# come later, so they hold: XLA_FLAGS=--xla_backend_optimization_level=3 make test
+# LLVM's -O1 compiles in two thirds of the time. Flags of the environment come later, so they win:
+# XLA_FLAGS=--xla_backend_optimization_level=3 make test
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
+# Half of the time is compiling, and most programs occur in several tests. So each is compiled once
+# and then loaded, also by the commands that the tests start.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import hypothesis
 import jax
