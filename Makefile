@@ -1,6 +1,7 @@
 # make quickstart   the whole chain on a miniature AudioSet, in minutes
 # make test         all tests
 # make test-fast    the fast tests: under 90 s on 2 idle cores
+# make test-extra   the quick tests, and those that need PyTorch, Beam or the adapters' libraries
 # make adapters     installs the test dependencies of the adapters for HEAR and perch-hoplite
 # make lint         style and types
 # make docs         the documentation, in build/docs
@@ -16,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-fast adapters lint docs clean
+.PHONY: quickstart test test-fast test-extra adapters lint docs clean
 
 quickstart: $(VENV)/.core
 	@echo "1 of 3: a miniature AudioSet" >&2
@@ -37,6 +38,9 @@ test: $(VENV)/.test
 # XLA takes most of the time. Without optimizations it compiles in half the time.
 test-fast: $(VENV)/.test
 	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(PYTEST) -m "not slow"
+
+test-extra: $(VENV)/.test
+	$(PYTEST) -m "not slow or extra"
 
 # --no-deps, because perch-hoplite's version bounds exclude the tested versions of other packages.
 adapters: $(VENV)/.test

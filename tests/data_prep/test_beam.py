@@ -13,7 +13,7 @@ from test_workers import held
 import data_prep
 from data_prep.build import build, main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extra]
 
 needs_beam = pytest.mark.skipif(
     not importlib.util.find_spec("apache_beam"), reason="needs Apache Beam: the extra `beam`"

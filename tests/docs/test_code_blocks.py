@@ -150,6 +150,7 @@ def test_the_python_of_a_page_runs(page, request, monkeypatch):
             pytest.skip(f"{block}: needs {error.name}")
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize(
     "block", [b for b in PYTHON if "labels.torch" in b.text and "loader" in b.text], ids=str
 )

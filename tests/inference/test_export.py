@@ -78,6 +78,7 @@ def test_safetensors_in_the_embedder(folder, waveforms, expected):
     assert embedder.trained == TRAINED
 
 
+@pytest.mark.extra
 def test_safetensors_in_pytorch(folder, waveforms, expected):
     torch = pytest.importorskip("torch")
     spec = importlib.util.spec_from_file_location("example", folder / "example_pytorch.py")

@@ -12,7 +12,7 @@ import pytest
 from relabel_jax.errors import InputError
 from relabel_jax.inference.embedder import Embedder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extra]
 
 torch = pytest.importorskip("torch")
 hear = pytest.importorskip("relabel_jax.hear")

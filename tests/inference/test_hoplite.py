@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from relabel_jax.inference.embedder import Embedder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extra]
 
 zoo_interface = pytest.importorskip("perch_hoplite.zoo.zoo_interface")
 

@@ -9,7 +9,7 @@ from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.export import export
 from relabel_jax.inference.pretrained import TRAINED_FACTS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extra]
 
 mteb = pytest.importorskip("mteb")
 

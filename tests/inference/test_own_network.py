@@ -241,6 +241,7 @@ def test_its_folder_and_nearest_clips(workdir, tmp_path):
     assert similarity == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.extra
 def test_its_rate_in_hear(workdir):
     torch = pytest.importorskip("torch")
     from relabel_jax import hear

@@ -17,6 +17,8 @@ from relabel_jax.labels.torch import (
     targets_and_known,
 )
 
+pytestmark = pytest.mark.extra
+
 torch = pytest.importorskip("torch", reason="needs torch: pip install torch")
 
 

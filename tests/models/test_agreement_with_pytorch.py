@@ -24,7 +24,7 @@ from relabel_jax.ops import toom_cook
 from relabel_jax.ops.formulation import Formulation, Tuning
 from relabel_jax.ops.normalization import NORM_ORDERS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extra]
 
 
 def torch_network(features, dense_units, norm_order, num_classes):
