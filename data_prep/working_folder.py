@@ -51,4 +51,4 @@ def _delete_temporary(data_dir: pathlib.Path) -> None:
     shutil.rmtree(data_dir / METADATA_FOLDER, ignore_errors=True)
     for folder in (data_dir, data_dir / WORKING_FOLDER):
         for left_behind in folder.glob(".*.tmp"):
-            left_behind.unlink()
+            left_behind.unlink(missing_ok=True)  # a worker of a killed build may just end

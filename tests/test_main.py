@@ -37,7 +37,7 @@ CASES = {
     ),
     "no such network": (
         [CONFIG, "--workdir=W", "--config.model.name=cnn14"],
-        "error: config.model.name: 'cnn14' is none of waveform_cnn, logmel_cnn; a network of",
+        "error: config.model.name: 'cnn14' is none of waveform_cnn, logmel_cnn; name your own",
     ),
     "no such option": (
         [

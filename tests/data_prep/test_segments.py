@@ -146,7 +146,7 @@ def test_the_hint_is_a_flag_of_the_command(tmp_path, flags, hint):
 
 
 def test_a_clip_in_two_files_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"segments0\.csv, .*segments1\.csv: 2 clip ids stand"):
+    with pytest.raises(InputError, match=r"segments0\.csv, .*segments1\.csv: 2 clip ids occur"):
         read(tmp_path, ROWS, ROWS)
 
 

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,6 @@ from documents import CHECKOUT, DOCS, EXAMPLES
 from sklearn.metrics import label_ranking_average_precision_score
 
 from data_prep.sources import Recording
-from relabel_jax import main
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.labels.labelings import relabel
@@ -47,7 +47,10 @@ def test_the_network_trains_and_embeds(miniature_data, tmp_path):
     flags = [f"--config.data_dir={miniature_data}", "--config.model.name=energy_net:EnergyNet"]
     flags += ["--config.model.frame_size=160", "--config.num_epochs=2", "--config.loss=bce"]
     flags += ["--config.batch_size=8"]
-    assert main.main(["--config=base_human", f"--workdir={tmp_path / 'base'}", *flags]) == 0
+    flags += [f"--workdir={tmp_path / 'base'}"]
+    command = [sys.executable, "-m", "relabel_jax.main", "--config=base_human", *flags]
+    path = os.pathsep.join(map(str, (EXAMPLES, CHECKOUT)))
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=True)
     first, second = (tmp_path / "base" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(second)["train_loss"] < json.loads(first)["train_loss"]
     embedder = Embedder.load(tmp_path / "base")

@@ -110,7 +110,7 @@ def test_a_prolongation_that_is_refused_changes_nothing(miniature_data, tmp_path
     result = run(config, tmp_path / "run")
     before = {path: path.read_bytes() for path in tmp_path.glob("run/*.*")}
     monkeypatch.setattr(resident, "free_bytes", lambda: 1000)
-    with pytest.raises(InputError, match=r"resident=always: .* GB are there"):
+    with pytest.raises(InputError, match=r"resident=always: .* GB are available"):
         run(small_config(miniature_data, "scratch", resident="always"), tmp_path / "run")
     assert {path: path.read_bytes() for path in before} == before
     assert run(config, tmp_path / "run") == result

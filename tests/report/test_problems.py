@@ -181,7 +181,7 @@ def test_what_does_not_fit(grid_folder, tmp_path, capsys, case):
     error = capsys.readouterr().err.splitlines()[-1]
     expected = {
         "data set": "are runs on different data sets",
-        "ontology": "ontology.json: is not there",
+        "ontology": "ontology.json: does not exist",
         "truth": "the truth has no row for the test clip 'clip",
         "truth of the grid": "--truth=CSV gives another, --truth= none",
         "grid": "is damaged or of an older version (expected an object); run the grid again",
