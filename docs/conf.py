@@ -23,7 +23,7 @@ extensions = [
 exclude_patterns = ["_static", "_ext", "examples"]
 default_role = "literal"  # `name` in a docstring is code
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3  # so that [text](page.md#heading) is checked
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}

@@ -49,7 +49,9 @@ def test_loss_is_the_mean_over_what_is_not_masked(kind, seed, share_masked):
     loss = loss_of(kind, logits, labels, masked)
     assert loss.shape == ()
     assert loss.dtype == np.float32
-    assert float(loss) == pytest.approx(sum(known) / len(known) if known else 0, rel=1e-5)
+    # A float32 score near 1 has lost the digits of 1 - score, which the logit still has.
+    tolerance = 3e-3 if kind == "bce without logits" else 1e-5
+    assert float(loss) == pytest.approx(sum(known) / len(known) if known else 0, rel=tolerance)
 
 
 @pytest.mark.parametrize("kind", KINDS)
