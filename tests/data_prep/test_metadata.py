@@ -126,6 +126,7 @@ def test_a_good_server(server, tmp_path, capsys):
         metadata(output_dir=tmp_path / "new", sources=server.sources(), retries=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "faults",
     [

@@ -53,6 +53,7 @@ def test_other_packages_are_hidden():
     assert "No module named 'absl'" in run("train", "--help").stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "flags"),
     [("parquet", []), ("csv", []), ("npz", []), ("torch", []), ("ast_json", ["--wav={clip_id}"])],
@@ -65,6 +66,7 @@ def test_relabel(segments_sample, tmp_path, format, flags):
     assert os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_audit(segments_sample, tmp_path):
     log = succeeds("audit", f"--segments={segments_sample}", f"--output_dir={tmp_path}")
     assert sorted(os.listdir(tmp_path)) == ["audit.json", "classes.csv", "edges.csv", "files.csv"]
@@ -73,12 +75,14 @@ def test_audit(segments_sample, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_excerpt(segments_sample, tmp_path):
     output = tmp_path / "excerpt.csv"
     succeeds("excerpt", f"--segments={segments_sample}", f"--output={output}", "--min_per_label=2")
     assert output.read_text().startswith("# Segments csv excerpted by relabel_jax")
 
 
+@pytest.mark.slow
 def test_metadata(audioset_dir, tmp_path):
     """From a folder; a download says what it needs."""
     source = tmp_path / "source"
@@ -93,5 +97,6 @@ def test_metadata(audioset_dir, tmp_path):
     assert "downloading needs pooch: pip install pooch requests" in done.stderr
 
 
+@pytest.mark.slow
 def test_datasets_explains_itself():
     assert "ESC-50" in run("datasets", "--help").stdout
