@@ -36,17 +36,7 @@ ORDER = (
     "hear",
 )
 FOR_PYTORCH = ("relabel_jax.inference.adapters.hear", "relabel_jax.labels.torch")  # users bring it
-WITHOUT_JAX = (
-    "version",
-    "errors",
-    "files",
-    "cli",
-    "progress",
-    "metrics",
-    "labels",
-    "audio",
-    "data",
-)
+WITHOUT_JAX = ORDER[: ORDER.index("ops")]
 
 
 def module_name(path: pathlib.Path) -> str:

@@ -1,5 +1,6 @@
 """Segment files re-labelled into each format, and everything that can be wrong with them."""
 
+import functools
 import gzip
 import os
 import subprocess
@@ -11,30 +12,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from segment_inputs import CONTENT, HEADER, ONTOLOGY, rows_of, run_relabel
 
 from data_prep.label_formats import Relabelled, write_parquet
-from data_prep.relabel import main
 from data_prep.segments import read_segments
 from relabel_jax.labels.ontology import Ontology
 
-# Water > Rain > Raindrop, Water > Steam; Rain and Steam are used, and so is Hum.
-ONTOLOGY = """[
-    {"id": "/m/rain", "name": "Rain", "child_ids": ["/m/drop"]},
-    {"id": "/m/water", "name": "Water", "child_ids": ["/m/rain", "/m/steam"]},
-    {"id": "/m/drop", "name": "Raindrop", "child_ids": []},
-    {"id": "/m/steam", "name": "Steam", "child_ids": []},
-    {"id": "/t/hum", "name": "Hum", "child_ids": []}]"""
-HEADER = (
-    "# Segments csv created Sun Mar  5 10:54:31 2017\n"
-    "# num_ytids=3, num_segs=3, num_unique_labels=3, num_positive_labels=4\n"
-    "# YTID, start_seconds, end_seconds, positive_labels\n"
-)
-ROWS = [
-    '-x_1, 30.000, 40.000, "/t/hum,/m/rain"',
-    '_y, 0.000, 7.001, "/m/steam"',
-    'z, 0.12345, 10, "/t/hum"',
-]
-CONTENT = HEADER + "\n".join(ROWS) + "\n"
 EXPECTED = [
     ("-x_1", 30.0, 40.0, ["/m/rain", "/t/hum"], ["/m/rain", "/m/water", "/t/hum"], ["/m/drop"]),
     ("_y", 0.0, 7.001, ["/m/steam"], ["/m/water", "/m/steam"], []),
@@ -44,34 +27,9 @@ EXPECTED = [
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    """Runs the command in a folder with an ontology; returns status and what stderr got."""
+    """Runs the command in a folder with an ontology; returns its exit code and its stderr."""
     (tmp_path / "ontology.json").write_text(ONTOLOGY)
-
-    def run(*contents: str | bytes, **flags) -> tuple[int, str]:
-        paths = []
-        for number, content in enumerate(contents):
-            content = content.encode() if isinstance(content, str) else content
-            suffix = ".csv.gz" if content.startswith(b"\x1f\x8b") else ".csv"
-            paths.append(tmp_path / f"segments{number}{suffix}")
-            paths[-1].write_bytes(content)
-        arguments = {
-            "ontology": tmp_path / "ontology.json",
-            "segments": ",".join(map(str, paths)),
-            "output": tmp_path / "labels.parquet",
-        } | flags
-        status = main(
-            [
-                f"--{flag}" if value is True else f"--{flag}={value}"
-                for flag, value in arguments.items()
-            ]
-        )
-        return status, capsys.readouterr().err
-
-    return run
-
-
-def rows_of(path) -> list[tuple]:
-    return [tuple(row.values()) for row in pq.read_table(path).to_pylist()]
+    return functools.partial(run_relabel, tmp_path, capsys)
 
 
 def test_parquet(run, tmp_path):

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from segment_inputs import write_segment_files
 
 from data_prep.segments import multi_hot, read_segments
 from relabel_jax.errors import InputError
@@ -21,13 +22,7 @@ ROWS = '-x_1, 30.000, 40.000, "/m/b,/t/c"\n_y, 0.000, 7.001, "/m/a"\n'
 
 
 def read(tmp_path, *contents: str | bytes, **options):
-    paths = []
-    for number, content in enumerate(contents):
-        content = content.encode() if isinstance(content, str) else content
-        suffix = ".csv.gz" if content.startswith(b"\x1f\x8b") else ".csv"
-        paths.append(tmp_path / f"segments{number}{suffix}")
-        paths[-1].write_bytes(content)
-    return read_segments(paths, ONTOLOGY, **options)
+    return read_segments(write_segment_files(tmp_path, contents), ONTOLOGY, **options)
 
 
 @pytest.mark.parametrize(
