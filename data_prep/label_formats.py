@@ -11,7 +11,6 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tqdm
 from scipy import sparse
 
 from data_prep.segments import GroupedSegments
@@ -20,6 +19,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import relabel_sparse
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.table import write_label_table
+from relabel_jax.progress import track
 
 ROWS_PER_GROUP = 1 << 16
 
@@ -204,12 +204,11 @@ def write_ast_json(file: BinaryIO, labels: Relabelled, wav: str) -> None:
         strict=True,
     )
     separator = '{"data": [\n'
-    with tqdm.tqdm(clips, total=len(table), unit="clip", unit_scale=True, delay=1) as progress:
-        for clip_id, start_s, end_s, number in progress:
-            if ending := endings[number]:
-                path = json.dumps(_wav_path(wav, clip_id, start_s, end_s))
-                file.write(f'{separator}{{"wav": {path}, {ending}'.encode())
-                separator = ",\n"
+    for clip_id, start_s, end_s, number in track(clips, "writing", "clips", total=len(table)):
+        if ending := endings[number]:
+            path = json.dumps(_wav_path(wav, clip_id, start_s, end_s))
+            file.write(f'{separator}{{"wav": {path}, {ending}'.encode())
+            separator = ",\n"
     file.write(("]}\n" if separator == ",\n" else '{"data": []}\n').encode())
 
 

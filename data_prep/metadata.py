@@ -25,14 +25,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tqdm
 
+from data_prep.segment_flags import with_or_without_gz
 from data_prep.segments import GroupedSegments, read_segments
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labels import class_indices
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.progress import Progress
 
 
 class Source(NamedTuple):
@@ -210,12 +211,12 @@ def download(source: Source, path: pathlib.Path, retries: int, timeout_s: float)
             answer.raise_for_status()
             total = int(answer.headers.get("Content-Length", 0)) or None
             with (
-                tqdm.tqdm(total=total, desc=path.name, unit="B", unit_scale=True) as bar,
+                Progress(path.name, total, "B") as progress,
                 open(output_file, "wb") as file,
             ):
                 for chunk in answer.iter_content(_CHUNK_BYTES):
                     file.write(chunk)
-                    bar.update(len(chunk))
+                    progress.update(len(chunk))
 
     server = pooch.Pooch(
         path=path.parent,
@@ -269,8 +270,8 @@ def _read_checked(path: pathlib.Path, ontology: Ontology) -> GroupedSegments:
 
 
 def _existing(folder: pathlib.Path, name: str) -> pathlib.Path | None:
-    paths = (folder / name, folder / f"{name}.gz")
-    return next((path for path in paths if path.exists()), None)
+    path = with_or_without_gz(folder / name)
+    return path if path.exists() else None
 
 
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -45,21 +45,23 @@ def segment_files(places: Sequence[_Path]) -> list[pathlib.Path]:
     for place in map(pathlib.Path, places):
         if place.is_dir():
             names = {path.name.removesuffix(".gz") for path in place.glob("*_segments.csv*")}
-            found = [_existing(place / name) for name in sorted(names) if name.endswith(".csv")]
+            found = [
+                with_or_without_gz(place / name) for name in sorted(names) if name.endswith(".csv")
+            ]
             if not found:
                 raise InputError(
                     f"{place}: has no *_segments.csv; expected AudioSet's segment files, or the "
                     "path of a file"
                 )
         else:
-            found = [_existing(place)]
+            found = [with_or_without_gz(place)]
         if found != [place]:
             print(f"{place}: reads {', '.join(path.name for path in found)}", file=sys.stderr)
         files += found
     return files
 
 
-def _existing(path: pathlib.Path) -> pathlib.Path:
+def with_or_without_gz(path: pathlib.Path) -> pathlib.Path:
     """The path, or if there is no such file, its name with or without `.gz` if there is one."""
     if path.exists():
         return path

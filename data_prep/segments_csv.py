@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import tqdm
 from scipy import sparse
 
 from relabel_jax.errors import InputError
+from relabel_jax.progress import Progress
 
 COLUMNS = ("clip_id", "start_s", "end_s", "mids")
 BLOCK_BYTES = 8 << 20
@@ -229,7 +229,7 @@ def write_segments(
     texts = [_joined_mids(sets, mids) for sets in label_columns.values()]
     start_texts, end_texts = _seconds_texts(start_s), _seconds_texts(end_s)
     numbers = pa.array(set_numbers)
-    with tqdm.tqdm(total=len(clip_ids), unit="clip", unit_scale=True, delay=1) as bar:
+    with Progress("writing", len(clip_ids), "clips") as progress:
         for first in range(0, len(clip_ids), _ROWS_PER_WRITE):
             rows = slice(first, first + _ROWS_PER_WRITE)
             parts = [clip_ids[rows], ", ", start_texts[rows], ", ", end_texts[rows]]
@@ -238,7 +238,7 @@ def write_segments(
             lines = pc.binary_join_element_wise(*parts, "\n", "")
             all_lines = pa.ListArray.from_arrays([0, len(lines)], lines)
             file.write(pc.binary_join(all_lines, "")[0].as_buffer())
-            bar.update(len(lines))
+            progress.update(len(lines))
 
 
 def _joined_mids(sets: sparse.csr_array, mids: Sequence[str]) -> pa.Array:

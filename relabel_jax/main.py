@@ -175,11 +175,14 @@ def _train(config: ConfigDict, workdir: pathlib.Path) -> None:
     elif config.method == "features":
         command = f"{cli.program('relabel_jax.report.__main__')} --workdir={workdir}"
     else:
-        command = (
-            f"{cli.program('relabel_jax.embed')} --checkpoint={first} --audio=RECORDINGS "
-            "--output=embeddings.parquet"
-        )
+        command = _embed_command(first)
     print(f"runs in {', '.join(map(str, workdirs))}\nnext: {command}", file=sys.stderr)
+
+
+def _embed_command(checkpoint: pathlib.Path) -> str:
+    """The command that embeds recordings by a finished run."""
+    program = cli.program("relabel_jax.embed")
+    return f"{program} --checkpoint={checkpoint} --audio=RECORDINGS --output=embeddings.parquet"
 
 
 def _transfer_command(config: ConfigDict, root: str, base: pathlib.Path) -> str:
@@ -212,11 +215,7 @@ def _train_grid(config: ConfigDict, workdir: pathlib.Path) -> None:
     if report["problems"]:
         raise InputError("; ".join(report["problems"]))
     if finished:
-        print(
-            f"next: {cli.program('relabel_jax.embed')} --checkpoint={finished[0].path} "
-            "--audio=RECORDINGS --output=embeddings.parquet",
-            file=sys.stderr,
-        )
+        print(f"next: {_embed_command(finished[0].path)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.metrics import evaluate
+from relabel_jax.progress import track
 from relabel_jax.report.results import FinishedRun, RunKey
 from relabel_jax.report.statistics import bootstrap_map
 from relabel_jax.report.truth import true_labels
@@ -92,7 +92,7 @@ def measure(runs: Sequence[FinishedRun], truth: Truth | None) -> tuple[Measured,
     """
     usable, test_sets, problems = _test_sets(runs)
     metrics, transfers = [], {}
-    for run in tqdm(usable, desc="bootstrap", unit=" runs", disable=None):
+    for run in track(usable, "bootstrap", "runs"):
         scores = run.read_scores()
         metrics.append(_metrics(run, scores, test_sets, truth))
         if run.result.side == "target":
