@@ -41,9 +41,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from data_prep.plan import Plan, write_plan
 from data_prep.recordings import find_by_list
-from data_prep.segments import read_segments
 from data_prep.workers import Workers
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import read_segments
 from relabel_jax.labels.views import hashed_splits
 
 BAR = 0.85

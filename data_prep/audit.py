@@ -16,12 +16,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_prep import segment_flags
 from data_prep.audit_counts import audit
-from data_prep.segments import read_segments
 from relabel_jax import cli
 from relabel_jax.files import complete_file
+from relabel_jax.labels import segment_flags
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import read_segments
 from relabel_jax.report.web_page import fill_page
 
 _TABLE_NAMES = ("audit.json", "files.csv", "classes.csv", "edges.csv")

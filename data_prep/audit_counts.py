@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from data_prep.segments import GroupedSegments
 from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import relabel_sparse
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import GroupedSegments
 
 
 def audit(segments: GroupedSegments, ontology: Ontology, files: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
-from data_prep.segments import multi_hot
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.data.layout import (
     FEATURES_NAME,
@@ -30,6 +29,7 @@ from relabel_jax.data.schema import record_features
 from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import multi_hot
 from relabel_jax.labels.views import SPLITS
 
 

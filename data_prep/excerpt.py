@@ -24,14 +24,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from data_prep import segment_flags
 from data_prep.label_formats import Relabelled
-from data_prep.segments import GroupedSegments, read_segments
-from data_prep.segments_csv import write_segments
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
+from relabel_jax.labels import segment_flags
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import GroupedSegments, read_segments
+from relabel_jax.labels.segments_csv import write_segments
 
 _Path = str | pathlib.Path
 

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.csv_columns import read_columns
 from data_prep.listing import audio_places
 from data_prep.plan import Plan, format_inputs, write_plan
 from data_prep.recordings import find_by_list, find_by_name
-from data_prep.segment_flags import segment_files
-from data_prep.segments import Segments, read_segments
 from data_prep.source_labels import label_by_source
 from data_prep.sources import Recording
 from relabel_jax.audio.waveform_format import MIN_SAMPLE_RATE_HZ, PAPER_FORMAT, WaveformFormat
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.labels.class_indices import read_class_indices
+from relabel_jax.labels.csv_columns import read_columns
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segment_flags import segment_files
+from relabel_jax.labels.segments import Segments, read_segments
 from relabel_jax.labels.views import SPLITS, hashed_splits
 
 _MAX_SAMPLES = 1 << 29  # a record is a protobuf message, which can have at most 2 GB

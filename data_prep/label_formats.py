@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from data_prep.segments import GroupedSegments
-from data_prep.segments_csv import write_segments
 from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import relabel_sparse
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import GroupedSegments
+from relabel_jax.labels.segments_csv import write_segments
 from relabel_jax.labels.table import write_label_table
 from relabel_jax.progress import track
 

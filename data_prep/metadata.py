@@ -26,13 +26,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.segment_flags import with_or_without_gz
-from data_prep.segments import GroupedSegments, read_segments
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labels import class_indices
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segment_flags import with_or_without_gz
+from relabel_jax.labels.segments import GroupedSegments, read_segments
 from relabel_jax.progress import Progress
 
 

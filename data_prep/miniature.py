@@ -43,13 +43,13 @@ import pyarrow as pa
 import soundfile
 from scipy import sparse
 
-from data_prep import segments_csv
 from data_prep.miniature_clips import SEGMENT_S, MiniatureClip, write_audio
 from data_prep.miniature_spec import MiniatureSpec, ontology
 from data_prep.raters import left_out_rates, parents_chosen, rate_clip, true_labels
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
+from relabel_jax.labels import segments_csv
 
 _EPILOG = """\
 example:

@@ -29,7 +29,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.segments import Segments
 from data_prep.sources import Recording
 from data_prep.working_folder import WORKING_FOLDER
 from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
@@ -37,6 +36,7 @@ from relabel_jax.data.layout import INDEX_SCHEMA, shard_name
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import Segments
 from relabel_jax.labels.views import SPLITS
 
 _PLAN = f"{WORKING_FOLDER}/plan.arrow"

@@ -21,12 +21,12 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from data_prep.csv_columns import read_columns
 from data_prep.listing import audio_files, packed_entries, warn, warn_of_damage
-from data_prep.segments import Segments
 from data_prep.sources import Recording
 from relabel_jax.audio.decode import EXTENSIONS
 from relabel_jax.errors import InputError, Rejected
+from relabel_jax.labels.csv_columns import read_columns
+from relabel_jax.labels.segments import Segments
 
 _Path = str | pathlib.Path
 

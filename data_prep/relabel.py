@@ -17,13 +17,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data_prep import label_formats, segment_flags
+from data_prep import label_formats
 from data_prep.label_formats import Relabelled
-from data_prep.segments import read_segments
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
+from relabel_jax.labels import segment_flags
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import read_segments
 
 FORMATS = ("parquet", "csv", "npz", "torch", "ast_json")
 

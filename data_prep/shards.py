@@ -9,12 +9,12 @@ import pyarrow as pa
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_prep.plan import Outcome, Plan, Shard
-from data_prep.segments import multi_hot
 from data_prep.sources import read_recording
 from relabel_jax.data.schema import serialize_record
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
 from relabel_jax.labels.labelings import relabel
+from relabel_jax.labels.segments import multi_hot
 
 _READ_COLUMNS = ("clip_id", "path", "member")
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from data_prep import sources
 from data_prep.listing import audio_files, packed_entries, warn, warn_of_damage
-from data_prep.segments import Segments
 from data_prep.sources import Entry, Recording
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import Segments
 
 
 def label_by_source(

@@ -14,11 +14,11 @@ import sounds
 from sounds import paper_waveform, rms_db
 
 from data_prep.recordings import find_by_name
-from data_prep.segments import Segments
 from data_prep.sources import open_source
 from relabel_jax.audio.decode import decode
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.errors import Rejected
+from relabel_jax.labels.segments import Segments
 
 FORMS = [
     ("m4a", "ipod", "aac"),

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from data_prep.audit_counts import audit
-from data_prep.segments import read_segments
 from relabel_jax.labels.labelings import relabel_set
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import read_segments
 
 pytestmark = pytest.mark.slow
 

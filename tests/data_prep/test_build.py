@@ -17,12 +17,12 @@ from building import (
 )
 
 from data_prep.build import build
-from data_prep.segments import multi_hot, read_segments
 from relabel_jax.audio.decode import read_waveform
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.data.data_set import open_data_set
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import multi_hot, read_segments
 from relabel_jax.labels.views import SPLITS, hashed_splits
 
 pytestmark = pytest.mark.slow

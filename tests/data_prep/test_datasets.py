@@ -8,8 +8,8 @@ import soundfile
 from data_prep.build import build
 from data_prep.datasets import ESC50_MIDS, main, read_esc50
 from data_prep.recordings import read_columns
-from data_prep.segments import read_segments
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import read_segments
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from scipy import sparse
 
 from data_prep.excerpt import main, top_up
 from data_prep.label_formats import Relabelled
-from data_prep.segments import read_segments
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import read_segments
 
 pytestmark = pytest.mark.slow
 

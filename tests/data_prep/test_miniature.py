@@ -11,8 +11,8 @@ import soundfile
 from data_prep import miniature, synthesis
 from data_prep.miniature_clips import clip_id, write_clip
 from data_prep.miniature_spec import MiniatureSpec
-from data_prep.segments import multi_hot, read_segments
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import multi_hot, read_segments
 from relabel_jax.labels.views import side_columns
 
 pytestmark = pytest.mark.slow

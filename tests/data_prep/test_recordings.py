@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from data_prep.recordings import find_by_list, find_by_name
-from data_prep.segments import Segments
 from relabel_jax.errors import InputError, Rejected
+from relabel_jax.labels.segments import Segments
 
 
 def clips(*rows):

@@ -15,8 +15,8 @@ import pytest
 from segment_inputs import CONTENT, HEADER, ONTOLOGY, rows_of, run_relabel
 
 from data_prep.label_formats import Relabelled, write_parquet
-from data_prep.segments import read_segments
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import read_segments
 
 EXPECTED = [
     ("-x_1", 30.0, 40.0, ["/m/rain", "/t/hum"], ["/m/rain", "/m/water", "/t/hum"], ["/m/drop"]),

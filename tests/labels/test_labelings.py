@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from data_prep.segments import multi_hot, read_segments
 from relabel_jax.labels.labelings import (
     LABELINGS,
     children_masked,
@@ -16,6 +15,7 @@ from relabel_jax.labels.labelings import (
     relabel_sparse,
 )
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import multi_hot, read_segments
 
 
 @st.composite

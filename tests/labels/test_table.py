@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from data_prep.relabel import relabel_files
-from data_prep.segments import read_segments
 from relabel_jax.errors import InputError
 from relabel_jax.labels.class_indices import class_indices_text, read_class_indices
 from relabel_jax.labels.labelings import LABELINGS, relabel_set
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import read_segments
 from relabel_jax.labels.table import LabelTable
 
 

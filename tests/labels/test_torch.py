@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from data_prep.relabel import relabel_files
-from data_prep.segments import read_segments
 from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import relabel_set
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import read_segments
 from relabel_jax.labels.torch import (
     LabelTable,
     collate_fn,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.segments import multi_hot, read_segments
 from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import multi_hot, read_segments
 from relabel_jax.labels.views import SIDES, SPLITS, hashed_splits, make_view, side_columns
 
 # The paper's roots and their number of used labels (section III).

@@ -1,4 +1,4 @@
-"""Segments with their labels, from AudioSet's segment files (`data_prep/segments_csv.py`).
+"""Segments with their labels, from AudioSet's segment files (`relabel_jax/labels/segments_csv.py`).
 
 Two million clips have only some 56,000 different sets of labels. Each set is held once, as a row of
 a sparse matrix, and each clip holds the number of its set. Results that depend on the labels alone
@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from data_prep.segments_csv import BLOCK_BYTES, COLUMNS, read_columns
 from relabel_jax.errors import InputError
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments_csv import BLOCK_BYTES, COLUMNS, read_columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from segment_inputs import write_segment_files
 
-from data_prep.segments import multi_hot, read_segments
 from relabel_jax.errors import InputError
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segments import multi_hot, read_segments
 
 ONTOLOGY = Ontology.from_text(
     '[{"id": "/m/a", "name": "A", "child_ids": ["/m/b"]},'
