@@ -30,7 +30,7 @@ from data_prep import build, miniature, raters
 from relabel_jax.data.data_set import INDEX_NAME
 from relabel_jax.experiments.cells import grid_config
 from relabel_jax.experiments.grid import run_grid
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 from relabel_jax.metrics import evaluate
 from relabel_jax.report.results import find_runs
 from relabel_jax.report.statistics import bootstrap_map, compare
@@ -94,7 +94,7 @@ def main() -> None:
                 output_dir=at / "data",
                 num_workers=2,
             )
-        config = grid_config(roots=(ROOT,), target_labelings=LABELINGS)
+        config = grid_config(roots=(ROOT,), target_labelings=PAPER_LABELINGS)
         config.update(
             data_dir=str(at / "data"),
             truth=str(folder / "truth.csv"),
@@ -146,7 +146,7 @@ def _gains(workdir: pathlib.Path, truth_path: pathlib.Path) -> dict:
         for base, by_seed in means.items()
     }
     result: dict = {"test_clips": len(scores.clip_id), "mAP": {}, "gain": {}}
-    for base in LABELINGS:
+    for base in PAPER_LABELINGS:
         result["mAP"][base] = float(of_seed[base].mean())
         if base != "ol":
             gains = of_seed[base] - of_seed["ol"]

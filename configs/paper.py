@@ -19,7 +19,7 @@ It shows that everything works. Its differences are within chance (about 20 test
 
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.cells import grid_config
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 
 ROOTS = ("Human sounds", "Sounds of things", "Source-ambiguous sounds", "Natural sounds")
 
@@ -27,7 +27,7 @@ ROOTS = ("Human sounds", "Sounds of things", "Source-ambiguous sounds", "Natural
 def get_config(size: str = "paper"):
     if size not in ("paper", "small"):
         raise InputError(f"--config=configs/paper.py:{size}: expected :small or nothing")
-    config = grid_config(roots=ROOTS, target_labelings=LABELINGS)
+    config = grid_config(roots=ROOTS, target_labelings=PAPER_LABELINGS)
     if size == "small":
         config.num_epochs = 5
         config.model.features = (8, 8, 12, 12, 16, 16, 24, 24, 32)

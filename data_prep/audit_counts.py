@@ -79,7 +79,7 @@ class _Counts:
         self.segments = segments
         self.ontology = ontology
         self.ol = segments.label_sets
-        self.pel, self.masked = relabel_sparse(self.ol, ontology.is_ancestor, "pe_cml")
+        self.pel, self.masked = relabel_sparse(self.ol, ontology, "pe_cml")
         self.ol_clips = self.clips(self.ol)
         self.pel_clips = self.clips(self.pel)
         self.masked_clips = self.clips(self.masked)

@@ -223,7 +223,7 @@ def check_shard(
     if num_records != len(rows):
         return [f"{num_records} records, but {INFO_NAME} says {len(rows)}"]
     ol = multi_hot(rows["ol"].combine_chunks(), len(ontology))
-    pel, masked = relabel(ol, ontology.is_ancestor, "pe_cml")
+    pel, masked = relabel(ol, ontology, "pe_cml")
     expected = {"ol": ol, "pel": pel, "masked": masked}
     features = record_features(len(ontology), waveform_format.num_samples)
     problems: list[str] = []

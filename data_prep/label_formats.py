@@ -34,7 +34,7 @@ class Relabelled:
     """
 
     def __init__(self, segments: GroupedSegments, ontology: Ontology, classes: str = "all"):
-        pel, masked = relabel_sparse(segments.label_sets, ontology.is_ancestor, "pe_cml")
+        pel, masked = relabel_sparse(segments.label_sets, ontology, "pe_cml")
         if classes == "used":
             columns = np.unique(segments.label_sets.indices)
         else:

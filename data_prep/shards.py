@@ -73,7 +73,7 @@ def _write_records(
 ) -> tuple[list[float], list[tuple[int, str, str]]]:
     """Writes the records; returns the seconds of sound of each, and the rejects as in `Outcome`."""
     ol = multi_hot(clips["ol"], len(plan.ontology))
-    pel, masked = relabel(ol, plan.ontology.is_ancestor, "pe_cml")
+    pel, masked = relabel(ol, plan.ontology, "pe_cml")
     durations_s: list[float] = []
     rejects: list[tuple[int, str, str]] = []
     waveform_format = plan.waveform_format

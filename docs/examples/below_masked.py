@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from relabel_jax.data.data_set import open_data_set
-from relabel_jax.labels.labelings import parent_expanded
+from relabel_jax.labels.labelings import relabel
+from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS, View, make_view
 from relabel_jax.models import registry
 from relabel_jax.models.variables import random_variables, waveform_batch
@@ -19,16 +20,19 @@ from relabel_jax.train.loop import train
 from relabel_jax.train.training import Member, Trained, Training
 
 
-def below_masked(labels: np.ndarray, is_ancestor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`(positive, masked)`, both bool[clips, classes], for original labels of that shape."""
-    positive = parent_expanded(labels, is_ancestor)
+def below_masked(
+    labels: np.ndarray, ontology: Ontology, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`(positive, masked)` for original labels of these classes, all bool[clips, classes]."""
+    positive, _ = relabel(labels, ontology, "pel", columns)
+    is_ancestor = ontology.is_ancestor[np.ix_(columns, columns)]
     below = labels.astype(np.float32) @ is_ancestor.astype(np.float32) > 0
     return positive, below & ~positive
 
 
-def relabelled(view: View, is_ancestor: np.ndarray) -> View:
+def relabelled(view: View, ontology: Ontology) -> View:
     """The same clips and classes with this labeling, from a view of original labels."""
-    pairs = {split: below_masked(view.labels[split], is_ancestor) for split in SPLITS}
+    pairs = {split: below_masked(view.labels[split], ontology, view.columns) for split in SPLITS}
     label_set = pairs["train"][0].any(axis=0)
     labels = {split: positive & label_set for split, (positive, _) in pairs.items()}
     masked = {split: masked | ~label_set for split, (_, masked) in pairs.items()}
@@ -40,7 +44,7 @@ def train_base(data_dir: str, workdir: str, root: str, model: dict, **recipe) ->
     data = open_data_set(data_dir)
     side = {"root": data.ontology.find(root), "side": "base", "labeling": "ol"}
     view = make_view(data.ontology, data.labels, data.clip_splits, **side)
-    view = relabelled(view, data.ontology.is_ancestor[np.ix_(view.columns, view.columns)])
+    view = relabelled(view, data.ontology)
     network = registry.build(model, len(view.columns))
     start = jax.device_get(random_variables(network, waveform_batch(network), 0))
     members = [Member(Workdir(pathlib.Path(workdir)), start, view, seed=0)]

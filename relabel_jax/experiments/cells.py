@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.config import METHODS, TUNED, paper_config
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 
 # Fields that a grid has and a run has not.
 _OF_GRID = ("roots", "target_labelings", "num_seeds", "only", "truth")
@@ -86,11 +86,13 @@ def all_cells(config: ConfigDict) -> list[Cell]:
     for root in config.roots:
         transfers = [
             (method, base, seed)
-            for base, seed in itertools.product(LABELINGS, seeds)
+            for base, seed in itertools.product(PAPER_LABELINGS, seeds)
             for method in TUNED
         ]
         transfers += [("scratch", "", seed) for seed in seeds]
-        cells += [Cell(root, "base", "", *rest) for rest in itertools.product(seeds, LABELINGS)]
+        cells += [
+            Cell(root, "base", "", *rest) for rest in itertools.product(seeds, PAPER_LABELINGS)
+        ]
         cells += [
             Cell(root, *transfer, labeling)
             for transfer in transfers

@@ -1,93 +1,124 @@
-"""The paper's three labelings as pure functions, in three forms that agree.
+"""Labelings: rules that re-label clips by the ontology, in three forms that agree.
 
-For one clip with the raters' labels L (paper, section III):
+For one clip with the raters' labels L:
 
 - `ol` (original labels): L; nothing is masked.
-- `pel` (parent-expanded labels): L and every ancestor of a label in L; nothing is masked.
-- `pe_cml` (parent-expanded, children-masked labels): the labels of `pel`; and for every *original*
-  label p in L that has no descendant in L, all descendants of p are masked.
+- `pel` (parent-expanded labels; paper, section III.A): L and every ancestor of a label in L;
+  nothing is masked.
+- `pe_cml` (parent-expanded, children-masked labels; section III.B): the labels of `pel`; and for
+  every *original* label p in L that has no descendant in L, all descendants of p are masked.
+- `hlp` (Hierarchical Label Propagation, arXiv 2503.21826): L and, from each label upwards, the
+  nearest used ancestor as long as there is exactly one (`Ontology.is_hlp_ancestor`); nothing is
+  masked.
+- `entailed`: L and the ancestors that the ontology entails, which are those on every path from the
+  label up to a root (`Ontology.is_entailed_ancestor`). Masked are the descendants as in `pe_cml`,
+  and the ancestors that `pel` would add without their being entailed: a Hiss is a sound of Steam,
+  a Snake or a Cat, and nobody said which.
 
 `masked` is True where the truth is unknown. Such labels are left out of loss, gradient and metric.
 
-No label is both positive and masked. Proof: let d be masked because of p. Then p is in L, d is a
-descendant of p, and no descendant of p is in L. If d were positive, d or a descendant of d would be
-in L. That would be a descendant of p in L: a contradiction.
+No label is both positive and masked. Proof: let d be masked as a descendant of p. Then p is in L,
+and no descendant of p is in L. If d were positive, d or a descendant of d would be in L. That would
+be a descendant of p in L: a contradiction. Masked ancestors are not positive by their definition.
 
 `relabel` takes boolean matrices, `relabel_sparse` SciPy's sparse matrices, and `relabel_set` the
-mids of one clip. The matrices are bool[clips, classes], with the classes in the order of
-`is_ancestor` bool[classes, classes], where `is_ancestor[a, c]` is True if a is a (strict) ancestor
-of c.
+mids of one clip.
 
 A clip has two or three labels of hundreds of classes, so the work is done on sparse matrices. With
-A for `is_ancestor`, `L @ A.T` holds the ancestors of the labels. A label that is not among them has
-no descendant in L: it is general. `general @ A` is masked.
+A for `Ontology.is_ancestor`, `L @ A.T` holds the ancestors of the labels. A label that is not among
+them has no descendant in L: it is general. `general @ A` is masked.
 
 >>> import numpy as np
->>> is_ancestor = np.zeros((3, 3), bool)  # Music > Guitar > Strum
->>> is_ancestor[0, 1] = is_ancestor[0, 2] = is_ancestor[1, 2] = True
->>> labels, masked = relabel(np.array([[False, True, False]]), is_ancestor, "pe_cml")
+>>> ontology = Ontology.from_text('''[
+...     {"id": "/m/04rlf", "name": "Music", "child_ids": ["/m/0342h"]},
+...     {"id": "/m/0342h", "name": "Guitar", "child_ids": ["/m/07s0s5r"]},
+...     {"id": "/m/07s0s5r", "name": "Strum", "child_ids": []}]''')
+>>> labels, masked = relabel(np.array([[False, True, False]]), ontology, "pe_cml")
 >>> labels
 array([[ True,  True, False]])
 >>> masked
 array([[False, False,  True]])
 """
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Callable, Collection
 
 import numpy as np
 from scipy import sparse
 
 from relabel_jax.labels.ontology import Ontology
 
-LABELINGS = ("ol", "pel", "pe_cml")
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a labeling makes of the raters' labels.
+
+    Attributes:
+      adds: gives the relation bool[classes, classes] whose element [a, c] is True if the label c
+        adds its ancestor a; None adds nothing.
+      masks_descendants: whether the descendants of general labels are masked.
+      masks_ancestors: whether the ancestors of labels are masked that the rule does not add.
+    """
+
+    adds: Callable[[Ontology], np.ndarray] | None
+    masks_descendants: bool = False
+    masks_ancestors: bool = False
+
+
+RULES = {
+    "ol": Rule(None),
+    "pel": Rule(lambda ontology: ontology.is_ancestor),
+    "pe_cml": Rule(lambda ontology: ontology.is_ancestor, masks_descendants=True),
+    "hlp": Rule(lambda ontology: ontology.is_hlp_ancestor),
+    "entailed": Rule(
+        lambda ontology: ontology.is_entailed_ancestor,
+        masks_descendants=True,
+        masks_ancestors=True,
+    ),
+}
+"""The rules by the names of their labelings."""
+
+LABELINGS = tuple(RULES)
+PAPER_LABELINGS = ("ol", "pel", "pe_cml")
 
 
 def relabel(
-    labels: np.ndarray, is_ancestor: np.ndarray, labeling: str
+    labels: np.ndarray, ontology: Ontology, labeling: str, columns: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Applies one of `LABELINGS` to a boolean matrix.
 
     Args:
       labels: bool[clips, classes], the original labels.
-      is_ancestor: bool[classes, classes], the strict ancestor relation.
-      labeling: `ol`, `pel` or `pe_cml`.
+      ontology: the ontology of the classes.
+      labeling: a name in `LABELINGS`.
+      columns: int[classes], the class number of each column, ascending. By default there is a
+        column for every class of the ontology. Classes without a column are neither added nor
+        masked.
 
     Returns:
       `(labels, masked)`, both bool[clips, classes].
 
     Raises:
-      ValueError: an unknown labeling, or shapes or dtypes that do not fit.
+      ValueError: an unknown labeling, or a shape or dtype that does not fit.
     """
-    if labeling == "ol":
-        _check(labels, is_ancestor)
-        return labels, np.zeros_like(labels)
-    if labeling == "pel":
-        return parent_expanded(labels, is_ancestor), np.zeros_like(labels)
-    if labeling == "pe_cml":
-        return parent_expanded(labels, is_ancestor), children_masked(labels, is_ancestor)
-    raise _unknown(labeling)
-
-
-def parent_expanded(labels: np.ndarray, is_ancestor: np.ndarray) -> np.ndarray:
-    """bool[clips, classes]: the labels and all of their ancestors."""
-    _check(labels, is_ancestor)
-    return relabel_sparse(sparse.csr_array(labels), is_ancestor, "pel")[0].toarray()
-
-
-def children_masked(labels: np.ndarray, is_ancestor: np.ndarray) -> np.ndarray:
-    """bool[clips, classes]: the classes that are unknown, because only a parent was chosen."""
-    _check(labels, is_ancestor)
-    return relabel_sparse(sparse.csr_array(labels), is_ancestor, "pe_cml")[1].toarray()
+    _check(labels, ontology, labeling, columns)
+    positive, masked = relabel_sparse(sparse.csr_array(labels), ontology, labeling, columns)
+    return positive.toarray(), masked.toarray()
 
 
 def relabel_sparse(
-    labels: sparse.csr_array, is_ancestor: np.ndarray, labeling: str
+    labels: sparse.csr_array,
+    ontology: Ontology,
+    labeling: str,
+    columns: np.ndarray | None = None,
 ) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Applies one of `LABELINGS` to a sparse matrix.
 
-    >>> is_ancestor = np.array([[False, True], [False, False]])  # Water > Rain
+    >>> ontology = Ontology.from_text('''[
+    ...     {"id": "/m/0838f", "name": "Water", "child_ids": ["/m/06mb1"]},
+    ...     {"id": "/m/06mb1", "name": "Rain", "child_ids": []}]''')
     >>> labels, masked = relabel_sparse(
-    ...     sparse.csr_array([[True, False], [False, True]]), is_ancestor, "pe_cml"
+    ...     sparse.csr_array([[True, False], [False, True]]), ontology, "pe_cml"
     ... )
     >>> labels.toarray()
     array([[ True, False],
@@ -98,28 +129,34 @@ def relabel_sparse(
 
     Args:
       labels: bool[clips, classes], the original labels.
-      is_ancestor: bool[classes, classes], the strict ancestor relation.
-      labeling: `ol`, `pel` or `pe_cml`.
+      ontology: the ontology of the classes.
+      labeling: a name in `LABELINGS`.
+      columns: as in `relabel`.
 
     Returns:
       `(labels, masked)`, both bool[clips, classes] with each row's indices in ascending order.
 
     Raises:
-      ValueError: an unknown labeling, or shapes or dtypes that do not fit.
+      ValueError: an unknown labeling, or a shape or dtype that does not fit.
     """
-    _check(labels, is_ancestor)
-    if labeling not in LABELINGS:
-        raise _unknown(labeling)
-    if labeling == "ol":
-        positive, masked = labels.copy(), sparse.csr_array(labels.shape, dtype=bool)
-    else:
-        ancestor = sparse.csr_array(is_ancestor)
-        above = labels @ ancestor.T.tocsr()
-        positive = labels + above
-        if labeling == "pel":
-            masked = sparse.csr_array(labels.shape, dtype=bool)
-        else:
-            masked = (labels > above) @ ancestor
+    _check(labels, ontology, labeling, columns)
+    rule = RULES[labeling]
+
+    def relation(of_all_classes: np.ndarray) -> sparse.csr_array:
+        chosen = of_all_classes if columns is None else of_all_classes[np.ix_(columns, columns)]
+        return sparse.csr_array(chosen)
+
+    positive = labels.copy()
+    if rule.adds is not None:
+        positive = labels + labels @ relation(rule.adds(ontology)).T.tocsr()
+    masked = sparse.csr_array(labels.shape, dtype=bool)
+    if rule.masks_descendants or rule.masks_ancestors:
+        is_ancestor = relation(ontology.is_ancestor)
+        above = labels @ is_ancestor.T.tocsr()
+        if rule.masks_descendants:
+            masked = (labels > above) @ is_ancestor
+        if rule.masks_ancestors:
+            masked = masked + (above > positive)
     positive.sort_indices()
     masked.sort_indices()
     return positive, masked
@@ -141,7 +178,7 @@ def relabel_set(
     Args:
       labels: the original labels of a clip, as mids of the ontology.
       ontology: the ontology.
-      labeling: `ol`, `pel` or `pe_cml`.
+      labeling: a name in `LABELINGS`.
 
     Returns:
       `(labels, masked)` as sets of mids.
@@ -150,28 +187,38 @@ def relabel_set(
       ValueError: an unknown labeling.
       KeyError: a mid that is not in the ontology.
     """
-    if labeling not in LABELINGS:
-        raise _unknown(labeling)
+    _check_labeling(labeling)
+    rule = RULES[labeling]
     numbers = [ontology.index[mid] for mid in labels]
-    positive, masked = set(labels), set()
-    if labeling != "ol":
+    positive = set(numbers)
+    if rule.adds is not None:
+        positive.update(np.flatnonzero(rule.adds(ontology)[:, numbers].any(axis=1)).tolist())
+    masked: set[int] = set()
+    if rule.masks_descendants or rule.masks_ancestors:
         above = set().union(*(ontology.ancestor_sets[label] for label in numbers))
-        positive |= {ontology.mids[ancestor] for ancestor in above}
-        if labeling == "pe_cml":
-            for general in set(numbers) - above:
-                masked |= {ontology.mids[below] for below in ontology.descendant_sets[general]}
-    return positive, masked
+        if rule.masks_descendants:
+            masked.update(*(ontology.descendant_sets[label] for label in set(numbers) - above))
+        if rule.masks_ancestors:
+            masked |= above - positive
+    return {ontology.mids[i] for i in positive}, {ontology.mids[i] for i in masked}
 
 
-def _unknown(labeling: str) -> ValueError:
-    return ValueError(f"labeling {labeling!r} is none of {', '.join(LABELINGS)}")
+def _check_labeling(labeling: str) -> None:
+    if labeling not in RULES:
+        raise ValueError(f"labeling {labeling!r} is none of {', '.join(LABELINGS)}")
 
 
-def _check(labels: np.ndarray | sparse.csr_array, is_ancestor: np.ndarray) -> None:
-    if labels.dtype != bool or labels.ndim != 2:
-        raise ValueError(f"labels: expected bool[clips, classes], got {labels.dtype}{labels.shape}")
-    if is_ancestor.dtype != bool or is_ancestor.shape != (labels.shape[1],) * 2:
+def _check(
+    labels: np.ndarray | sparse.csr_array,
+    ontology: Ontology,
+    labeling: str,
+    columns: np.ndarray | None,
+) -> None:
+    _check_labeling(labeling)
+    if not isinstance(ontology, Ontology):
+        raise TypeError(f"ontology: expected an Ontology, got {type(ontology).__name__}")
+    num_columns = len(ontology) if columns is None else len(columns)
+    if labels.dtype != bool or labels.ndim != 2 or labels.shape[1] != num_columns:
         raise ValueError(
-            f"is_ancestor: expected bool[{labels.shape[1]}, {labels.shape[1]}], "
-            f"got {is_ancestor.dtype}{is_ancestor.shape}"
+            f"labels: expected bool[clips, {num_columns}], got {labels.dtype}{labels.shape}"
         )

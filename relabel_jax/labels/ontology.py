@@ -35,7 +35,8 @@ import numpy as np
 
 from relabel_jax.errors import InputError
 
-# Facts of AudioSet's ontology.json alone: no descriptions, no examples. Its licence is in NOTICE.
+# Facts of AudioSet's ontology.json alone (no descriptions, no examples), and whether AudioSet's
+# segments use the class as a label. Its licence is in NOTICE.
 _AUDIOSET_TABLE = pathlib.Path(__file__).with_name("audioset_ontology.csv")
 
 
@@ -78,19 +79,18 @@ class Ontology:
 
         Its `text` has the form of AudioSet's `ontology.json` with empty descriptions and examples.
         """
-        with open(_AUDIOSET_TABLE, encoding="utf-8", newline="") as file:
-            nodes = [
-                {
-                    "id": row["mid"],
-                    "name": row["display_name"],
-                    "description": "",
-                    "citation_uri": "",
-                    "positive_examples": [],
-                    "child_ids": row["child_mids"].split(),
-                    "restrictions": row["restrictions"].split(),
-                }
-                for row in csv.DictReader(file)
-            ]
+        nodes = [
+            {
+                "id": row["mid"],
+                "name": row["display_name"],
+                "description": "",
+                "citation_uri": "",
+                "positive_examples": [],
+                "child_ids": row["child_mids"].split(),
+                "restrictions": row["restrictions"].split(),
+            }
+            for row in _audioset_rows()
+        ]
         return cls.from_text(_json_text(nodes))
 
     @classmethod
@@ -173,18 +173,70 @@ class Ontology:
 
         The relation is strict: no class is its own ancestor.
         """
-        children = {i: np.flatnonzero(row).tolist() for i, row in enumerate(self.is_parent)}
         closure = self.is_parent.copy()
+        for parent in reversed(self._parents_first):
+            closure[parent] |= closure[self.is_parent[parent]].any(axis=0)
+        return closure
+
+    @functools.cached_property
+    def is_entailed_ancestor(self) -> np.ndarray:
+        """bool[classes, classes]; True at [a, c] if every path from c up to a root contains a.
+
+        The relation is strict. In the terms of graph theory, a is a dominator of c. A class that
+        has two parents in two branches without a common root has none.
+        """
+        dominates = np.zeros_like(self.is_parent)
+        for child in self._parents_first:
+            parents = np.flatnonzero(self.is_parent[:, child])
+            if len(parents):
+                with_parents = dominates[:, parents]
+                with_parents[parents, np.arange(len(parents))] = True
+                dominates[:, child] = with_parents.all(axis=1)
+        return dominates
+
+    @functools.cached_property
+    def is_hlp_ancestor(self) -> np.ndarray:
+        """bool[classes, classes]; True at [a, c] if Hierarchical Label Propagation adds a to c.
+
+        From a class upwards the rule goes to the nearest used ancestors, through unused classes,
+        as long as there is exactly one; it stops where there are several. AudioSet's 527 used
+        classes have 731 such pairs, which are those of the table that arXiv 2503.21826 publishes.
+        """
+        adds = np.zeros_like(self.is_parent)
+        nearest = np.zeros_like(self.is_parent)  # the nearest used ancestors of each class
+        for child in self._parents_first:
+            parents = self.is_parent[:, child]
+            nearest[:, child] = nearest[:, parents & ~self.is_used].any(axis=1)
+            nearest[:, child] |= parents & self.is_used
+            if nearest[:, child].sum() == 1:
+                (above,) = np.flatnonzero(nearest[:, child])
+                adds[:, child] = adds[:, above]
+                adds[above, child] = True
+        return adds
+
+    @functools.cached_property
+    def is_used(self) -> np.ndarray:
+        """bool[classes]; the classes that raters use as labels.
+
+        Of AudioSet's classes, these are the 527 that are labels of its segments. Any other class is
+        used unless it is abstract or blacklisted.
+        """
+        in_audioset = {row["mid"]: row["used"] == "yes" for row in _audioset_rows()}
+        default = ~(self.is_abstract | self.is_blacklisted)
+        return np.array([in_audioset.get(mid, default[i]) for i, mid in enumerate(self.mids)], bool)
+
+    @functools.cached_property
+    def _parents_first(self) -> tuple[int, ...]:
+        """The class numbers in an order in which all parents of a class stand before it."""
+        parents = {i: np.flatnonzero(column).tolist() for i, column in enumerate(self.is_parent.T)}
         try:
-            for parent in graphlib.TopologicalSorter(children).static_order():  # children first
-                closure[parent] |= closure[children[parent]].any(axis=0)
+            return tuple(graphlib.TopologicalSorter(parents).static_order())
         except graphlib.CycleError as error:
             cycle = [self.mids[i] for i in sorted(set(error.args[1]))]
             raise InputError(
                 f"ontology: child_ids form a cycle through {', '.join(cycle[:5])}; "
                 "expected an acyclic graph"
             ) from error
-        return closure
 
     @functools.cached_property
     def roots(self) -> tuple[int, ...]:
@@ -249,6 +301,12 @@ class Ontology:
         if not parents:
             return [(to,)]
         return [(*path, to) for parent in parents for path in self.paths(parent)]
+
+
+@functools.cache
+def _audioset_rows() -> list[dict[str, str]]:
+    with open(_AUDIOSET_TABLE, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _json_text(nodes: Iterable[dict]) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 
 from relabel_jax.errors import InputError
 from relabel_jax.labels.class_indices import read_class_indices
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 
 MISSING = ("refuse", "unknown")
 
@@ -78,8 +78,8 @@ class LabelTable:
           InputError: a file cannot be read, is not a label table, or lacks one of the classes.
           ValueError: an unknown `labeling` or `missing`.
         """
-        if labeling not in LABELINGS:
-            raise ValueError(f"labeling {labeling!r} is none of {', '.join(LABELINGS)}")
+        if labeling not in PAPER_LABELINGS:
+            raise ValueError(f"labeling {labeling!r} is none of {', '.join(PAPER_LABELINGS)}")
         if missing not in MISSING:
             raise ValueError(f"missing {missing!r} is none of {', '.join(MISSING)}")
         self.path = pathlib.Path(path).resolve()

@@ -68,7 +68,7 @@ def make_view(
       clip_splits: int8[clips], the index into `SPLITS` of each clip.
       root: class number of the target root.
       side: `base` or `target`.
-      labeling: `ol`, `pel` or `pe_cml`.
+      labeling: a name in `LABELINGS`.
 
     Raises:
       InputError: a split has no clip on that side.
@@ -77,7 +77,6 @@ def make_view(
     columns = side_columns(ontology, root, side)
     is_target_clip = original_labels[:, target_columns].any(axis=1)
     in_side = is_target_clip if side == "target" else ~is_target_clip
-    is_ancestor = ontology.is_ancestor[np.ix_(columns, columns)]
 
     rows, labels, masked = {}, {}, {}
     for number, split in enumerate(SPLITS):
@@ -89,7 +88,7 @@ def make_view(
                 "give other --splits, or choose another config.root"
             )
         labels[split], masked[split] = relabel(
-            original_labels[np.ix_(rows[split], columns)], is_ancestor, labeling
+            original_labels[np.ix_(rows[split], columns)], ontology, labeling, columns
         )
     label_set = np.asarray(labels["train"].any(axis=0))
     for split in SPLITS:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from relabel_jax.errors import InputError
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 from relabel_jax.metrics import evaluate
 from relabel_jax.progress import track
 from relabel_jax.report.results import FinishedRun, RunKey
@@ -146,7 +146,7 @@ def _metrics(
 ) -> dict[str, Any]:
     result = run.result
     scored_on = {}
-    for labeling in LABELINGS:
+    for labeling in PAPER_LABELINGS:
         test_set = test_sets.get(TestSetKey(result.root, result.side, labeling))
         if test_set is not None and np.array_equal(test_set.labels.clip_id, scores.clip_id):
             other = test_set.labels

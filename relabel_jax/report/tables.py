@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 from relabel_jax.report.measured import (
     Measured,
     TestSet,
@@ -72,7 +72,9 @@ def report(
     return {
         "table1": list(_counts(roots, measured, paper["table1"])),
         **tables,
-        "wins": [wins(name, base, rows) for name, rows in tables.items() for base in LABELINGS[1:]],
+        "wins": [
+            wins(name, base, rows) for name, rows in tables.items() for base in PAPER_LABELINGS[1:]
+        ],
         "runs": measured.metrics,
         "curves": [_curve(run) for run in measured.runs],
         "classes": list(_classes(roots, measured)),
@@ -85,7 +87,7 @@ def text(result: Mapping[str, Any]) -> str:
 
     Rows without any result are left out: a grid may have run only in part.
     """
-    columns = ("", *LABELINGS)
+    columns = ("", *PAPER_LABELINGS)
     titles = "".join(f"{base or 'scratch':>9}" for base in columns)
     lines = [f"{'root':24}{'labels':8}{'method':10}{titles}"]
     for name in TABLES:
@@ -118,7 +120,7 @@ def _counts(
     """Yields the rows of Table I."""
     for root in roots:
         for side in ("base", "target"):
-            for labeling in LABELINGS:
+            for labeling in PAPER_LABELINGS:
                 key = TestSetKey(root, side, labeling)
                 test_set = measured.test_sets.get(key)
                 if test_set is not None:
@@ -161,9 +163,9 @@ def _curve(run: FinishedRun) -> dict[str, Any]:
 def _classes(roots: Sequence[str], measured: Measured) -> Iterator[dict[str, Any]]:
     for root in roots:
         for method in TUNED.values():
-            for labeling in LABELINGS:
+            for labeling in PAPER_LABELINGS:
                 by_base = {
-                    base: measured.by_seed(root, method, base, labeling) for base in LABELINGS
+                    base: measured.by_seed(root, method, base, labeling) for base in PAPER_LABELINGS
                 }
                 if not any(by_base.values()):
                     continue

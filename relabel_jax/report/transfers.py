@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 from relabel_jax.report.measured import Measured, TestSetKey, Transfer, none_if_undefined
 from relabel_jax.report.statistics import Comparison, compare, holm
 
 TABLES = {
-    "table3": [("features", base) for base in LABELINGS],
-    "table4": [("scratch", ""), *(("finetune", base) for base in LABELINGS)],
+    "table3": [("features", base) for base in PAPER_LABELINGS],
+    "table4": [("scratch", ""), *(("finetune", base) for base in PAPER_LABELINGS)],
 }
 """The columns of each table: the method, and the labeling of the base ("" for `scratch`)."""
 
@@ -41,7 +41,7 @@ def transfer_rows(
     """
     labelings = [
         labeling
-        for labeling in LABELINGS
+        for labeling in PAPER_LABELINGS
         if any(key.labeling == labeling for key in measured.transfers)
     ]
     rows = []
@@ -132,7 +132,7 @@ def _row(
         "p_holm": None,
         **{
             f"mAP_on_{form}": mean([run["scored_on"].get(form, {}).get("mAP") for run in metrics])
-            for form in (*LABELINGS, "truth")
+            for form in (*PAPER_LABELINGS, "truth")
         },
         "paper": in_paper,
         "minus_paper": None if mean_value is None or in_paper is None else mean_value - in_paper,

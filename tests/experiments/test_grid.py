@@ -14,7 +14,7 @@ from relabel_jax.data.data_set import open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.experiments import cells, grid, run
 from relabel_jax.experiments.config import METHODS, TUNED
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 from relabel_jax.labels.views import SPLITS
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ SMALL = {
 }
 
 
-def small_config(data_dir, roots=("Human sounds",), labelings=LABELINGS, **fields):
+def small_config(data_dir, roots=("Human sounds",), labelings=PAPER_LABELINGS, **fields):
     config = cells.grid_config(roots=roots, target_labelings=labelings)
     config.update_from_flattened_dict({"data_dir": str(data_dir), **SMALL, **fields})
     return config
@@ -187,7 +187,7 @@ def test_a_failed_cell(copying, miniature_data, tmp_path, monkeypatch):
         "epoch 1: the training loss is nan",
         "3 of 10 runs failed or have no base",
     ]
-    together = [f"base_{labeling}_seed0" for labeling in LABELINGS]
+    together = [f"base_{labeling}_seed0" for labeling in PAPER_LABELINGS]
     assert begun[:4] == [together, *([name] for name in together)]
     assert begun[4:] == [
         *([f"{m}_from_{base}_ol_seed0"] for base in ("ol", "pe_cml") for m in TUNED),
@@ -214,7 +214,7 @@ def test_seeds():
         (base,) = {c.base for c in configs}
         if base:
             (seed,) = {c.seed for c in configs}
-            assert base in {f"W/human_sounds/base_{of}_seed{seed}" for of in LABELINGS}
+            assert base in {f"W/human_sounds/base_{of}_seed{seed}" for of in PAPER_LABELINGS}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from data_prep.relabel import relabel_files
 from relabel_jax.errors import InputError
 from relabel_jax.labels.class_indices import class_indices_text, read_class_indices
-from relabel_jax.labels.labelings import LABELINGS, relabel_set
+from relabel_jax.labels.labelings import PAPER_LABELINGS, relabel_set
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import read_segments
 from relabel_jax.labels.table import LabelTable
@@ -34,7 +34,7 @@ def originals(segments_sample) -> dict[str, set[str]]:
     }
 
 
-@pytest.mark.parametrize("labeling", LABELINGS)
+@pytest.mark.parametrize("labeling", PAPER_LABELINGS)
 def test_every_clip_against_the_set_form(path, originals, labeling):
     ontology = Ontology.audioset()
     chosen = list(np.random.default_rng(0).permutation(ontology.mids)[:527])

@@ -8,7 +8,7 @@ import pytest
 from grid_of_runs import CONFIG, ROOTS, SEEDS, write_run
 
 from data_prep import miniature
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import make_view
 from relabel_jax.report.__main__ import main
@@ -27,9 +27,11 @@ def grid_folder(tmp_path_factory):
     clip_ids = np.array([f"clip{i:03}" for i in range(500)])
     splits = np.repeat([0, 1, 2], [300, 50, 150]).astype(np.int8)
     for root in ROOTS:
-        cells = [("base", "", labeling) for labeling in LABELINGS]
-        for labeling in LABELINGS:
-            cells += [(m, base, labeling) for m in ("features", "finetune") for base in LABELINGS]
+        cells = [("base", "", labeling) for labeling in PAPER_LABELINGS]
+        for labeling in PAPER_LABELINGS:
+            cells += [
+                (m, base, labeling) for m in ("features", "finetune") for base in PAPER_LABELINGS
+            ]
             cells.append(("scratch", "", labeling))
         for method, base, labeling in cells:
             side = "base" if method == "base" else "target"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from grid_of_runs import ROOTS, SEEDS, TABLES, expected_ap, expected_map, read_csv, read_scores
 
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 from relabel_jax.report.__main__ import main
 from relabel_jax.report.statistics import bootstrap_map
 
@@ -45,7 +45,7 @@ def test_every_mean_and_difference(reported):
                 gain = np.mean(means) - np.mean([expected_map(other) for other in others])
                 assert float(row["difference"]) == near(gain)
                 assert float(row["low"]) <= gain <= float(row["high"])
-            for form in LABELINGS:
+            for form in PAPER_LABELINGS:
                 other = read_scores(reported, row["root"], "scratch", "", form, 0)
                 both = sorted(set(other["mids"]) & set(runs[0]["mids"]))
                 ours = [list(runs[0]["mids"]).index(mid) for mid in both]
