@@ -93,6 +93,34 @@ def evaluate(scores: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> Eval
     )
 
 
+def in_unit_interval(scores: np.ndarray) -> np.ndarray:
+    """Returns scores in the form that `evaluate` takes, with the same metrics.
+
+    The metrics depend only on the order of the scores of a class. Scores that are not exact in
+    float32, or not in [0, 1], such as logits, are replaced by their ranks within their class.
+
+    Args:
+      scores: float[clips, classes], finite; at most 2^24 clips.
+
+    Returns:
+      float32[clips, classes] in [0, 1]. In each class, the same scores are equal, and the order is
+      the same.
+
+    Raises:
+      ValueError: too many clips.
+    """
+    with np.errstate(over="ignore"):
+        single = scores.astype(np.float32, copy=False)
+    if ((single == scores) & (single >= 0) & (single <= 1)).all():
+        return single
+    if len(scores) > 2**24:
+        raise ValueError(f"expected at most 2^24 clips, got {len(scores)}")
+    ranks = np.empty(scores.shape, np.float32)
+    for column, values in enumerate(scores.T):
+        ranks[:, column] = np.unique(values, return_inverse=True)[1]
+    return ranks / np.float32(2**24)
+
+
 def d_prime(auc: float) -> float:
     """Returns sqrt(2) times the standard normal quantile of a ROC AUC in [0, 1]."""
     if math.isnan(auc):

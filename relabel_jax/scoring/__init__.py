@@ -1,0 +1,1 @@
+"""Scores of any network on AudioSet's clips, measured under every labeling. Needs no JAX."""
