@@ -28,6 +28,7 @@ VERBS = {
     "verify": ("data_prep.verify", "check a data set from end to end"),
     "train": ("relabel_jax.main", "train and test a network, or a grid of them"),
     "report": ("relabel_jax.report.__main__", "write the tables and the page of finished runs"),
+    "score": ("relabel_jax.score", "measure anybody's predictions under every labeling"),
     "embed": ("relabel_jax.embed", "embed a folder of recordings"),
     "nearest": ("relabel_jax.nearest", "find the nearest recordings of an embedded folder"),
     "export": ("relabel_jax.export", "write a trained network for other frameworks"),
@@ -42,7 +43,7 @@ usage: {SCRIPT} VERB [--FLAG=VALUE ...]
        {SCRIPT} VERB --help
        {SCRIPT} --version"""
 _GROUPS = {
-    "labels (need no JAX)": ("metadata", "relabel", "audit", "excerpt"),
+    "labels (need no JAX)": ("metadata", "relabel", "audit", "excerpt", "score"),
     "data": ("datasets", "miniature", "build", "verify"),
     "training": ("train", "report", "benchmark"),
     "trained networks": ("embed", "nearest", "export", "demo"),

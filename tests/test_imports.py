@@ -25,6 +25,8 @@ ORDER = (
     "runs",
     "train",
     "report",
+    "scoring",
+    "score",
     "experiments",
     "inference",
     "main",
@@ -36,7 +38,7 @@ ORDER = (
     "hear",
 )
 FOR_PYTORCH = ("relabel_jax.inference.adapters.hear", "relabel_jax.labels.torch")  # users bring it
-WITHOUT_JAX = ORDER[: ORDER.index("ops")]
+WITHOUT_JAX = (*ORDER[: ORDER.index("ops")], "scoring", "score")
 
 
 def module_name(path: pathlib.Path) -> str:

@@ -100,7 +100,7 @@ def read_score_file(
     known = np.flatnonzero(numbers >= 0)
     if not len(known):
         raise InputError(
-            f"{path}: none of its classes ({_some(names)}) is in the ontology; expected mids or "
+            f"{path}: the ontology has no class of these: {_some(names)}; expected mids or "
             "display names of the ontology"
         )
     columns = numbers[known]
