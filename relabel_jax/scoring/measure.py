@@ -55,10 +55,11 @@ class Matched:
 
     def restricted_to(self, clip_ids: Sequence[str], columns: np.ndarray) -> "Matched":
         """The scores of some of the clips and classes, in this order."""
-        clip = dict(zip(self.clip_ids, self.rows.tolist(), strict=True))
-        rows = np.array([clip[clip_id] for clip_id in clip_ids], np.int64)
-        column = {number: i for i, number in enumerate(self.file.columns.tolist())}
-        scores = self.file.scores[np.ix_(rows, [column[number] for number in columns.tolist()])]
+        row_of = dict(zip(self.clip_ids, self.rows.tolist(), strict=True))
+        rows = [row_of[clip_id] for clip_id in clip_ids]
+        column_of = {number: i for i, number in enumerate(self.file.columns.tolist())}
+        chosen = [column_of[number] for number in columns.tolist()]
+        scores = self.file.scores[np.ix_(rows, chosen)]
         names = [self.file.names[row] for row in rows]
         file = dataclasses.replace(self.file, names=names, columns=columns, scores=scores)
         return dataclasses.replace(self, file=file, clip_ids=clip_ids, rows=np.arange(len(rows)))
@@ -143,7 +144,7 @@ def match(file: ScoreFile, segments: GroupedSegments, ontology: Ontology) -> Mat
     numbers, counts = np.unique(rows[found], return_counts=True)
     if (counts > 1).any():
         twice = numbers[counts > 1]
-        names = [file.names[i] for i in np.flatnonzero(rows == twice[0])]
+        names = [file.names[i] for i in np.flatnonzero(rows == twice[0]).tolist()]
         raise InputError(
             f"{file.path}: {len(twice)} clips occur more than once, such as {names[0]!r} and "
             f"{names[1]!r}; expected one row a clip"
@@ -154,7 +155,7 @@ def match(file: ScoreFile, segments: GroupedSegments, ontology: Ontology) -> Mat
         clip_ids=clip_ids[rows[found]].tolist(),
         rows=found,
         ontology=ontology,
-        without_segment=[file.names[i] for i in np.flatnonzero(rows < 0)],
+        without_segment=[file.names[i] for i in np.flatnonzero(rows < 0).tolist()],
         without_scores=np.delete(clip_ids, numbers).tolist(),
     )
 

@@ -115,7 +115,7 @@ def read_score_file(
         names=content.names,
         columns=columns,
         scores=_checked(path, scores, content.names, columns, ontology),
-        unknown_classes=[names[i] for i in np.flatnonzero(numbers < 0)],
+        unknown_classes=[names[i] for i in np.flatnonzero(numbers < 0).tolist()],
         class_order=order,
     )
 
