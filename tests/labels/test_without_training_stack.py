@@ -83,6 +83,17 @@ def test_excerpt(segments_sample, tmp_path):
 
 
 @pytest.mark.slow
+def test_score(segments_sample, tmp_path):
+    rows = [line.partition(",")[0] for line in segments_sample.read_text().splitlines()[3:]]
+    (tmp_path / "a.csv").write_text(
+        "clip_id,Speech,Music\n" + "".join(f"{row},0.{i},0.5\n" for i, row in enumerate(rows))
+    )
+    flags = [f"--scores={tmp_path / 'a.csv'}", f"--segments={segments_sample}"]
+    log = succeeds("score", *flags, f"--output_dir={tmp_path / 'OUT'}")
+    assert "written scores.json and classes.csv" in log
+
+
+@pytest.mark.slow
 def test_metadata(audioset_dir, tmp_path):
     """From a folder; a download says what it needs."""
     source = tmp_path / "source"
