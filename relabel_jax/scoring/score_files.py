@@ -184,9 +184,7 @@ def _read(path: pathlib.Path) -> _Content:
             case ".parquet":
                 return _from_table(path, pq.read_table(path))
             case ".csv" | ".csv.gz":
-                as_text = dict.fromkeys(ID_NAMES, pa.string())
-                options = pa.csv.ConvertOptions(column_types=as_text)
-                return _from_table(path, pa.csv.read_csv(path, convert_options=options))
+                return _from_table(path, _read_csv(path))
     except InputError:
         raise
     except Exception as error:  # zip, zlib, NumPy, HDF5 and Arrow raise errors of many kinds
@@ -203,6 +201,20 @@ def _hdf5(path: pathlib.Path) -> Iterator[Mapping[str, Any]]:
         raise InputError(f"{path}: needs h5py: {install_command('sources')}") from error
     with h5py.File(path, "r", locking=False) as file:
         yield file
+
+
+def _read_csv(path: pathlib.Path) -> pa.Table:
+    """Reads ids as text and numbers as float64."""
+    types = dict.fromkeys(ID_NAMES, pa.string())
+    with pa.csv.open_csv(
+        path, convert_options=pa.csv.ConvertOptions(column_types=types)
+    ) as first_block:
+        # The types come from the first block. A column of 0 and 1 there may have 0.5 later.
+        for field in first_block.schema:
+            is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+            is_score = is_number or pa.types.is_null(field.type)
+            types.setdefault(field.name, pa.float64() if is_score else pa.string())
+    return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=types))
 
 
 def _from_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> _Content:

@@ -34,6 +34,14 @@ def test_every_form_is_the_same(tmp_path, capsys, form):
     assert got == expected
 
 
+def test_the_type_of_a_csv_column_is_not_that_of_its_first_rows(tmp_path):
+    num_clips = 100_000  # 1.2 MB: more than the block from which Arrow takes the types
+    rows = [f"a{number:07},{number % 2}\n" for number in range(num_clips)] + ["b,0.5\n"]
+    (tmp_path / "a.csv").write_text("clip_id,Dog\n" + "".join(rows))
+    read = read_score_file(tmp_path / "a.csv", ONTOLOGY)
+    assert read.scores[-3:, 0].tolist() == [0, 1, 0.5]
+
+
 def test_rows_and_columns_in_another_order(tmp_path, capsys):
     values = scores()
     rng = np.random.default_rng(0)
