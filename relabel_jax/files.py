@@ -83,9 +83,13 @@ def reading(path: str | pathlib.Path) -> Iterator[None]:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes strict JSON (no NaN). The file is complete or absent."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     with complete_file(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Returns the text that `write_json` writes."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: pathlib.Path) -> Any:

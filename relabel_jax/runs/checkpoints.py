@@ -2,6 +2,9 @@
 
 One process writes them, from arrays on the host. A run that is stopped within an epoch writes one
 more checkpoint, whose number counts steps.
+
+Each checkpoint holds a digest of its state (`digests.py`), which is compared at every restore.
+Orbax completes both together. Checkpoints of older versions have no digest.
 """
 
 import contextlib
@@ -9,7 +12,7 @@ import logging
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,16 +21,30 @@ from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from relabel_jax.errors import InputError
+from relabel_jax.files import read_json
+from relabel_jax.runs import digests
 from relabel_jax.runs.workdir import Workdir
 
+_LOG = logging.getLogger(__name__)
 State = Any
 """Everything that training changes: a pytree with a `step`; see `train/step.py`."""
 
+TRAIN_AGAIN = "train it again in a new --workdir"
+
 
 class Checkpoints:
-    """The checkpoints of a run. The number of a checkpoint is the number of epochs done."""
+    """The checkpoints of a run. The number of a checkpoint is the number of epochs done.
+
+    Args:
+      workdir: the run folder.
+      read_only: nothing is written. Otherwise checkpoints that Orbax cannot list are set aside.
+
+    Raises:
+      InputError: the checkpoints cannot be listed.
+    """
 
     def __init__(self, workdir: Workdir, read_only: bool = False):
+        self._workdir = workdir
         self._path = workdir.checkpoints_path.absolute()
         self._interrupted_path = workdir.interrupted_path.absolute()
         # `max_to_keep` with `best_fn` would delete the latest checkpoint if it is not the best. A
@@ -38,6 +55,7 @@ class Checkpoints:
         keep = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(n=1), best])
         if not read_only:
             self._path.mkdir(parents=True, exist_ok=True)
+            self._set_aside_unlistable()
         self._manager = _manager(
             self._path,
             preservation_policy=keep,
@@ -54,25 +72,38 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """The latest epoch that has a checkpoint; None if there is none."""
+        return max(self.epochs, default=None)
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs that have a checkpoint."""
         self.wait()
-        return self._manager.latest_step()
+        return list(self._manager.all_steps())
 
     def wait(self) -> None:
         """Waits until everything that was saved is on the disk."""
         self._manager.wait_until_finished()
 
-    def save(self, epoch: int, state: State, validation_map: float) -> None:
+    def save(
+        self,
+        epoch: int,
+        state: State,
+        validation_map: float,
+        belongs_to: Mapping[str, str] | None = None,
+    ) -> None:
         """Saves in the background. A checkpoint is complete under its name, or absent.
 
         Args:
           epoch: the number of epochs done.
           state: the state after the epoch, on the host.
           validation_map: the mAP on the validation clips.
+          belongs_to: digests of what the checkpoint belongs to, which `recorded` returns.
         """
         self._manager.save(
             epoch,
             args=ocp.args.StandardSave(state),
-            metrics={"validation_mAP": validation_map, "epoch": epoch},
+            metrics=_metrics(epoch, validation_map),
+            custom_metadata=_metadata(state, belongs_to),
         )
         if self._interrupted_path.is_dir():  # its state is older than this epoch
             self.wait()
@@ -83,9 +114,59 @@ class Checkpoints:
         self.wait()
         return _read(self._manager, epoch, like)
 
-    def restore_arrays(self, epoch: int) -> Any:
-        """Reads the state after `epoch` as nested dicts of NumPy arrays of any shapes."""
-        return _read(self._manager, epoch, None)
+    def restore_arrays(self, epoch: int, expected: str | None = None) -> Any:
+        """Reads the state after `epoch` as nested dicts of NumPy arrays of any shapes.
+
+        Args:
+          epoch: the number of epochs done.
+          expected: the digest that the state must have; None if it is not known.
+        """
+        return _read(self._manager, epoch, None, expected)
+
+    def recorded(self, epoch: int) -> dict[str, str]:
+        """The digests that a checkpoint holds: of its `state`, and those of `belongs_to`."""
+        return digests.of_checkpoint(self._path / str(epoch))
+
+    def problem(self, epoch: int, validation_map: float) -> str | None:
+        """Reads a checkpoint; returns the reason if it cannot be used, else None.
+
+        Args:
+          epoch: the number of epochs done.
+          validation_map: the mAP that it must have been saved with. Orbax ranks by the mAP in the
+            checkpoint, so with another one it would keep the wrong epoch.
+        """
+        try:
+            self.restore_arrays(epoch)
+        except InputError as error:
+            return str(error).removesuffix(f"; {TRAIN_AGAIN}")
+        if self._manager.metrics(epoch) != _metrics(epoch, validation_map):
+            return f"{self._path / str(epoch)}: its mAP is not the one in the line of its epoch"
+        return None
+
+    def set_aside(self, epoch: int) -> None:
+        """Moves a checkpoint away from the others. Nothing is deleted, as a disk may recover."""
+        self._move_to_damaged(self._path / str(epoch))
+        self._manager.reload()
+
+    def _set_aside_unlistable(self) -> None:
+        """Sets checkpoints aside whose JSON files are damaged. Orbax cannot even list them.
+
+        Raises:
+          InputError: no other checkpoint is left.
+        """
+        found = [path for path in self._path.iterdir() if path.name.isdecimal()]
+        problems = {path: problem for path in found if (problem := _unlistable(path))}
+        if problems and len(problems) == len(found):
+            raise InputError(f"{problems[found[0]]}; {TRAIN_AGAIN}")
+        for path, problem in problems.items():
+            _LOG.warning("%s; moved to %s", problem, self._workdir.damaged_path)
+            self._move_to_damaged(path)
+
+    def _move_to_damaged(self, path: pathlib.Path) -> None:
+        target = self._workdir.damaged_path / path.name
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
 
     @property
     def interrupted(self) -> int | None:
@@ -95,15 +176,23 @@ class Checkpoints:
         with _manager(self._interrupted_path) as manager:
             return manager.latest_step()
 
-    def save_interrupted(self, state: State) -> None:
-        """Saves a state within an epoch. It is complete under its name, or absent."""
+    def save_interrupted(self, state: State, belongs_to: Mapping[str, str] | None = None) -> None:
+        """Saves a state within an epoch. It is complete under its name, or absent.
+
+        Args:
+          state: the state, on the host.
+          belongs_to: see `save`.
+        """
         self._interrupted_path.mkdir(exist_ok=True)
         with _manager(
             self._interrupted_path, max_to_keep=1, enable_async_checkpointing=False
         ) as manager:
             if manager.latest_step() == state.step:  # the run was stopped again before a step
                 return
-            if not manager.save(int(state.step), args=ocp.args.StandardSave(state)):
+            step = int(state.step)
+            arguments = ocp.args.StandardSave(state)
+            metadata = _metadata(state, belongs_to)
+            if not manager.save(step, args=arguments, custom_metadata=metadata):
                 raise OSError(f"{self._interrupted_path} has a later step than {state.step}")
 
     def forget_interrupted(self) -> None:
@@ -114,6 +203,18 @@ class Checkpoints:
         """Reads the state of `save_interrupted`."""
         with _manager(self._interrupted_path) as manager:
             return _read(manager, step, like)
+
+    def recorded_of_interrupted(self, step: int) -> dict[str, str]:
+        """The digests that the state of `save_interrupted` holds; see `recorded`."""
+        return digests.of_checkpoint(self._interrupted_path / str(step))
+
+    def problem_of_interrupted(self, step: int) -> str | None:
+        """Returns the reason if the state of `save_interrupted` cannot be used, else None."""
+        try:
+            self.restore_interrupted(step, None)
+        except InputError as error:
+            return str(error).removesuffix(f"; {TRAIN_AGAIN}")
+        return None
 
 
 class _Manager(ocp.CheckpointManager):
@@ -136,13 +237,17 @@ def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
-    with _without_warnings():  # Orbax warns of settings that it made itself
-        return _Manager(
-            path,
-            options=ocp.CheckpointManagerOptions(
-                create=False, multiprocessing_options=alone, **options
-            ),
-        )
+    try:
+        with _without_warnings():  # Orbax warns of settings that it made itself
+            return _Manager(
+                path,
+                options=ocp.CheckpointManagerOptions(
+                    create=False, multiprocessing_options=alone, **options
+                ),
+            )
+    except Exception as error:  # JSON and file errors of many kinds
+        what = _first_line(error)
+        raise InputError(f"{path}: cannot list the checkpoints ({what}); {TRAIN_AGAIN}") from error
 
 
 @contextlib.contextmanager
@@ -157,20 +262,69 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _read(manager: ocp.CheckpointManager, number: int, like: State | None) -> Any:
+def _read(
+    manager: ocp.CheckpointManager, number: int, like: State | None, expected: str | None = None
+) -> Any:
+    """Reads a state and compares it with its digest, and with an `expected` one."""
+    path = pathlib.Path(manager.directory) / str(number)
     hook = sys.unraisablehook
     sys.unraisablehook = _silence_abandoned_reads(hook)
     try:
         state = manager.restore(number, args=ocp.args.StandardRestore(like))
+        recorded = digests.of_checkpoint(path).get("state")
     except Exception as error:  # tensorstore, JSON and file errors of many kinds
-        path = manager.directory / str(number)
-        reason = f"{error}\n".splitlines()[0].partition(" [tensorstore_spec")[0]
+        reason = _first_line(error)
         what = f"it is damaged or of another network ({reason})" if path.is_dir() else "it is gone"
         raise InputError(
-            f"{path}: cannot restore this checkpoint; {what}; train it again in a new --workdir"
+            f"{path}: cannot restore this checkpoint; {what}; {TRAIN_AGAIN}"
         ) from error
     sys.unraisablehook = hook
+    known = {"the one that it was saved with": recorded, "that of the state tested": expected}
+    if not any(known.values()):  # saves the time
+        return state
+    found = _digest(state)
+    for whose, digest in known.items():
+        if digest is not None and digest != found:
+            raise InputError(
+                f"{path}: cannot restore this checkpoint; it is damaged or was exchanged (its "
+                f"digest is not {whose}); {TRAIN_AGAIN}"
+            )
     return state
+
+
+def _digest(state: State) -> str:
+    """Returns the digest of a state: the same for a `TrainState` and for nested dicts."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return digests.of_arrays(
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves
+    )
+
+
+def _metadata(state: State, belongs_to: Mapping[str, str] | None) -> dict[str, Any]:
+    """Returns the custom metadata of a checkpoint."""
+    return {digests.KEY: {**(belongs_to or {}), "state": _digest(state)}}
+
+
+def _metrics(epoch: int, validation_map: float) -> dict[str, float]:
+    """Returns the metrics of a checkpoint, by which Orbax ranks it."""
+    return {"validation_mAP": validation_map, "epoch": epoch}
+
+
+def _unlistable(path: pathlib.Path) -> str | None:
+    """Returns the reason if Orbax cannot list a checkpoint because of its JSON files."""
+    metrics = path / "metrics" / "metrics"  # Orbax's names
+    try:
+        digests.of_checkpoint(path)
+        if metrics.exists():  # it is absent if a kill interrupted the deletion of the checkpoint
+            _rank(read_json(metrics)) < (0.0, 0.0)  # noqa: B015
+    except (InputError, KeyError, TypeError) as error:
+        return f"{path}: is damaged ({_first_line(error)})"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    """Returns the first line of an error, without the specification that tensorstore appends."""
+    return f"{error}\n".splitlines()[0].partition(" [tensorstore_spec")[0]
 
 
 def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -21,10 +21,12 @@ def read_trained_variables(
       where: the name of the run in error messages.
 
     Raises:
-      InputError: the checkpoint is damaged, or has another network.
+      InputError: the checkpoint is damaged, is not the one that was tested, or has another network.
     """
+    epoch = result.best_epoch
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        variables = network_variables.trained(checkpoints.restore_arrays(result.best_epoch))
+        state = checkpoints.restore_arrays(epoch, workdir.tested_state(epoch))
+    variables = network_variables.trained(state)
     if not network.num_classes:
         network = network.clone(num_classes=network_variables.num_outputs(network, variables))
     if not network_variables.same_shapes(network, variables):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,10 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.runs import processes
 from relabel_jax.runs.checkpoints import Checkpoints, State
+from relabel_jax.runs.resume import Candidates, Point, belongs_to, best_epoch
 from relabel_jax.runs.workdir import Workdir
+
+_LOG = logging.getLogger(__name__)
 
 
 class TrainingFolder:
@@ -40,32 +44,43 @@ class TrainingFolder:
                 self._events.close()
 
     def progress(self) -> list[int]:
-        """Returns `[epochs, steps]`: the epochs with a checkpoint, and the step to resume from.
+        """Returns `[epochs, steps]`: the whole epochs done, and the step to resume from.
 
-        If `save_interrupted` saved a state, `steps` is larger than the number of steps of these
-        epochs. Lines of epochs without a checkpoint are removed, and so is a state that does not
-        follow the last saved epoch.
+        It is the newest state that can be used (`resume.py`). If `save_interrupted` saved it,
+        `steps` is larger than the number of steps of these epochs. Lines of later epochs are
+        removed, and so is a state of `save_interrupted` that is not used. Later checkpoints are
+        moved to another folder, and the log says why.
 
         Raises:
-          InputError: lines are missing, or the last checkpoint could not be written.
+          InputError: lines are missing or changed, no checkpoint can be used, or the last
+            checkpoint could not be written.
         """
         with self._writing():  # the last epoch is still written in the background
-            epochs = self._checkpoints.latest or 0
+            self._checkpoints.wait()
         lines = self._lines()
-        if len(lines) < epochs:
+        if len(lines) < (self._checkpoints.latest or 0):
             raise InputError(
                 f"{self._metrics_path}: has {len(lines)} lines but the checkpoints are of epoch "
-                f"{epochs}; somebody changed it: put it back, or train in a new --workdir"
+                f"{self._checkpoints.latest}; somebody changed it: put it back, or train in a new "
+                "--workdir"
             )
+        candidates = Candidates(self._workdir, self._checkpoints, lines, self._steps_per_epoch)
+        point, problems = candidates.newest()
+        self._leave_out(problems, point)
         with complete_file(self._metrics_path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines[:epochs]))
-        steps = epochs * self._steps_per_epoch
-        interrupted = self._checkpoints.interrupted
-        if interrupted is not None:
-            if steps < interrupted <= steps + self._steps_per_epoch:
-                return [epochs, interrupted]
+            temporary.write_text("".join(f"{line}\n" for line in lines[: point.epochs]))
+        if self._workdir.interrupted_path.is_dir() and not point.is_interrupted:
             self._checkpoints.forget_interrupted()
-        return [epochs, steps]
+        return [point.epochs, point.steps]
+
+    def _leave_out(self, problems: dict[Point, str], used: Point) -> None:
+        """Moves the checkpoints away that cannot be used, and says so."""
+        for point, problem in problems.items():
+            moved = ""
+            if not point.is_interrupted:
+                self._checkpoints.set_aside(point.epochs)
+                moved = f"moved it to {self._workdir.damaged_path}, "
+            _LOG.warning("%s; %scontinuing after step %d instead", problem, moved, used.steps)
 
     def restore(self, epochs: int, steps: int, like: State) -> State:
         """Reads the state at a `progress`, on the host; `like` is the state at the start."""
@@ -78,8 +93,7 @@ class TrainingFolder:
     @property
     def best_epoch(self) -> int:
         """The epoch with the highest validation mAP; if several are equal, the first of them."""
-        lines = map(json.loads, self._lines())
-        return max(lines, key=lambda line: (line["validation_mAP"], -line["epoch"]))["epoch"]
+        return best_epoch([json.loads(line) for line in self._lines()])
 
     def restore_best(self, like: State) -> State:
         """Reads the state after the best epoch, on the host."""
@@ -95,7 +109,8 @@ class TrainingFolder:
                 file.flush()
                 os.fsync(file.fileno())
             self._add_event(line)
-            self._checkpoints.save(line["epoch"], state, line["validation_mAP"])
+            tied = belongs_to(self._workdir, self._lines())
+            self._checkpoints.save(line["epoch"], state, line["validation_mAP"], tied)
 
     def _add_event(self, line: dict[str, Any]) -> None:
         """Writes the numbers of an epoch for TensorBoard; at first also those of earlier epochs."""
@@ -124,7 +139,8 @@ class TrainingFolder:
     def save_interrupted(self, state: State) -> None:
         """Saves a state within an epoch, from which the run can continue."""
         with self._writing():
-            self._checkpoints.save_interrupted(state)
+            tied = belongs_to(self._workdir, self._lines())
+            self._checkpoints.save_interrupted(state, tied)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

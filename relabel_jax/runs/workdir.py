@@ -7,7 +7,10 @@ A run (one training and its test) writes into its `--workdir`:
   version 0.1 have no such file;
 - `metrics.jsonl`: a line for each epoch;
 - `checkpoints/`, `interrupted/`: see `checkpoints.py`;
+- `damaged/`: checkpoints that could not be restored when the run continued;
 - `test_scores.npz`: the scores on the test clips (`Scores`);
+- `sha256.json`: digests of the files above and of the tested state (`digests.py`). Folders of older
+  versions have no such file;
 - `result.json`: the result (`RunResult`). It is written last: a folder that has it is finished;
 - `events.out.tfevents.*`: the numbers of `metrics.jsonl` for TensorBoard.
 
@@ -26,11 +29,13 @@ from typing import Any
 import numpy as np
 
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, only_process, reading, write_json
+from relabel_jax.files import complete_file, json_text, only_process, read_json, reading, write_json
+from relabel_jax.runs import digests
 from relabel_jax.runs.classes import SoundClass, read_classes, write_classes
-from relabel_jax.runs.schema import FORMAT_VERSION, Identity, RunResult, Scores
+from relabel_jax.runs.schema import FORMAT_VERSION, MAY_CHANGE, Identity, RunResult, Scores
 
 TEST_AGAIN = "delete result.json beside it and run the same command again, which tests again"
+_PUT_BACK = f"put the file of this run back, or {TEST_AGAIN}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +77,15 @@ class Workdir:
         return self.path / "interrupted"
 
     @property
+    def damaged_path(self) -> pathlib.Path:
+        """The folder of checkpoints that could not be restored."""
+        return self.path / "damaged"
+
+    def checkpoint_path(self, epoch: int) -> pathlib.Path:
+        """The folder of the checkpoint of an epoch."""
+        return self.checkpoints_path / str(epoch)
+
+    @property
     def event_paths(self) -> list[pathlib.Path]:
         """TensorBoard's files."""
         return sorted(self.path.glob("events.out.tfevents.*"))
@@ -104,14 +118,25 @@ class Workdir:
 
     def begin(self, identity: Identity) -> None:
         """Writes `config.json` when a run begins or continues, and deletes an older result."""
-        self.result_path.unlink(missing_ok=True)
+        for path in (self.result_path, self.path / digests.LIST_NAME):
+            path.unlink(missing_ok=True)
         content = {
             "format_version": FORMAT_VERSION,
             "config": identity.config,
             "data_set": identity.data_set,
             "base": identity.base,
         }
-        write_json(self.config_path, content)
+        write_json(self.config_path, content | {"run": self.run or _run_of(content)})
+
+    @property
+    def run(self) -> str:
+        """A digest of the config, the data set and the base with which the run was begun first.
+
+        It stays the same while the run continues, so each checkpoint can say whose it is. "" if the
+        run has not begun, or an older version began it.
+        """
+        content = read_json(self.config_path) if self.config_path.exists() else {}
+        return str(content.get("run", "")) if isinstance(content, dict) else ""
 
     def write_classes(self, classes: Sequence[SoundClass]) -> None:
         """Writes `outputs.json`: the classes of the outputs, in their order."""
@@ -131,30 +156,69 @@ class Workdir:
 
     @property
     def is_finished(self) -> bool:
-        return self.result_path.exists()
+        """Whether there is a result, with the scores that it was computed from."""
+        if not self.result_path.exists():
+            return False
+        has_scores = False
+        with contextlib.suppress(InputError):  # whoever reads the result will raise it
+            has_scores = self.scores_path.name in self._digests()
+        return self.scores_path.exists() or not has_scores
 
     def is_finished_after(self, num_epochs: int) -> bool:
         """Whether the run is finished, with this number of epochs."""
         return self.is_finished and self.epochs_done() == num_epochs
 
     def write_result(self, result: RunResult) -> None:
-        """Writes `result.json`, which finishes the run."""
-        write_json(self.result_path, result.as_json())
+        """Writes `sha256.json`, then `result.json`, which finishes the run."""
+        content = result.as_json()
+        tested = self.checkpoint_path(result.best_epoch)
+        recorded = {path.name: digests.of_file(path) for path in self._inputs if path.exists()}
+        recorded[self.result_path.name] = digests.of_bytes(json_text(content).encode())
+        if state := digests.of_checkpoint(tested).get("state"):
+            recorded[_name_of(tested)] = state
+        digests.write_list(self.path, recorded)
+        write_json(self.result_path, content)
 
     def read_result(self) -> RunResult:
         """Reads the result of a finished run.
 
+        Files beside the result are compared with the digests of the time when it was written. So
+        whoever reads them next reads the files of this run.
+
         Raises:
-          InputError: the run is not finished, or the file is damaged or was written by a newer
-            version.
+          InputError: the run is not finished; a file is damaged or of another run; or the result
+            was written by a newer version.
         """
         path = self.result_path
         with reading(path):
-            is_finished = path.is_file()
-        if not is_finished:
-            state = f"is not finished (no {path.name})" if self.path.is_dir() else "does not exist"
+            is_file = path.is_file()
+        if not is_file or not self.is_finished:
+            missing = self.scores_path.name if is_file else path.name
+            state = f"is not finished (no {missing})" if self.path.is_dir() else "does not exist"
             raise InputError(f"{self.path}: {state}; train it first")
-        return RunResult.read(path)
+        result = RunResult.read(path)
+        recorded = self._digests()
+        for each in (path, *self._inputs):
+            if each.name in recorded and each.exists():
+                digests.check_file(each, recorded[each.name], _PUT_BACK)
+        return result
+
+    def tested_state(self, epoch: int) -> str | None:
+        """The digest of the state that was tested after `epoch`; None if it is not recorded.
+
+        Raises:
+          InputError: the file of digests is damaged.
+        """
+        return self._digests().get(_name_of(self.checkpoint_path(epoch)))
+
+    @property
+    def _inputs(self) -> tuple[pathlib.Path, ...]:
+        """The files that belong to the result."""
+        return (self.config_path, self.classes_path, self.metrics_path, self.scores_path)
+
+    def _digests(self) -> dict[str, str]:
+        """The digests of the files, by name; {} if an older version wrote the result."""
+        return digests.read_list(self.path, TEST_AGAIN) or {}
 
     def read_curve(self) -> list[dict[str, Any]]:
         """Reads the lines of `metrics.jsonl`.
@@ -222,3 +286,14 @@ class Workdir:
                 return [str(mid) for mid in arrays["mids"]]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: cannot read the classes: {error}; train it again") from error
+
+
+def _run_of(content: dict[str, Any]) -> str:
+    """The `run` of a new `config.json`: a digest of what must not change when the run continues."""
+    fixed = {name: value for name, value in content["config"].items() if name not in MAY_CHANGE}
+    return digests.of_json(content | {"config": fixed})
+
+
+def _name_of(checkpoint: pathlib.Path) -> str:
+    """The name of a checkpoint in the file of digests, such as `checkpoints/3`."""
+    return f"{checkpoint.parent.name}/{checkpoint.name}"
