@@ -5,11 +5,15 @@ Exit codes: 0 for success, 1 for a wrong input or a failure, 2 for wrong usage, 
 """
 
 import argparse
+import contextlib
 import difflib
 import importlib
+import os
 import pathlib
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,6 +42,8 @@ VERBS = {
 """The module whose `main(arguments)` a verb runs, and what it does, by verb."""
 
 RESUMES = "stopped; the same command continues from here"
+_GRACE_S = 5.0
+"""Seconds that a program has after an error to end by itself."""
 _USAGE = f"""\
 usage: {SCRIPT} VERB [--FLAG=VALUE ...]
        {SCRIPT} VERB --help
@@ -65,6 +71,8 @@ Results go to the folder or file that a flag names. The last lines of a command 
 def run(command: Callable[[], int | None], *, stopped: str = "stopped") -> int:
     """Runs a command and answers the user's mistakes with one line on stderr.
 
+    After an error the program ends within seconds, even if threads are left.
+
     Args:
       command: does the work; returns the exit code, or None for 0.
       stopped: the line after Ctrl-C; `RESUMES` if the same command continues the work.
@@ -72,17 +80,45 @@ def run(command: Callable[[], int | None], *, stopped: str = "stopped") -> int:
     Returns:
       The exit code.
     """
+    code = 1
     try:
-        return command() or 0
+        code = command() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
-        return 143
+        code = 143
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
-        return 130
+        code = 130
+    finally:
+        if code and _is_program():
+            threading.Thread(target=_end, args=(code,), daemon=True).start()
+    return code
+
+
+def _is_program() -> bool:
+    """Whether this process runs a command and nothing else."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or spec.name not in {module for module, _ in VERBS.values()}:
+        return pathlib.Path(sys.argv[0]).stem == SCRIPT
+    return True
+
+
+def _end(code: int) -> None:
+    """Ends the process if it has not ended by itself in time.
+
+    After a fatal error of a disk, a thread of a library may wait for ever, and Python would wait
+    for the thread. Processes that train as one are left alone: they wait for the one that saves.
+    """
+    time.sleep(_GRACE_S)
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        return
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def program(module: str) -> str:

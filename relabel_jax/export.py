@@ -14,9 +14,10 @@ Formats (--format takes one or several, with commas):
 
 All formats are the same function, for batches of any size. It takes float32[batch, samples], mono,
 in -1 to 1, and returns (embeddings float32[batch, size], scores float32[batch, classes]). Every
-export has two more files: config.json has the network, the sample rate, the number of samples and
-facts of the training; classes.json has mid, display_name and ontology paths of each score. If the
-export fails, nothing is left in OUT.
+export has three more files: config.json has the network, the sample rate, the number of samples and
+facts of the training; classes.json has mid, display_name and ontology paths of each score.
+sha256.json has the digests of all files. If the export fails, nothing is left in OUT; if it is
+killed, the same command starts it again.
 """
 
 import shlex

@@ -132,7 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _log_to_stderr() -> None:
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every step that it takes
+    # Orbax logs every step that it takes, and the traceback of each error that it raises.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     handler = LineHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("relabel_jax")

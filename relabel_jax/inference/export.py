@@ -15,6 +15,7 @@ from relabel_jax.inference import exported
 from relabel_jax.inference.model_card import model_card
 from relabel_jax.inference.pretrained import Pretrained
 from relabel_jax.models.backbone import exportable
+from relabel_jax.runs import digests
 
 FORMATS = ("safetensors", "huggingface", "stablehlo", "onnx")
 STABLEHLO_NAME = "model.stablehlo"
@@ -29,6 +30,7 @@ _FILE_NAMES = (
     STABLEHLO_NAME,
     ONNX_NAME,
     CARD_NAME,
+    digests.LIST_NAME,
 )
 _PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -40,13 +42,13 @@ def export(
     *,
     license_name: str = "other",
 ) -> list[str]:
-    """Writes a network in some formats and returns the names of the files.
+    """Writes a network in some formats; returns the names of the files, `sha256.json` aside.
 
-    If it fails, it leaves no files.
+    If it fails, it leaves no files. If it is killed, the next export into the folder starts again.
 
     Args:
       pretrained: the network, as `load_pretrained` returns it.
-      output_dir: a new or empty folder.
+      output_dir: a new or empty folder, or one with an unfinished export.
       formats: some of `FORMATS`.
       license_name: licence of the weights, by its name in Hugging Face's model cards.
 
@@ -58,17 +60,14 @@ def export(
         if each not in FORMATS:
             raise InputError(f"--format={each}: is none of {', '.join(FORMATS)}")
     output_dir = pathlib.Path(output_dir)
-    with reading(output_dir):
-        exists = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
-    if exists:
-        raise InputError(f"{output_dir}: exists already; give an empty or a new --output_dir")
+    leftovers = _leftovers(output_dir)
     to_onnx = _load_onnx() if "onnx" in formats else None
     if pretrained.classes is None:
         raise InputError(
             "--checkpoint: the names of its classes are not known, because its data set has moved; "
             "give the data set's ontology.json as --ontology"
         )
-    with _all_or_nothing(output_dir):
+    with _all_or_nothing(output_dir, leftovers):
         exported.write_classes(output_dir, pretrained.classes)
         example = None
         if {"safetensors", "huggingface"} & set(formats):
@@ -92,9 +91,10 @@ def export(
                 example_name=EXAMPLE_NAME if example is not None else None,
             )
             _write(output_dir / CARD_NAME, card.encode())
-        # Last: a folder without it is not loaded.
         exported.write_config(output_dir, pretrained)
-    return sorted(path.name for path in output_dir.iterdir())
+        exported.write_digests(output_dir)
+    names = {path.name for path in output_dir.iterdir()} - {digests.LIST_NAME}
+    return sorted(names)
 
 
 def network_function(pretrained: Pretrained) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
@@ -151,14 +151,54 @@ def _load_onnx() -> Callable[[Pretrained], bytes]:
     return convert
 
 
+def _leftovers(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files of an export into this folder that was killed.
+
+    Raises:
+      InputError: the folder has other files.
+    """
+    with reading(folder):
+        if not folder.exists():
+            return []
+        found = list(folder.iterdir()) if folder.is_dir() else [folder]
+    # Without the marker, even a file of the right name may be the user's own.
+    is_unfinished = folder / exported.UNFINISHED_NAME in found
+    if found and not (is_unfinished and all(map(_is_of_export, found))):
+        raise InputError(f"{folder}: exists already; give an empty or a new --output_dir")
+    return found
+
+
+def _is_of_export(path: pathlib.Path) -> bool:
+    """Whether an export writes a file of this name, or `complete_file` on behalf of it."""
+    names = (*_FILE_NAMES, exported.UNFINISHED_NAME)
+    return path.name in names or any(path.match(f".{name}.*.tmp") for name in _FILE_NAMES)
+
+
 @contextlib.contextmanager
-def _all_or_nothing(folder: pathlib.Path) -> Iterator[None]:
-    """Deletes the files of an unfinished export, and the folder if it was not there before."""
+def _all_or_nothing(folder: pathlib.Path, leftovers: Sequence[pathlib.Path]) -> Iterator[None]:
+    """Marks the export as unfinished in the block; on an error, deletes its files.
+
+    The folder is deleted too if it was not there before.
+
+    Args:
+      folder: the folder of the export.
+      leftovers: files of an export that was killed, which are deleted first.
+    """
     existed = folder.exists()
+    marker = folder / exported.UNFINISHED_NAME
     try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+            for path in leftovers:
+                if path != marker:
+                    path.unlink()
+        except OSError as error:
+            raise InputError(f"{folder}: cannot write: {error.strerror}") from error
         yield
+        marker.unlink()
     except BaseException:
-        for name in _FILE_NAMES:
+        for name in (*_FILE_NAMES, marker.name):
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
         if not existed:

@@ -6,6 +6,9 @@
 - `model.safetensors`: the variables of the network. Their names are the paths, joined by dots. The
   file has only numbers and is not unpickled. Names, dtypes and shapes are checked before it is
   read.
+- `sha256.json`: digests of all files of the export. It is compared with the three files above when
+  they are read. Folders of older versions have no such file.
+- `.unfinished`: there while the export is written.
 
 In `config.json`, `model` is the `config.model` of the training. If it names a network by its
 module, the module is imported. Folders of older versions have no `model`: their network is
@@ -31,13 +34,16 @@ from relabel_jax.inference.pretrained import (
 )
 from relabel_jax.models.backbone import Backbone, export_facts
 from relabel_jax.models.variables import Variables, shapes
+from relabel_jax.runs import digests
 from relabel_jax.version import __version__
 
 CONFIG_NAME = "config.json"
 CLASSES_NAME = "classes.json"
 WEIGHTS_NAME = "model.safetensors"
+UNFINISHED_NAME = ".unfinished"
 FORMAT = "relabel_jax"
 FORMAT_VERSION = 1
+_EXPORT_AGAIN = "export it again"
 
 
 def write_config(folder: pathlib.Path, pretrained: Pretrained) -> None:
@@ -73,12 +79,21 @@ def write_weights(folder: pathlib.Path, variables: Variables) -> None:
         temporary.write_bytes(safetensors.numpy.save(content))
 
 
+def write_digests(folder: pathlib.Path) -> None:
+    """Writes `sha256.json` with the digests of all files in the folder."""
+    names = {path.name for path in folder.iterdir()} - {UNFINISHED_NAME, digests.LIST_NAME}
+    digests.write_list(folder, {name: digests.of_file(folder / name) for name in sorted(names)})
+
+
 def read(folder: pathlib.Path) -> Pretrained:
     """Reads the network of an exported folder.
 
     Raises:
-      InputError: a file is missing, is damaged, or belongs to another network or a newer version.
+      InputError: a file is missing, is damaged, or belongs to another network or a newer version;
+        or the export was not finished.
     """
+    if (folder / UNFINISHED_NAME).exists():
+        raise InputError(f"{folder}: is an unfinished export; export it again")
     path = folder / CONFIG_NAME
     config = read_json(path)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -108,7 +123,12 @@ def read(folder: pathlib.Path) -> Pretrained:
                 f"{path}: {field} is {config[field]!r}, expected {size!r} for its model and "
                 f"{CLASSES_NAME}; export it again"
             )
-    return Pretrained(network, _read_weights(folder / WEIGHTS_NAME, network), classes, trained)
+    variables = _read_weights(folder / WEIGHTS_NAME, network)
+    recorded = digests.read_list(folder, _EXPORT_AGAIN)
+    if recorded is not None:
+        for name in (CONFIG_NAME, CLASSES_NAME, WEIGHTS_NAME):
+            digests.check_file(folder / name, recorded.get(name), _EXPORT_AGAIN)
+    return Pretrained(network, variables, classes, trained)
 
 
 def _sizes(network: Backbone) -> dict[str, Any]:

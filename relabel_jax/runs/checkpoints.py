@@ -246,7 +246,7 @@ def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
                 ),
             )
     except Exception as error:  # JSON and file errors of many kinds
-        what = _first_line(error)
+        what = first_line(error)
         raise InputError(f"{path}: cannot list the checkpoints ({what}); {TRAIN_AGAIN}") from error
 
 
@@ -255,7 +255,7 @@ def _without_warnings() -> Iterator[None]:
     """Silences the warnings of absl's log, which Orbax writes to, within the block."""
     logger = absl_logging.get_absl_logger()
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(max(level, logging.ERROR))
     try:
         yield
     finally:
@@ -273,7 +273,7 @@ def _read(
         state = manager.restore(number, args=ocp.args.StandardRestore(like))
         recorded = digests.of_checkpoint(path).get("state")
     except Exception as error:  # tensorstore, JSON and file errors of many kinds
-        reason = _first_line(error)
+        reason = first_line(error)
         what = f"it is damaged or of another network ({reason})" if path.is_dir() else "it is gone"
         raise InputError(
             f"{path}: cannot restore this checkpoint; {what}; {TRAIN_AGAIN}"
@@ -318,11 +318,11 @@ def _unlistable(path: pathlib.Path) -> str | None:
         if metrics.exists():  # it is absent if a kill interrupted the deletion of the checkpoint
             _rank(read_json(metrics)) < (0.0, 0.0)  # noqa: B015
     except (InputError, KeyError, TypeError) as error:
-        return f"{path}: is damaged ({_first_line(error)})"
+        return f"{path}: is damaged ({first_line(error)})"
     return None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Returns the first line of an error, without the specification that tensorstore appends."""
     return f"{error}\n".splitlines()[0].partition(" [tensorstore_spec")[0]
 

@@ -4,13 +4,14 @@ import contextlib
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.runs import processes
-from relabel_jax.runs.checkpoints import Checkpoints, State
+from relabel_jax.runs.checkpoints import Checkpoints, State, first_line
 from relabel_jax.runs.resume import Candidates, Point, belongs_to, best_epoch
 from relabel_jax.runs.workdir import Workdir
 
@@ -32,7 +33,7 @@ class TrainingFolder:
         self._checkpoints = Checkpoints(workdir)
         self._steps_per_epoch = steps_per_epoch
         self._metrics_path = workdir.metrics_path
-        self._events: Any = None  # a SummaryWriter
+        self._events: Any = None  # an EventsWriter
 
     def __enter__(self) -> "TrainingFolder":
         return self
@@ -114,19 +115,24 @@ class TrainingFolder:
 
     def _add_event(self, line: dict[str, Any]) -> None:
         """Writes the numbers of an epoch for TensorBoard; at first also those of earlier epochs."""
+        # Imported late: it imports PyTorch if it is installed, which takes seconds.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         lines = [line]
         if self._events is None:
-            # Imported late: it imports PyTorch if it is installed, which takes seconds.
-            from tensorboardX import SummaryWriter
-
             for old in self._workdir.event_paths:
                 old.unlink()
-            self._events = SummaryWriter(str(self._workdir.path))
+            # A SummaryWriter would write in a thread, which loses the errors of a full disk.
+            self._events = EventsWriter(str(self._workdir.path / "events"))
             lines = [json.loads(text) for text in self._lines()]
         for of_epoch in lines:
             for field in of_epoch.keys() - {"epoch", "step"}:
                 if of_epoch[field] is not None:
-                    self._events.add_scalar(field, of_epoch[field], of_epoch["epoch"])
+                    summary = scalar(field, of_epoch[field])
+                    event = Event(wall_time=time.time(), step=of_epoch["epoch"], summary=summary)
+                    self._events.write_event(event)
         self._events.flush()
 
     @processes.alone
@@ -148,10 +154,10 @@ class TrainingFolder:
         try:
             yield
         except Exception as error:  # the file system, Orbax and tensorstore raise many kinds
-            what = f"{error}\n".splitlines()[0]
             raise InputError(
-                f"{self._workdir.path}: cannot write there ({what}); the checkpoints of the "
-                "epochs before are kept, so mend this and run the same command again"
+                f"{self._workdir.path}: cannot write there ({first_line(error)}); the "
+                "checkpoints of the epochs before are kept, so mend this and run the same command "
+                "again"
             ) from error
 
     def _lines(self) -> list[str]:

@@ -163,6 +163,36 @@ def test_refused(small_base, tmp_path, capsys, arguments, message):
     assert error.splitlines()[-1].startswith("error: ")
 
 
+def test_an_export_that_was_killed(small_base, tmp_path, capsys):
+    """Killed after any of its files, it is finished by the same command."""
+    output = tmp_path / "out"
+    arguments = [f"--checkpoint={small_base}", f"--output_dir={output}", "--format=safetensors"]
+    program = f"""if True:
+        import os, sys, relabel_jax.files
+        from relabel_jax.export import main
+        replace, left = os.replace, [int(sys.argv[1])]
+        def kill_before(source, target):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), 9)
+            replace(source, target)
+        os.replace = kill_before
+        main({arguments})"""
+    for number in (1, 3, 5):
+        run = subprocess.run([sys.executable, "-c", program, str(number)], capture_output=True)
+        assert run.returncode == -9
+        assert any(path.name.endswith(".tmp") for path in output.iterdir())
+        with pytest.raises(InputError):
+            load_pretrained(output)
+    (output / "mine.txt").touch()
+    assert main(arguments) == 1
+    assert "exists already; give an empty" in capsys.readouterr().err
+    (output / "mine.txt").unlink()
+    assert main(arguments) == 0
+    assert load_pretrained(output).trained == load_pretrained(small_base).trained
+    assert not [path for path in output.iterdir() if path.name.startswith(".")]
+
+
 def test_without_onnx(small_base, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match=r"pip install '\.\[onnx\]'"):

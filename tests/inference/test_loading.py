@@ -1,5 +1,6 @@
 """Loading: workdirs whose data set has gone, and folders that are damaged."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -38,6 +39,7 @@ def small_export(small_base, tmp_path_factory):
 
 def test_a_workdir_whose_data_set_is_gone(small, small_base, miniature_data, tmp_path):
     shutil.copytree(small_base, tmp_path / "base")
+    (tmp_path / "base" / "sha256.json").unlink()  # as in a workdir of an older version
     path = tmp_path / "base" / "result.json"
     result = json.loads(path.read_text())
     result["config"]["data_dir"] = str(tmp_path / "gone")
@@ -62,6 +64,7 @@ def test_loading_logs_nothing(small_base, caplog):
 
 def test_a_damaged_file_of_classes(small_base, tmp_path):
     shutil.copytree(small_base, tmp_path / "base")
+    (tmp_path / "base" / "sha256.json").unlink()
     path = tmp_path / "base" / "outputs.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"classes": content["classes"][:1]}))
@@ -103,6 +106,7 @@ def test_an_ontology_in_another_order(small_base, miniature_data, tmp_path):
 )
 def test_a_workdir_that_does_not_do(small_base, tmp_path, damage, message):
     shutil.copytree(small_base, tmp_path / "base")
+    (tmp_path / "base" / "sha256.json").unlink()
     damage(tmp_path / "base")
     with pytest.raises(InputError, match=message) as caught:
         Embedder.load(tmp_path / "base")
@@ -230,10 +234,28 @@ def test_damaged_folders(small_export, tmp_path, damage, message):
 
 def test_a_folder_of_an_older_version(small_export, tmp_path):
     shutil.copytree(small_export, tmp_path / "copy")
+    (tmp_path / "copy" / "sha256.json").unlink()
     old_config()(tmp_path / "copy")
     before, after = load_pretrained(small_export), load_pretrained(tmp_path / "copy")
     assert before.network == after.network
     jax.tree.map(np.testing.assert_array_equal, before.variables, after.variables)
+
+
+@pytest.mark.parametrize("name", ["config.json", "classes.json", "model.safetensors"])
+def test_an_export_with_a_file_of_another_one(small_export, tmp_path, name):
+    """Each file is in order, but they do not belong together."""
+    other = load_pretrained(small_export)
+    classes = (dataclasses.replace(other.classes[0], display_name="Noise"), *other.classes[1:])
+    variables = jax.tree.map(lambda leaf: leaf + np.float32(1), other.variables)
+    trained = other.trained | {"seed": 5}
+    other = dataclasses.replace(other, classes=classes, variables=variables, trained=trained)
+    export(other, tmp_path / "other", ["safetensors"])
+    assert load_pretrained(tmp_path / "other").trained["seed"] == 5
+    shutil.copytree(small_export, tmp_path / "copy")
+    shutil.copy(tmp_path / "other" / name, tmp_path / "copy")
+    message = f"{name}: is damaged or was exchanged: .* sha256.json; export it again"
+    with pytest.raises(InputError, match=message):
+        Embedder.load(tmp_path / "copy")
 
 
 def test_loading_prints_nothing(small_base):
