@@ -105,15 +105,11 @@ class Candidates:
     def _problem(self, point: Point) -> str | None:
         """Returns the reason why a state cannot be used, or None."""
         if point.is_interrupted:
-            problem = self._checkpoints.problem_of_interrupted(point.steps)
-            recorded = {} if problem else self._checkpoints.recorded_of_interrupted(point.steps)
+            recorded = self._checkpoints.recorded_of_interrupted(point.steps)
             path = self._workdir.interrupted_path / str(point.steps)
         else:
-            problem = self._problem_of_epoch(point.epochs)
-            recorded = {} if problem else self._checkpoints.recorded(point.epochs)
+            recorded = self._checkpoints.recorded(point.epochs)
             path = self._workdir.checkpoint_path(point.epochs)
-        if problem is not None:
-            return problem
         expected = belongs_to(self._workdir, self._lines[: point.epochs])
         if recorded.get("run") and expected["run"] and recorded["run"] != expected["run"]:
             return f"{path}: is of another run than config.json"
@@ -123,8 +119,14 @@ class Candidates:
                 f"this run wrote before {path}: the file was changed or is of another run; put the "
                 "run's own back, or train in a new --workdir"
             )
-        best = best_epoch(self._parsed(point.epochs)) if point.epochs else 0
-        if best and (best != point.epochs or point.is_interrupted):
+        if point.is_interrupted:
+            problem = self._checkpoints.problem_of_interrupted(point.steps)
+        else:
+            problem = self._problem_of_epoch(point.epochs)
+        if problem is not None or not point.epochs:
+            return problem
+        best = best_epoch(self._parsed(point.epochs))
+        if best != point.epochs or point.is_interrupted:
             problem = self._problem_of_epoch(best)
         return problem and f"{problem}, and epoch {best} is the best one until {path.name}"
 

@@ -162,4 +162,10 @@ class TrainingFolder:
 
     def _lines(self) -> list[str]:
         path = self._metrics_path
-        return path.read_text().splitlines() if path.exists() else []
+        try:
+            return path.read_text().splitlines() if path.exists() else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{path}: cannot read it ({error}); put the run's own file back, or train in a new "
+                "--workdir"
+            ) from error

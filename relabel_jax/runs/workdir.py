@@ -240,7 +240,7 @@ class Workdir:
 
     def epochs_done(self) -> int:
         """Returns the number of lines of `metrics.jsonl`; 0 if there is no such file."""
-        return len(self.metrics_path.read_text().splitlines()) if self.metrics_path.exists() else 0
+        return len(self.metrics_path.read_bytes().splitlines()) if self.metrics_path.exists() else 0
 
     def write_scores(self, scores: Scores) -> None:
         """Writes `test_scores.npz`."""
