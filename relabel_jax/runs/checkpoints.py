@@ -7,29 +7,30 @@ Each checkpoint holds a digest of its state (`digests.py`), which is compared at
 Orbax completes both together. Checkpoints of older versions have no digest.
 """
 
-import contextlib
 import logging
 import pathlib
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from relabel_jax.errors import InputError
 from relabel_jax.files import read_json
 from relabel_jax.runs import digests
+from relabel_jax.runs.restoring import (
+    TRAIN_AGAIN,
+    State,
+    first_line,
+    quiet,
+    read_state,
+    state_digest,
+)
 from relabel_jax.runs.workdir import Workdir
 
 _LOG = logging.getLogger(__name__)
-State = Any
-"""Everything that training changes: a pytree with a `step`; see `train/step.py`."""
-
-TRAIN_AGAIN = "train it again in a new --workdir"
 
 
 class Checkpoints:
@@ -112,7 +113,7 @@ class Checkpoints:
     def restore(self, epoch: int, like: State) -> State:
         """Reads the state after `epoch`, on the host, with the shapes and dtypes of `like`."""
         self.wait()
-        return _read(self._manager, epoch, like)
+        return read_state(self._manager, epoch, like)
 
     def restore_arrays(self, epoch: int, expected: str | None = None) -> Any:
         """Reads the state after `epoch` as nested dicts of NumPy arrays of any shapes.
@@ -121,7 +122,7 @@ class Checkpoints:
           epoch: the number of epochs done.
           expected: the digest that the state must have; None if it is not known.
         """
-        return _read(self._manager, epoch, None, expected)
+        return read_state(self._manager, epoch, None, expected)
 
     def recorded(self, epoch: int) -> dict[str, str]:
         """The digests that a checkpoint holds: of its `state`, and those of `belongs_to`."""
@@ -202,7 +203,7 @@ class Checkpoints:
     def restore_interrupted(self, step: int, like: State) -> State:
         """Reads the state of `save_interrupted`."""
         with _manager(self._interrupted_path) as manager:
-            return _read(manager, step, like)
+            return read_state(manager, step, like)
 
     def recorded_of_interrupted(self, step: int) -> dict[str, str]:
         """The digests that the state of `save_interrupted` holds; see `recorded`."""
@@ -238,7 +239,7 @@ def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
     try:
-        with _without_warnings():  # Orbax warns of settings that it made itself
+        with quiet():
             return _Manager(
                 path,
                 options=ocp.CheckpointManagerOptions(
@@ -250,59 +251,9 @@ def _manager(path: pathlib.Path, **options) -> ocp.CheckpointManager:
         raise InputError(f"{path}: cannot list the checkpoints ({what}); {TRAIN_AGAIN}") from error
 
 
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silences the warnings of absl's log, which Orbax writes to, within the block."""
-    logger = absl_logging.get_absl_logger()
-    level = logger.level
-    logger.setLevel(max(level, logging.ERROR))
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _read(
-    manager: ocp.CheckpointManager, number: int, like: State | None, expected: str | None = None
-) -> Any:
-    """Reads a state and compares it with its digest, and with an `expected` one."""
-    path = pathlib.Path(manager.directory) / str(number)
-    hook = sys.unraisablehook
-    sys.unraisablehook = _silence_abandoned_reads(hook)
-    try:
-        state = manager.restore(number, args=ocp.args.StandardRestore(like))
-        recorded = digests.of_checkpoint(path).get("state")
-    except Exception as error:  # tensorstore, JSON and file errors of many kinds
-        reason = first_line(error)
-        what = f"it is damaged or of another network ({reason})" if path.is_dir() else "it is gone"
-        raise InputError(
-            f"{path}: cannot restore this checkpoint; {what}; {TRAIN_AGAIN}"
-        ) from error
-    sys.unraisablehook = hook
-    known = {"the one that it was saved with": recorded, "that of the state tested": expected}
-    if not any(known.values()):  # saves the time
-        return state
-    found = _digest(state)
-    for whose, digest in known.items():
-        if digest is not None and digest != found:
-            raise InputError(
-                f"{path}: cannot restore this checkpoint; it is damaged or was exchanged (its "
-                f"digest is not {whose}); {TRAIN_AGAIN}"
-            )
-    return state
-
-
-def _digest(state: State) -> str:
-    """Returns the digest of a state: the same for a `TrainState` and for nested dicts."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return digests.of_arrays(
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves
-    )
-
-
 def _metadata(state: State, belongs_to: Mapping[str, str] | None) -> dict[str, Any]:
     """Returns the custom metadata of a checkpoint."""
-    return {digests.KEY: {**(belongs_to or {}), "state": _digest(state)}}
+    return {digests.KEY: {**(belongs_to or {}), "state": state_digest(state)}}
 
 
 def _metrics(epoch: int, validation_map: float) -> dict[str, float]:
@@ -320,25 +271,6 @@ def _unlistable(path: pathlib.Path) -> str | None:
     except (InputError, KeyError, TypeError) as error:
         return f"{path}: is damaged ({first_line(error)})"
     return None
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error, without the specification that tensorstore appends."""
-    return f"{error}\n".splitlines()[0].partition(" [tensorstore_spec")[0]
-
-
-def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Returns a hook that ignores the errors of reads that Orbax has abandoned.
-
-    Orbax stops at the first error and closes its event loop. Each of the other reads then raises
-    an error in a thread of tensorstore, where nobody can catch it.
-    """
-
-    def without_closed_loops(unraisable):
-        if str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
-
-    return without_closed_loops
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:

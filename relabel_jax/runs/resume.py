@@ -15,7 +15,8 @@ from typing import Any
 
 from relabel_jax.errors import InputError
 from relabel_jax.runs import digests
-from relabel_jax.runs.checkpoints import TRAIN_AGAIN, Checkpoints
+from relabel_jax.runs.checkpoints import Checkpoints
+from relabel_jax.runs.restoring import TRAIN_AGAIN
 from relabel_jax.runs.workdir import Workdir
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.runs import processes
-from relabel_jax.runs.checkpoints import Checkpoints, State, first_line
+from relabel_jax.runs.checkpoints import Checkpoints
+from relabel_jax.runs.restoring import State, first_line
 from relabel_jax.runs.resume import Candidates, Point, belongs_to, best_epoch
 from relabel_jax.runs.workdir import Workdir
 

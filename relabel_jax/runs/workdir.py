@@ -218,7 +218,13 @@ class Workdir:
 
     def _digests(self) -> dict[str, str]:
         """The digests of the files, by name; {} if an older version wrote the result."""
-        return digests.read_list(self.path, TEST_AGAIN) or {}
+        found = digests.read_list(self.path, TEST_AGAIN)
+        if found is None and self.run:  # not begun by an older version
+            raise InputError(
+                f"{self.path / digests.LIST_NAME}: does not exist, so nothing tells what "
+                f"{self.result_path.name} belongs to; {TEST_AGAIN}"
+            )
+        return found or {}
 
     def read_curve(self) -> list[dict[str, Any]]:
         """Reads the lines of `metrics.jsonl`.

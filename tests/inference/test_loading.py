@@ -22,6 +22,14 @@ from relabel_jax.inference.loading import load_pretrained
 pytestmark = pytest.mark.slow
 
 
+def as_older_version(workdir: pathlib.Path) -> None:
+    """Removes the digests of a run folder. Older versions wrote none."""
+    (workdir / "sha256.json").unlink()
+    config = json.loads((workdir / "config.json").read_text())
+    del config["run"]
+    (workdir / "config.json").write_text(json.dumps(config))
+
+
 @pytest.fixture(scope="module")
 def small(small_base):
     return Embedder.load(small_base)
@@ -39,7 +47,7 @@ def small_export(small_base, tmp_path_factory):
 
 def test_a_workdir_whose_data_set_is_gone(small, small_base, miniature_data, tmp_path):
     shutil.copytree(small_base, tmp_path / "base")
-    (tmp_path / "base" / "sha256.json").unlink()  # as in a workdir of an older version
+    as_older_version(tmp_path / "base")
     path = tmp_path / "base" / "result.json"
     result = json.loads(path.read_text())
     result["config"]["data_dir"] = str(tmp_path / "gone")
@@ -64,7 +72,7 @@ def test_loading_logs_nothing(small_base, caplog):
 
 def test_a_damaged_file_of_classes(small_base, tmp_path):
     shutil.copytree(small_base, tmp_path / "base")
-    (tmp_path / "base" / "sha256.json").unlink()
+    as_older_version(tmp_path / "base")
     path = tmp_path / "base" / "outputs.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"classes": content["classes"][:1]}))
@@ -106,7 +114,7 @@ def test_an_ontology_in_another_order(small_base, miniature_data, tmp_path):
 )
 def test_a_workdir_that_does_not_do(small_base, tmp_path, damage, message):
     shutil.copytree(small_base, tmp_path / "base")
-    (tmp_path / "base" / "sha256.json").unlink()
+    as_older_version(tmp_path / "base")
     damage(tmp_path / "base")
     with pytest.raises(InputError, match=message) as caught:
         Embedder.load(tmp_path / "base")

@@ -85,6 +85,11 @@ def test_a_run_without_its_scores_is_not_finished(small_base, tmp_path):
 def test_a_finished_run_of_an_older_version(small_base, tmp_path):
     workdir = copy(small_base, tmp_path)
     (workdir.path / digests.LIST_NAME).unlink()
+    with pytest.raises(InputError, match=r"sha256.json: does not exist, so nothing tells what res"):
+        workdir.read_result()
+    config = json.loads(workdir.config_path.read_text())
+    del config["run"]
+    workdir.config_path.write_text(json.dumps(config))
     change_number(workdir.metrics_path)
     assert FinishedRun.read(workdir).result == Workdir(small_base).read_result()
     (workdir.path / digests.LIST_NAME).write_text('{"format_version": 2, "sha256": {}}')

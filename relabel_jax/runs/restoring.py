@@ -1,0 +1,103 @@
+"""Restores the state of a checkpoint and checks it, whatever happened to the files."""
+
+import contextlib
+import logging
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging as absl_logging
+
+from relabel_jax.errors import InputError
+from relabel_jax.runs import digests
+
+State = Any
+"""Everything that training changes: a pytree with a `step`; see `train/step.py`."""
+
+TRAIN_AGAIN = "train it again in a new --workdir"
+
+
+def read_state(
+    manager: ocp.CheckpointManager, number: int, like: State | None, expected: str | None = None
+) -> Any:
+    """Reads a state of a checkpoint and compares it with the digest that the checkpoint holds.
+
+    Args:
+      manager: Orbax's manager of the checkpoint.
+      number: the number of the checkpoint.
+      like: a state with the shapes and dtypes to restore; None for nested dicts of any arrays.
+      expected: another digest that the state must have; None if there is none.
+
+    Raises:
+      InputError: the checkpoint is gone or damaged, or its state has another digest.
+    """
+    path = pathlib.Path(manager.directory) / str(number)
+    hook = sys.unraisablehook
+    sys.unraisablehook = _silence_abandoned_reads(hook)
+    try:
+        with quiet():
+            state = manager.restore(number, args=ocp.args.StandardRestore(like))
+        recorded = digests.of_checkpoint(path).get("state")
+    except Exception as error:  # tensorstore, JSON and file errors of many kinds
+        reason = first_line(error)
+        what = f"it is damaged or of another network ({reason})" if path.is_dir() else "it is gone"
+        raise InputError(
+            f"{path}: cannot restore this checkpoint; {what}; {TRAIN_AGAIN}"
+        ) from error
+    sys.unraisablehook = hook
+    known = {"the one that it was saved with": recorded, "that of the state tested": expected}
+    if not any(known.values()):  # saves the time
+        return state
+    found = state_digest(state)
+    for whose, digest in known.items():
+        if digest is not None and digest != found:
+            raise InputError(
+                f"{path}: cannot restore this checkpoint; it is damaged or was exchanged (its "
+                f"digest is not {whose}); {TRAIN_AGAIN}"
+            )
+    return state
+
+
+def state_digest(state: State) -> str:
+    """Returns the digest of a state: the same for a `TrainState` and for nested dicts."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return digests.of_arrays(
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error, without the specification that tensorstore appends."""
+    return f"{error}\n".splitlines()[0].partition(" [tensorstore_spec")[0]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences absl's log within the block.
+
+    Orbax writes to it: warnings of settings that it made itself, and errors that it raises too.
+    """
+    logger = absl_logging.get_absl_logger()
+    level = logger.level
+    logger.setLevel(max(level, logging.CRITICAL))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Returns a hook that ignores the errors of reads that Orbax has abandoned.
+
+    Orbax stops at the first error and closes its event loop. Each of the other reads then raises
+    an error in a thread of tensorstore, where nobody can catch it.
+    """
+
+    def without_closed_loops(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    return without_closed_loops
