@@ -4,6 +4,7 @@ import contextlib
 import logging
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -42,6 +43,8 @@ def read_state(
             state = manager.restore(number, args=ocp.args.StandardRestore(like))
         recorded = digests.of_checkpoint(path).get("state")
     except Exception as error:  # tensorstore, JSON and file errors of many kinds
+        # Orbax abandons the coroutines of other arrays. Python would warn of them later.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         reason = first_line(error)
         what = f"it is damaged or of another network ({reason})" if path.is_dir() else "it is gone"
         raise InputError(
