@@ -46,11 +46,13 @@ function drawCurves() {
   // Base trainings have no base: their own labelings are compared, and the choice of one is moot.
   const isBase = method === "base";
   byId("curve-labeling").disabled = isBase;
+  const labelsOf = (c) => isBase ? c.labeling : c.base_labeling;
   const shown = data.curves.filter((c) => c.root === root &&
     (c.method === method || !isBase && c.method === "scratch" && method === "finetune") &&
-    (isBase || c.labeling === labeling));
+    (isBase || c.labeling === labeling))
+    .sort((a, b) => LABELINGS.indexOf(labelsOf(a)) - LABELINGS.indexOf(labelsOf(b)));
   Plotly.react("curves", shown.map((c) => {
-    const of = isBase ? c.labeling : c.base_labeling, {color, dash, symbol} = style(of);
+    const of = labelsOf(c), {color, dash, symbol} = style(of);
     const isNamed = named.has(of);
     named.add(of);
     return {
@@ -148,8 +150,8 @@ function drawGains() {
       nticks: narrow() ? 5 : 9},
     yaxis: {visible: false, range: [group * targets.length - 0.4, -0.9], fixedrange: true},
     annotations: targets.map((row, i) => ({
-      xref: "paper", x: 0, xanchor: "left", y: group * i, showarrow: false,
-      text: `<b>${escape(row.root)}</b>, ${TITLES[row.labeling]} labels, ` +
+      xref: "paper", x: 0, xanchor: "left", y: group * i, showarrow: false, align: "left",
+      text: `<b>${escape(row.root)}</b>,${narrow() ? "<br>" : " "}${TITLES[row.labeling]} labels, ` +
         `${count(row.train_clips)} clips`,
       bgcolor: color("card"), font: {color: color("ink"), size: 13},
     })),
