@@ -113,7 +113,7 @@ def read_segments(
         clip_ids = table["clip_id"].combine_chunks()
         duplicates = pool.submit(_refuse_duplicates, paths, clip_ids)
         table = table.select(COLUMNS[1:]).unify_dictionaries()
-        label_sets, dropped = _label_sets(_dictionary(table["mids"]), ontology)
+        label_sets, dropped = parse_label_sets(_dictionary(table["mids"]), ontology)
         set_numbers = _indices(table["mids"])
         if dropped and unknown != "drop":
             how = "drop these labels (--unknown=drop)" if unknown else "remove these labels"
@@ -147,13 +147,17 @@ def _indices(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([np.asarray(chunk.indices) for chunk in column.chunks])
 
 
-def _label_sets(
+def parse_label_sets(
     texts: pa.Array, ontology: Ontology
 ) -> tuple[sparse.csr_array, dict[str, np.ndarray]]:
-    """Parses the texts `mid,mid,...`.
+    """Parses texts of mids.
+
+    Args:
+      texts: string array [sets], each `mid,mid,...`; an empty text has no labels.
+      ontology: the ontology with the mids.
 
     Returns:
-      bool[sets, classes], and by unknown mid the rows of the sets that have it.
+      bool[sets, classes] with sorted indices, and by unknown mid the rows of the sets that have it.
     """
     mids = pc.split_pattern(texts, ",")
     used = mids.flatten().dictionary_encode()
@@ -168,7 +172,7 @@ def _label_sets(
     dropped = {
         mid: np.unique(rows[np.asarray(used.indices) == number])
         for number, mid in enumerate(used.dictionary.to_pylist())
-        if classes[number] < 0
+        if classes[number] < 0 and mid
     }
     return sets, dropped
 

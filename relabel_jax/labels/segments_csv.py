@@ -33,7 +33,10 @@ _TRAILING_COMMAS = re.compile(rb",+(?=\r?(?:\n|\Z))")
 
 
 def read_columns(
-    path: pathlib.Path, executor: Executor, block_bytes: int = BLOCK_BYTES
+    path: pathlib.Path,
+    executor: Executor,
+    block_bytes: int = BLOCK_BYTES,
+    columns: Sequence[str] = COLUMNS,
 ) -> pa.Table:
     """Reads one segment file, gzipped if its name ends in `.gz`.
 
@@ -41,15 +44,18 @@ def read_columns(
       path: the file.
       executor: parses the blocks of the file.
       block_bytes: the size of a block. The result does not depend on it.
+      columns: the names of the fields of a row: `COLUMNS`, maybe with more at the end.
 
     Returns:
-      A table of `COLUMNS`: clip_id (string), start_s, end_s and mids (dictionary<string>).
+      A table of `columns`: clip_id (string), and the others (dictionary<string>).
 
     Raises:
       InputError: the file cannot be read or is empty, or a row is wrong.
     """
     try:
-        blocks = [executor.submit(_read_block, text) for text in _blocks(path, block_bytes)]
+        blocks = [
+            executor.submit(_read_block, text, columns) for text in _blocks(path, block_bytes)
+        ]
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot read the segments: {error}") from error
     tables: list[pa.Table] = []
@@ -106,7 +112,7 @@ def _blocks(path: pathlib.Path, block_bytes: int) -> Iterator[bytes]:
             yield rest
 
 
-def _read_block(text: bytes) -> tuple[int, pa.Table | _Problem | None]:
+def _read_block(text: bytes, columns: Sequence[str]) -> tuple[int, pa.Table | _Problem | None]:
     """Returns the number of rows of a block, and its table, first problem, or None if empty."""
     num_rows = text.count(b"\n")
     header_rows = 0
@@ -123,13 +129,13 @@ def _read_block(text: bytes) -> tuple[int, pa.Table | _Problem | None]:
         return "skip"
 
     dictionary = pa.dictionary(pa.int32(), pa.string())
-    types = dict.fromkeys(COLUMNS, dictionary) | {"clip_id": pa.string()}
+    types = dict.fromkeys(columns, dictionary) | {"clip_id": pa.string()}
     try:
         table = pa.csv.read_csv(
             pa.py_buffer(text),
             # Arrow numbers the bad rows only if it reads with one thread and in one block.
             read_options=pa.csv.ReadOptions(
-                column_names=COLUMNS, use_threads=False, block_size=len(text) + 1
+                column_names=columns, use_threads=False, block_size=len(text) + 1
             ),
             parse_options=pa.csv.ParseOptions(invalid_row_handler=on_bad_row),
             convert_options=pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False),

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from relabel_jax.errors import InputError
+from relabel_jax.labels import clip_names
 from relabel_jax.labels.class_indices import read_class_indices
 from relabel_jax.labels.labelings import PAPER_LABELINGS
 
@@ -37,7 +38,6 @@ _MEMBERS = {
 }
 _ZIP_HEADER_BYTES = 30
 _SETS_PER_STEP = 4096
-_EXTENSION = re.compile(r"\.[A-Za-z0-9]{2,4}$")
 _TIME = re.compile(r"(.+)_(\d+(?:\.\d+)?)", re.ASCII)
 
 
@@ -160,7 +160,7 @@ class LabelTable:
         absent = np.flatnonzero(rows < 0)
         if not len(absent):
             return rows
-        stems = {i: _stem(clip_ids[i]) for i in absent.tolist()}
+        stems = {i: clip_names.stem(clip_ids[i]) for i in absent.tolist()}
         without_y = [stem[1:] if stem.startswith("Y") else "" for stem in stems.values()]
         whole, rest = np.split(self._exact_rows([*stems.values(), *without_y]), 2)
         rows[absent] = np.where(whole >= 0, whole, rest)
@@ -200,12 +200,6 @@ class LabelTable:
             row += 1
             pending = pending[~found & (row[pending] < end[pending])]
         return rows
-
-
-def _stem(name: str) -> str:
-    """The name of a recording without its folder and extension."""
-    name = name.rpartition("/")[2]
-    return _EXTENSION.sub("", name) if "." in name else name
 
 
 def _readings(stem: str) -> Iterator[tuple[str, float]]:
