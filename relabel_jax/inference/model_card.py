@@ -13,8 +13,8 @@ _LABELINGS = {
     "pe_cml": "parent-expanded, children-masked labels (PE-CML): a label implies all of its "
     "ancestors, and where a label has no more specific label below it, its descendants are left "
     "out of loss and metric",
-    "hlp": "Hierarchical Label Propagation (HLP): a label implies its nearest used ancestor, and so "
-    "on upwards as long as there is exactly one",
+    "hlp": "Hierarchical Label Propagation (HLP): a label implies its nearest used ancestor, and "
+    "so on upwards as long as there is exactly one",
     "entailed": "entailed labels: a label implies the ancestors that lie on every path to a root; "
     "its other ancestors, and the descendants of a label that has no more specific label below it, "
     "are left out of loss and metric",
