@@ -2,9 +2,9 @@
 
     python -m data_prep.excerpt --segments=META --have=ids.txt --output=excerpt.csv
 
-The paper says only that it took all recordings of AudioSet's balanced and evaluation sets that could
-be had, and a selection from the unbalanced set "to get more examples of the rare labels". These
-rules give its size and its number of original labels:
+The paper says only that it took all available recordings of AudioSet's balanced and evaluation
+sets, and a selection from the unbalanced set "to get more examples of the rare labels". These rules
+give its size and its number of original labels:
 
 - The file with the most segments is the pool, and all others are taken whole. A single file is the
   pool.

@@ -85,8 +85,8 @@ PAPER_LABELINGS = ("ol", "pel", "pe_cml")
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Returns labelings in the order in which tables show them, each one once.
 
-    The rules come first, in the order of `LABELINGS`. All other names, which are labelings of
-    one's own, follow in alphabetical order.
+    The rules come first, in the order of `LABELINGS`. All other names, which are labelings from
+    files, follow in alphabetical order.
 
     >>> in_order(["teacher", "pe_cml", "ast", "ol"])
     ('ol', 'pe_cml', 'ast', 'teacher')

@@ -26,7 +26,7 @@ def test_the_order():
 
 @pytest.fixture(scope="module")
 def with_more(grid_folder, tmp_path_factory):
-    """Runs of one root and seed: bases and transfers with `hlp` and a labeling of one's own.
+    """Runs of one root and seed: bases and transfers with `hlp` and a labeling from a file.
 
     They are copies of runs with PEL, so that every figure is known.
     """

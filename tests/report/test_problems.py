@@ -1,4 +1,4 @@
-"""What cannot be used is left out or refused, in one line."""
+"""Runs and files that cannot be used are left out or refused, in one line."""
 
 import json
 import re
