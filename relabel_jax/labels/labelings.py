@@ -41,7 +41,7 @@ array([[False, False,  True]])
 """
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 from scipy import sparse
@@ -80,6 +80,28 @@ RULES = {
 
 LABELINGS = tuple(RULES)
 PAPER_LABELINGS = ("ol", "pel", "pe_cml")
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns labelings in the order in which tables show them, each one once.
+
+    The rules come first, in the order of `LABELINGS`. All other names, which are labelings from
+    files, follow in alphabetical order.
+
+    >>> in_order(["teacher", "pe_cml", "ast", "ol"])
+    ('ol', 'pe_cml', 'ast', 'teacher')
+    """
+    given = set(names)
+    return (*(name for name in LABELINGS if name in given), *sorted(given - set(LABELINGS)))
+
+
+def title(name: str) -> str:
+    """Returns a labeling's name for readers: "PE-CML" for `pe_cml`. Other names stay as they are.
+
+    >>> title("pe_cml"), title("teacher")
+    ('PE-CML', 'teacher')
+    """
+    return {"ol": "OL", "pel": "PEL", "pe_cml": "PE-CML", "hlp": "HLP"}.get(name, name)
 
 
 def relabel(

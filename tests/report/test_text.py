@@ -3,11 +3,16 @@
 from relabel_jax.report.tables import text
 
 
-def row(labeling, base, value, p_holm=None):
+def base(labeling, value):
+    return {"root": "Music", "labeling": labeling, "mAP": value}
+
+
+def transfer(labeling, base_labeling, value, p_holm=None, method="features"):
     return {
         "root": "Music",
         "labeling": labeling,
-        "base_labeling": base,
+        "method": method,
+        "base_labeling": base_labeling,
         "mAP": value,
         "p_holm": p_holm,
     }
@@ -15,7 +20,7 @@ def row(labeling, base, value, p_holm=None):
 
 def wins(comparisons):
     return {
-        "table": "table3",
+        "method": "features",
         "base_labeling": "pel",
         "wins": 1,
         "comparisons": comparisons,
@@ -25,21 +30,31 @@ def wins(comparisons):
 
 
 def test_only_rows_with_results_are_shown():
-    table3 = [
-        row("ol", "ol", 0.25),
-        row("ol", "pel", 0.5, 0.01),
-        row("ol", "pe_cml", None),
-        row("pel", "ol", None),
-        row("pel", "pel", None),
+    table3 = [base("ol", 0.125), base("pel", 0.75), base("a_teacher", None)]
+    table4 = [
+        transfer("ol", "ol", 0.25),
+        transfer("ol", "pel", 0.5, 0.01),
+        transfer("ol", "a_teacher", None),
+        transfer("pel", "ol", None),
+        transfer("pel", "pel", None),
+        transfer("a_teacher", "", 0.0625, method="scratch"),
+        transfer("a_teacher", "ol", 0.5, method="finetune"),
     ]
-    shown = text({"table3": table3, "table4": [row("ol", "", None)], "wins": [wins(1)]})
+    shown = text({"table3": table3, "table4": table4, "wins": [wins(1), wins(0)]})
     assert shown.splitlines() == [
-        "root                    labels  method      scratch       ol      pel   pe_cml",
-        "Music                   ol      features             0.2500   0.5000*       - ",
-        "table3: pel above ol in 1 of 1 (significantly above in 1, below in 0)",
+        "Table III: base networks. Each has its own test labels: do not compare the columns.",
+        "root                                             ol      pel  a_teacher",
+        "Music                                       0.1250   0.7500          - ",
+        "Table IV: target networks by labeling of the base (* differs from ol beyond chance)",
+        "root                    labels     method      scratch       ol      pel  a_teacher",
+        "Music                   ol         features             0.2500   0.5000*         - ",
+        "Music                   a_teacher  finetune    0.0625   0.5000                     ",
+        "features: pel above ol in 1 of 1 (significantly above in 1, below in 0)",
     ]
 
 
 def test_nothing_to_show():
-    shown = text({"table3": [row("ol", "ol", None)], "table4": [], "wins": [wins(0)]})
-    assert shown == "no transfer has finished yet, so Tables III and IV are empty"
+    shown = text(
+        {"table3": [base("ol", None)], "table4": [transfer("ol", "ol", None)], "wins": [wins(0)]}
+    )
+    assert shown == "no transfer has finished yet, so Table IV is empty"
