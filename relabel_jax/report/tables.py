@@ -18,7 +18,6 @@ from relabel_jax.report.measured import (
     Measured,
     TestSet,
     TestSetKey,
-    Truth,
     measure,
     none_if_undefined,
 )
@@ -32,6 +31,7 @@ from relabel_jax.report.transfers import (
     transfer_rows,
     wins,
 )
+from relabel_jax.report.truth import Truth
 
 
 def report(
