@@ -69,7 +69,8 @@ class Experiment:
         root = data_set.ontology.find(config.root)
         names = dict.fromkeys(each.labeling for each in configs)
         label_files = labelings.read_files(config, names, data_set.ontology)
-        own = {name: from_file(file, data_set.clip_ids) for name, file in label_files.items()}
+        clip_ids = data_set.clip_ids.tolist()
+        own = {name: from_file(file, clip_ids) for name, file in label_files.items()}
         views = {
             labeling: make_view(
                 data_set.ontology,

@@ -109,8 +109,8 @@ class _Grid:
         cells = [cell._replace(root=names[cell.root]) for cell in cells]
         used = (*config.base_labelings, *config.target_labelings)
         label_files = labelings.read_files(config, used, ontology)
-        for file in label_files.values():
-            file.labels(data_set.clip_ids)  # refuses a file without a clip before any run begins
+        for file in label_files.values():  # refuses a file that lacks a clip before any run begins
+            file.labels(data_set.clip_ids.tolist())
         return cls(config, cells, data_set, label_files)
 
 
