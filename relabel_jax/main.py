@@ -46,7 +46,7 @@ fields of a config, as --config.FIELD=VALUE (the defaults are the paper's recipe
   labelings      several labelings, such as ol,pel,pe_cml: they train together, each in
                  W/LABELING_seedSEED
   seeds          several seeds, such as 0,1,2: the same
-  labeling_files labelings of your own, NAME=FILE,NAME=FILE: Parquet, CSV or AST's JSON with the
+  labeling_files your own labelings, NAME=FILE,NAME=FILE: Parquet, CSV or AST's JSON with the
                  positive and masked mids of each clip
   num_epochs     100; a finished run continues if the number grows
   batch_size     24

@@ -40,7 +40,7 @@ def paper_config(root: str, method: str) -> ConfigDict:
     )
     config.data_dir = ""  # --output_dir of data_prep.build
     config.labelings = ""  # such as ol,pel,pe_cml: trained together, in place of `labeling`
-    config.labeling_files = ""  # labelings of one's own: NAME=FILE,NAME=FILE
+    config.labeling_files = ""  # custom labelings: NAME=FILE,NAME=FILE
     config.seeds = ()  # such as 0,1,2: trained together, in place of `seed`
     config.base = ""  # --workdir of the base training, for features and finetune
     config.seed = 0  # seed of the weights, of the order of the clips and of dropout

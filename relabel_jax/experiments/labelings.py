@@ -40,7 +40,7 @@ def check_labelings(config: ConfigDict, field: str, labelings: Sequence[str]) ->
         if labeling not in known:
             raise InputError(
                 f"config.{field}: {labeling!r} is none of {', '.join(known)}; "
-                "config.labeling_files=NAME=FILE adds a labeling of your own"
+                "config.labeling_files=NAME=FILE adds your own labeling"
             )
         if labeling in labelings[:position]:
             raise InputError(f"config.{field}: {labeling!r} is there twice")

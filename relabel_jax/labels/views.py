@@ -8,8 +8,8 @@ re-labelled inside the side's classes, because a dropped `Music` must not mask a
 All labelings of a root and side have the same columns. A class outside the labeling's label set is
 masked for every clip, so that no other code depends on the labeling.
 
-A labeling of one's own is a function, or a file. It changes the labels of the clips, but not the
-clips of a side: these follow from the raters' labels, so that all labelings share them.
+A custom labeling is a function, or a file. It changes the labels of the clips, but not the clips
+of a side: these follow from the raters' labels, so that all labelings share them.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ SIDES = ("base", "target")
 SPLITS = ("train", "validation", "test")
 
 Labeling = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""A labeling of one's own.
+"""A custom labeling.
 
 It takes int64[clips], rows of the data set, and int64[classes], class numbers, and returns the
 `(positive, masked)` of these clips and classes, both bool[clips, classes]."""

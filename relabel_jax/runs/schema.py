@@ -38,7 +38,7 @@ class Identity:
       config: all fields, as JSON has them.
       data_set: fingerprint of the data set.
       base: digest of the weights of the base; "" for a run without a base, None if not known.
-      label_files: by labeling of one's own, the digest of the labels in its file.
+      label_files: the digest of the labels in each label file, by the name of the labeling.
     """
 
     config: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Views with a labeling of one's own: a file or a function."""
+"""Views with a custom labeling: a file or a function."""
 
 import numpy as np
 import pytest
