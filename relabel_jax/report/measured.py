@@ -13,11 +13,9 @@ from relabel_jax.metrics import evaluate
 from relabel_jax.progress import track
 from relabel_jax.report.results import FinishedRun, RunKey
 from relabel_jax.report.statistics import bootstrap_map
-from relabel_jax.report.truth import true_labels
+from relabel_jax.report.truth import Truth, true_labels
 from relabel_jax.runs.schema import RunResult, Scores
 from relabel_jax.runs.workdir import TEST_AGAIN
-
-Truth = Mapping[str, frozenset[str]]
 
 
 class TestSetKey(NamedTuple):
@@ -101,7 +99,7 @@ def measure(
 
     Args:
       runs: finished runs.
-      truth: the true mids by clip id, or None if they are not known.
+      truth: the true labels, or None if they are not known.
       num_replicates: bootstrap replicates of each run.
 
     Returns:

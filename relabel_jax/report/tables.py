@@ -19,7 +19,6 @@ from relabel_jax.labels.views import SPLITS
 from relabel_jax.report.measured import (
     Measured,
     TestSetKey,
-    Truth,
     measure,
     none_if_undefined,
 )
@@ -36,6 +35,7 @@ from relabel_jax.report.transfers import (
     transfer_rows,
     wins,
 )
+from relabel_jax.report.truth import Truth
 
 TABLES = ("table1", "table3", "table4")
 

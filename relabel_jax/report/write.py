@@ -50,7 +50,7 @@ def write_report(
     true_mids = None
     try:
         if path := grid.get("config", {}).get("truth", "") if truth is None else truth:
-            true_mids = read_truth(path)
+            true_mids = read_truth(path, ontology)
     except InputError as error:
         raise InputError(f"{error}; --truth=CSV gives another, --truth= none") from error
     _check_roots(runs, ontology, folder)

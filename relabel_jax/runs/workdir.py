@@ -28,7 +28,7 @@ import numpy as np
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, only_process, reading, write_json
 from relabel_jax.runs.classes import SoundClass, read_classes, write_classes
-from relabel_jax.runs.schema import FORMAT_VERSION, Identity, RunResult, Scores
+from relabel_jax.runs.schema import Identity, RunResult, Scores
 
 TEST_AGAIN = "delete result.json beside it and run the same command again, which tests again"
 
@@ -105,13 +105,7 @@ class Workdir:
     def begin(self, identity: Identity) -> None:
         """Writes `config.json` when a run begins or continues, and deletes an older result."""
         self.result_path.unlink(missing_ok=True)
-        content = {
-            "format_version": FORMAT_VERSION,
-            "config": identity.config,
-            "data_set": identity.data_set,
-            "base": identity.base,
-        }
-        write_json(self.config_path, content)
+        write_json(self.config_path, identity.as_json())
 
     def write_classes(self, classes: Sequence[SoundClass]) -> None:
         """Writes `outputs.json`: the classes of the outputs, in their order."""
