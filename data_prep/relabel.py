@@ -209,7 +209,7 @@ def _left_out_lines(labels: Relabelled, labelings: Sequence[str]) -> list[str]:
 
 
 def _warnings(labels: Relabelled, labelings: Sequence[str], format: str) -> list[str]:
-    """What happens if a loader ignores the masked labels of a file that has them."""
+    """Says how a loader trains that ignores the masked labels of a file that has them."""
     warnings = []
     for name in labelings:
         instead = "PEL, not on PE-CML" if name == "pe_cml" else f"the positives of {name} alone"
@@ -293,7 +293,7 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--labeling_files",
         default="",
         metavar="NAME=FILE[,NAME=FILE]",
-        help="files with labelings under names of your own",
+        help="files that hold labelings, and the names of these",
     )
     labels.add_argument(
         "--classes",

@@ -37,8 +37,9 @@ from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import parse_label_sets
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_RESERVED = ("base", "clip_id", "end_s", "masked", "positive", "scratch", "start_s", "truth")
-_RESERVED += ("buckets", "clip_ids", "display_names", "mids", "set_numbers")
+_COLUMNS = ("clip_id", "end_s", "masked", "positive", "start_s")
+_ARRAYS = ("buckets", "clip_ids", "display_names", "mids", "set_numbers")
+_RESERVED = ("base", "scratch", "truth", *_COLUMNS, *_ARRAYS)
 _FORMS = ".parquet, .csv, .csv.gz, .json or .json.gz"
 
 

@@ -17,7 +17,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -244,17 +244,17 @@ def write_label_table(
     order = np.argsort(hashes, kind="stable")
     num_bits = max(len(clip_ids).bit_length() - 1, 1)  # one or two clips in a bucket
     buckets = np.searchsorted(hashes[order] >> (32 - num_bits), np.arange(2**num_bits + 1))
-    np.savez(
-        file,
-        clip_ids=clip_ids[order],
-        start_s=start_s[order],
-        set_numbers=set_numbers[order],
-        buckets=buckets.astype(np.uint32),
-        mids=np.array(mids),
-        display_names=np.array(display_names),
+    members: dict[str, Any] = {
+        "clip_ids": clip_ids[order],
+        "start_s": start_s[order],
+        "set_numbers": set_numbers[order],
+        "buckets": buckets.astype(np.uint32),
+        "mids": np.array(mids),
+        "display_names": np.array(display_names),
         **columns,
         **{f"{name}{_OWN_NUMBERS}": each[order] for name, each in own_set_numbers.items()},
-    )
+    }
+    np.savez(file, **members)
 
 
 def _labelings(members: Collection[str]) -> list[str]:
