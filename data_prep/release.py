@@ -8,6 +8,7 @@ input gives the same bytes with the same versions of NumPy and pyarrow.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -38,7 +39,10 @@ CHECKSUMS = "SHA256SUMS"
 
 _Path = str | pathlib.Path
 _TEMPLATE = pathlib.Path(__file__).with_name("release_card.md")
-_FORMATS = {"parquet": label_formats.write_parquet, "npz": label_formats.write_npz}
+_FORMATS: Mapping[str, Callable[..., None]] = {
+    "parquet": label_formats.write_parquet,
+    "npz": label_formats.write_npz,
+}
 _SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -101,6 +105,10 @@ def release(
     files = segment_flags.segment_files(segments)
     splits = _split_names(files)
     table = read_segments(files, the_ontology)
+    # They are written last, so a folder that has them is complete.
+    for name in (CARD, CHECKSUMS):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
     output = _Folder(folder)
     totals = {labeling: np.zeros(2, np.int64) for labeling in LABELINGS}
     ends = np.cumsum(table.clips_per_file)
@@ -116,7 +124,7 @@ def release(
     all_classes = range(len(the_ontology))
     output.write_text("classes.csv", class_indices.class_indices_text(the_ontology, all_classes))
     output.write_text(class_indices.FILE_NAME, class_indices.class_indices_text(the_ontology, used))
-    output.write_text(CARD, _card(table, splits, totals, len(the_ontology), len(used)))
+    output.write_text(CARD, _card(table, splits, totals, the_ontology))
     output.write_text(CHECKSUMS, output.checksums())
     print(
         f"clips   {len(table):,} in the splits {', '.join(splits)}",
@@ -141,7 +149,7 @@ class _Folder:
                 content(file)
             with open(temporary, "rb") as file:
                 self._digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB", file=sys.stderr)
+        print(f"{path}: {path.stat().st_size:,} bytes", file=sys.stderr)
 
     def write_text(self, name: str, text: str) -> None:
         self.write(name, lambda file: file.write(text.encode()))
@@ -184,8 +192,7 @@ def _card(
     table: GroupedSegments,
     splits: Sequence[str],
     totals: Mapping[str, np.ndarray],
-    num_classes: int,
-    num_used: int,
+    ontology: Ontology,
 ) -> str:
     """The data set card."""
     configs = []
@@ -213,8 +220,9 @@ def _card(
         table="\n".join(rows),
         splits=", ".join(f"`{split}`" for split in splits),
         split=splits[0],
-        classes=num_classes,
-        used=num_used,
+        classes=len(ontology),
+        usable=ontology.is_used.sum(),
+        used=len(np.unique(table.label_sets.indices)),
         version=relabel_jax.__version__,
         sources="\n".join(f"- {' and '.join(names)}: {text}" for text, names in sources.items()),
     )
