@@ -1,4 +1,5 @@
 # make quickstart   the whole chain on a miniature AudioSet, in minutes
+# make labels       all of AudioSet re-labelled, as a data set to publish
 # make test         all tests
 # make test-fast    the fast tests: under 90 s on 2 idle cores
 # make test-extra   the quick tests, and those that need PyTorch, Beam or the adapters' libraries
@@ -11,13 +12,14 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test
 WORK ?= quickstart
+LABELS ?= labels
 # Let Python write its bytecode cache even if the environment forbids it, because tests start many
 # processes. With the cache pip need not compile all packages, which would double the install time.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-fast test-extra adapters lint docs clean
+.PHONY: quickstart labels test test-fast test-extra adapters lint docs clean
 
 quickstart: $(VENV)/.core
 	@echo "1 of 3: a miniature AudioSet" >&2
@@ -30,6 +32,11 @@ quickstart: $(VENV)/.core
 	@echo "3 of 3: base training with each labeling, and the transfers from each" >&2
 	$(VENV)/bin/python -m relabel_jax.main --config=configs/quickstart.py \
 	  --workdir=$(WORK)/runs --config.data_dir=$(WORK)/data
+
+labels: $(VENV)/.core
+	$(VENV)/bin/python -m data_prep.metadata --output_dir=$(LABELS)/metadata
+	$(VENV)/bin/python -m data_prep.release --segments=$(LABELS)/metadata \
+	  --ontology=$(LABELS)/metadata/ontology.json --output_dir=$(LABELS)/release --overwrite
 
 # Run the files in the order of pyproject.toml, which has the longest first, not by number of tests.
 test: $(VENV)/.test
@@ -71,4 +78,4 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) $(WORK)
+	rm -rf $(VENV) $(WORK) $(LABELS)

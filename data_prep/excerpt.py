@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from data_prep.label_formats import Relabelled
+from data_prep.relabelled import relabel_segments
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
@@ -171,15 +171,15 @@ def _existing(table: GroupedSegments, path: _Path) -> np.ndarray:
 def _summarise(
     result: GroupedSegments, ontology: Ontology, minimum: int, output: pathlib.Path
 ) -> None:
-    labels = Relabelled(result, ontology)
-    counts = result.clips_per_set @ labels.ol.astype(np.int64)
+    labels = relabel_segments(result, ontology)
+    counts = result.clips_per_set @ result.label_sets.astype(np.int64)
     used = np.flatnonzero(counts)
     rarest = used[counts[used].argmin()]
     print(
         f"clips             {len(result):,}",
-        f"labels per clip   {labels.mean_per_clip(labels.ol):.2f} ol, "
-        f"{labels.mean_per_clip(labels.pel):.2f} pel, "
-        f"{labels.mean_per_clip(labels.masked):.2f} masked",
+        f"labels per clip   {labels.mean_per_clip('ol'):.2f} ol, "
+        f"{labels.mean_per_clip('pel'):.2f} pel, "
+        f"{labels.mean_per_clip('masked'):.2f} masked",
         f"labels            {len(used)} used, {(counts[used] < minimum).sum()} of them with fewer "
         f"than {minimum} clips",
         f"rarest            {ontology.display_names[rarest]}, {counts[rarest]:,} clips",

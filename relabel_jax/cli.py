@@ -20,6 +20,7 @@ SCRIPT = "relabel-jax"
 VERBS = {
     "metadata": ("data_prep.metadata", "fetch AudioSet's ontology and segment files"),
     "relabel": ("data_prep.relabel", "re-label segment files by the ontology"),
+    "release": ("data_prep.release", "write all labelings as a data set to publish"),
     "audit": ("data_prep.audit", "count what the raters said and left unsaid"),
     "excerpt": ("data_prep.excerpt", "draw a set of the paper's size from segment files"),
     "datasets": ("data_prep.datasets", "convert FSD50K or ESC-50 for `build`"),
@@ -43,7 +44,7 @@ usage: {SCRIPT} VERB [--FLAG=VALUE ...]
        {SCRIPT} VERB --help
        {SCRIPT} --version"""
 _GROUPS = {
-    "labels (need no JAX)": ("metadata", "relabel", "audit", "excerpt", "score"),
+    "labels (need no JAX)": ("metadata", "relabel", "release", "audit", "excerpt", "score"),
     "data": ("datasets", "miniature", "build", "verify"),
     "training": ("train", "report", "benchmark"),
     "trained networks": ("embed", "nearest", "export", "demo"),

@@ -37,7 +37,9 @@ from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import parse_label_sets
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_RESERVED = ("base", "clip_id", "end_s", "masked", "positive", "scratch", "start_s", "truth")
+_COLUMNS = ("clip_id", "end_s", "masked", "positive", "start_s")
+_ARRAYS = ("buckets", "clip_ids", "display_names", "mids", "set_numbers")
+_RESERVED = ("base", "scratch", "truth", *_COLUMNS, *_ARRAYS)
 _FORMS = ".parquet, .csv, .csv.gz, .json or .json.gz"
 
 
@@ -94,14 +96,16 @@ class LabelFile:
         return rows
 
     def labels(self, clip_ids: Sequence[str]) -> tuple[sparse.csr_array, sparse.csr_array]:
-        """The labels of clips.
-
-        Returns:
-          `(positive, masked)`, both bool[clips, classes] over the classes of the ontology.
+        """The labels of clips: `(positive, masked)`, both bool[clips, classes of the ontology].
 
         Raises:
           InputError: the file lacks a clip.
         """
+        sets = self.clip_sets(clip_ids)
+        return self.positive_sets[sets], self.masked_sets[sets]
+
+    def clip_sets(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """int32[clips]: the row in the sets of each clip. Raises as `labels` does."""
         rows = self.rows(clip_ids)
         if (absent := np.flatnonzero(rows < 0)).size:
             some = _some([str(clip_ids[i]) for i in absent[:4]])
@@ -109,8 +113,7 @@ class LabelFile:
                 f"{self.path}: has no labels for {len(absent)} of the {len(clip_ids)} clips "
                 f"({some}); expected a row for every clip"
             )
-        sets = self.set_numbers[rows]
-        return self.positive_sets[sets], self.masked_sets[sets]
+        return self.set_numbers[rows]
 
     def _exact_rows(self, clip_ids: Sequence[str]) -> np.ndarray:
         found = pc.index_in(pa.array(clip_ids, pa.string()), value_set=self.clip_ids)

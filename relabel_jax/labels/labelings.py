@@ -64,6 +64,11 @@ class Rule:
     masks_descendants: bool = False
     masks_ancestors: bool = False
 
+    @property
+    def masks(self) -> bool:
+        """Whether the labeling masks anything."""
+        return self.masks_descendants or self.masks_ancestors
+
 
 RULES = {
     "ol": Rule(None),
@@ -102,6 +107,15 @@ def title(name: str) -> str:
     ('PE-CML', 'teacher')
     """
     return {"ol": "OL", "pel": "PEL", "pe_cml": "PE-CML", "hlp": "HLP"}.get(name, name)
+
+
+def label_columns(labeling: str) -> tuple[str, str]:
+    """Returns the names of a labeling's positive and masked labels in files.
+
+    They are `NAME` and `NAME_masked`. The only exception is `pe_cml`: its positive labels are those
+    of `pel`, so a file holds them once, as `pel`, and its masked labels as `masked`.
+    """
+    return ("pel", "masked") if labeling == "pe_cml" else (labeling, f"{labeling}_masked")
 
 
 def relabel(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from data_prep.excerpt import main, top_up
-from data_prep.label_formats import Relabelled
+from data_prep.relabelled import relabel_segments
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import read_segments
 from relabel_jax.labels.views import side_columns
@@ -181,11 +181,11 @@ def test_the_papers_size(audioset_dir, tmp_path, seed):
     ]
     assert main(flags) == 0
     excerpt = read_segments([tmp_path / "excerpt.csv"], ontology)
-    labels = Relabelled(excerpt, ontology)
+    labels = relabel_segments(excerpt, ontology)
     assert len(excerpt) == pytest.approx(103_250, rel=0.01)
-    assert labels.mean_per_clip(labels.ol) == pytest.approx(2.51, rel=0.01)
-    assert labels.mean_per_clip(labels.pel) == pytest.approx(5.70, rel=0.01)
-    assert labels.mean_per_clip(labels.masked) == pytest.approx(24.9, rel=0.01)
+    assert labels.mean_per_clip("ol") == pytest.approx(2.51, rel=0.01)
+    assert labels.mean_per_clip("pel") == pytest.approx(5.70, rel=0.01)
+    assert labels.mean_per_clip("masked") == pytest.approx(24.9, rel=0.01)
     counts = excerpt.clips_per_set @ excerpt.label_sets.astype(np.int64)
     assert np.count_nonzero(counts) == 527
     assert counts[counts > 0].min() == pytest.approx(103, abs=13)
