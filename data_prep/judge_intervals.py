@@ -55,8 +55,7 @@ def shares(
     ratios = _Ratios(clips, counts, of_reference)
     measured = ratios(np.ones((clips.num_bags, 1), np.float32))
     drawn = [
-        ratios(weights)
-        for weights in resampled(clips.num_bags, num_replicates, seed, _MAX_WEIGHTS)
+        ratios(weights) for weights in resampled(clips.num_bags, num_replicates, seed, _MAX_WEIGHTS)
     ]
     result: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in counts}
     for i, (name, share) in enumerate(ratios.names):

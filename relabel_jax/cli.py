@@ -21,6 +21,7 @@ VERBS = {
     "metadata": ("data_prep.metadata", "fetch AudioSet's ontology and segment files"),
     "relabel": ("data_prep.relabel", "re-label segment files by the ontology"),
     "audit": ("data_prep.audit", "count what the raters said and left unsaid"),
+    "judge": ("data_prep.judge", "judge labels by a better reference on the same clips"),
     "excerpt": ("data_prep.excerpt", "draw a set of the paper's size from segment files"),
     "datasets": ("data_prep.datasets", "convert FSD50K or ESC-50 for `build`"),
     "miniature": ("data_prep.miniature", "synthesise a small AudioSet whose truth is known"),
@@ -42,7 +43,7 @@ usage: {SCRIPT} VERB [--FLAG=VALUE ...]
        {SCRIPT} VERB --help
        {SCRIPT} --version"""
 _GROUPS = {
-    "labels (need no JAX)": ("metadata", "relabel", "audit", "excerpt"),
+    "labels (need no JAX)": ("metadata", "relabel", "audit", "judge", "excerpt"),
     "data": ("datasets", "miniature", "build", "verify"),
     "training": ("train", "report", "benchmark"),
     "trained networks": ("embed", "nearest", "export", "demo"),
