@@ -121,7 +121,7 @@ class Clips:
         return members @ entries.astype(np.float32)
 
 
-def random_bags(num_clips: int, seed: int, max_bags: int = MAX_BAGS) -> np.ndarray:
+def random_bags(num_clips: int, seed: int, max_bags: int) -> np.ndarray:
     """int64[clips]: a bag for each clip; its own bag if there are at most `max_bags` clips."""
     if num_clips <= max_bags:
         return np.arange(num_clips)

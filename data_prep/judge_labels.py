@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.judge_counts import (
+    MAX_BAGS,
     Clips,
     Labeling,
     class_rows,
@@ -35,6 +36,7 @@ def judge(
     *,
     num_replicates: int = NUM_REPLICATES,
     seed: int = 0,
+    max_bags: int = MAX_BAGS,
 ) -> dict[str, Any]:
     """Judges labelings of the clips that the segments, the reference and all files have.
 
@@ -46,6 +48,7 @@ def judge(
       files: labels from files, by the names of their labelings.
       num_replicates: the number of bootstrap replicates.
       seed: seed of the bootstrap.
+      max_bags: see `judge_counts`.
 
     Returns:
       A value for JSON:
@@ -80,7 +83,7 @@ def judge(
         reference,
         original,
         reference.labels.set_numbers[reference_rows[rows]],
-        random_bags(len(rows), seed),
+        random_bags(len(rows), seed, max_bags),
     )
     judged = [
         Labeling.from_file(name, files[name], file_rows[name][rows])
