@@ -48,7 +48,7 @@ class Labeling:
     def by_rule(
         cls, name: str, segments: GroupedSegments, rows: np.ndarray, ontology: Ontology
     ) -> "Labeling":
-        """What a rule of `LABELINGS` makes of the segments in `rows`."""
+        """The labels that a rule of `LABELINGS` gives the segments in `rows`."""
         positive, masked = relabel_sparse(segments.label_sets, ontology, name)
         return cls(name, positive, masked, segments.set_numbers[rows])
 
@@ -182,9 +182,9 @@ def count_edges(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
     """Counts the parents that follow from a label and that the raters left out.
 
     Returns:
-      `(decided, true)`, both int64[classes, classes]. At [p, c] stands the number of clips with the
-      raters' label c, without its parent p, where the reference decides p; and of those where p is
-      true.
+      `(decided, true)`, both int64[classes, classes]. `decided[p, c]` is the number of clips
+      with the raters' label c and without its parent p where the reference decides p. `true[p, c]`
+      is the number of those where p is true.
     """
     original = clips.original
     parent_sets = original.positive_sets @ sparse.csr_array(clips.ontology.is_parent.T)
@@ -244,7 +244,7 @@ def class_rows(
         for i in np.flatnonzero(clips.reference.classes).tolist():
             negatives = int(all_decided[i] - of["positive"][i] - of["masked"][i])
             missed = int(true[i] - is_true["positive"][i] - is_true["masked"][i])
-            row = {
+            row: dict[str, str | int | float | None] = {
                 "labeling": name,
                 "mid": ontology.mids[i],
                 "name": ontology.display_names[i],

@@ -49,13 +49,13 @@ _Path = str | pathlib.Path
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """What a file says about its clips.
+    """The statements of a file about its clips.
 
     Attributes:
       labels: the true classes of each clip; an exhaustive reference leaves its masked ones open.
       negative_sets: bool[sets, classes], sparse, the classes that are false; None if the reference
         is exhaustive.
-      form: what kind of file it is, in words.
+      form: the kind of the file, in words.
       is_timed: whether the clip ids end in `_` and the start of the clip in milliseconds.
     """
 
@@ -204,7 +204,7 @@ def _parse_present(path: pathlib.Path, column: pa.ChunkedArray) -> np.ndarray:
 def _implied(
     labels: sparse.csr_array, ontology: Ontology
 ) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """What AudioSet-Strong's labels make true, and what they leave open."""
+    """The classes that AudioSet-Strong's labels make true, and those that they leave open."""
     positive = labels + labels @ sparse.csr_array(ontology.is_entailed_ancestor.T)
     unsaid = (labels @ sparse.csr_array(ontology.is_ancestor.T)) > positive
     if (music := ontology.index.get(_MUSIC)) is not None:

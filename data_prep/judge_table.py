@@ -17,7 +17,7 @@ _LEGEND = {
     "precision": "precision: the share of its labels that are true",
     "entailed": "added: ancestors that the labeling adds to the raters' labels; an ancestor is "
     "entailed\n       if it is on every path from the label to a root",
-    "elsewhere": "elsewhere: labels that it adds and that are no ancestors",
+    "elsewhere": "elsewhere: labels that it adds and that are not ancestors",
     "masked": "masked: entries that it leaves out as unknown, against its other negatives of the "
     "same\n        classes. The more often they are true, the better it is to leave them out.",
 }
