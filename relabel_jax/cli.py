@@ -22,6 +22,7 @@ VERBS = {
     "relabel": ("data_prep.relabel", "re-label segment files by the ontology"),
     "release": ("data_prep.release", "write all labelings as a data set to publish"),
     "audit": ("data_prep.audit", "count what the raters said and left unsaid"),
+    "judge": ("data_prep.judge", "judge labels by a better reference on the same clips"),
     "excerpt": ("data_prep.excerpt", "draw a set of the paper's size from segment files"),
     "datasets": ("data_prep.datasets", "convert FSD50K or ESC-50 for `build`"),
     "miniature": ("data_prep.miniature", "synthesise a small AudioSet whose truth is known"),
@@ -44,7 +45,15 @@ usage: {SCRIPT} VERB [--FLAG=VALUE ...]
        {SCRIPT} VERB --help
        {SCRIPT} --version"""
 _GROUPS = {
-    "labels (need no JAX)": ("metadata", "relabel", "release", "audit", "excerpt", "score"),
+    "labels (need no JAX)": (
+        "metadata",
+        "relabel",
+        "release",
+        "audit",
+        "judge",
+        "score",
+        "excerpt",
+    ),
     "data": ("datasets", "miniature", "build", "verify"),
     "training": ("train", "report", "benchmark"),
     "trained networks": ("embed", "nearest", "export", "demo"),
