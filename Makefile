@@ -22,21 +22,19 @@ PYTEST = $(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-load
 .PHONY: quickstart labels test test-fast test-extra adapters lint docs clean
 
 quickstart: $(VENV)/.core
-	@echo "1 of 3: a miniature AudioSet" >&2
+	@echo "1 of 4: a miniature AudioSet" >&2
 	test -e $(WORK)/miniature/miniature.json || \
 	  $(VENV)/bin/python -m data_prep.miniature --output_dir=$(WORK)/miniature --num_clips=600
-	@echo "2 of 3: recordings to shards" >&2
+	@echo "2 of 4: the labels, and how true they are" >&2
+	$(VENV)/bin/python -m data_prep.judge --ontology=$(WORK)/miniature/ontology.json \
+	  --segments=$(WORK)/miniature/segments.csv --against=$(WORK)/miniature/truth.csv
+	@echo "3 of 4: recordings to shards" >&2
 	$(VENV)/bin/python -m data_prep.build --ontology=$(WORK)/miniature/ontology.json \
 	  --segments=$(WORK)/miniature/segments.csv --audio=$(WORK)/miniature/audio \
 	  --output_dir=$(WORK)/data
-	@echo "3 of 3: base training with each labeling, and the transfers from each" >&2
+	@echo "4 of 4: two base trainings, and a transfer from each" >&2
 	$(VENV)/bin/python -m relabel_jax.main --config=configs/quickstart.py \
 	  --workdir=$(WORK)/runs --config.data_dir=$(WORK)/data
-
-labels: $(VENV)/.core
-	$(VENV)/bin/python -m data_prep.metadata --output_dir=$(LABELS)/metadata
-	$(VENV)/bin/python -m data_prep.release --segments=$(LABELS)/metadata \
-	  --ontology=$(LABELS)/metadata/ontology.json --output_dir=$(LABELS)/release --overwrite
 
 # Run the files in the order of pyproject.toml, which has the longest first, not by number of tests.
 test: $(VENV)/.test

@@ -1,4 +1,4 @@
-"""Labels from a file: a labeling of one's own, or a reference to compare labelings with.
+"""Labels from a file: your own labeling, or a reference to compare labelings with.
 
 A file gives each clip positive mids and, if it has them, masked ones, which are unknown. Three
 forms are read; `.gz` may follow the extension of the last two:
@@ -121,7 +121,7 @@ class LabelFile:
 
 
 def labeling_files(text: str) -> dict[str, pathlib.Path]:
-    """Parses `NAME=FILE,NAME=FILE`, the flag that gives labelings of one's own their names.
+    """Parses `NAME=FILE,NAME=FILE`, the flag that gives your own labelings their names.
 
     >>> labeling_files("psla=psla.json")
     {'psla': PosixPath('psla.json')}

@@ -129,10 +129,27 @@ def text(result: Mapping[str, Any]) -> str:
         f"{win['comparisons']} (significantly above in {win['significant_wins']}, below in "
         f"{win['significant_losses']})"
         for win in result["wins"]
-        if win["comparisons"]
+        if win["comparisons"] > 1
     ]
+    compared = [row for row in result["table4"] if row["difference"] is not None]
+    if len(compared) <= _FEW_COMPARISONS:
+        lines += [_text_difference(row) for row in compared]
     return "\n".join(lines)
 
+
+def _text_difference(row: Mapping[str, Any]) -> str:
+    """Returns one difference with its interval, and the difference that it could tell from none."""
+    half_width = (row["high"] - row["low"]) / 2
+    base = f"base with {row['base_labeling']}" if row["base_labeling"] else "scratch"
+    return (
+        f"{row['root']}, {row['method']}: {base} minus base with ol: {row['difference']:+.3f} "
+        f"(95% interval {row['low']:+.3f} to {row['high']:+.3f}).\n"
+        f"{row['test_clips']} test clips cannot tell a difference below about {half_width:.2f} from "
+        "none."
+    )
+
+
+_FEW_COMPARISONS = 3  # up to this number, the text has the interval of each
 
 _TextRows = dict[tuple[str, ...], dict[str, str]]
 
