@@ -79,7 +79,9 @@ def warnings(result: Mapping[str, Any]) -> Sequence[str]:
     lines = []
     for what, clips in (("segments", segments["clips"]), ("reference", reference["clips"])):
         if left := clips - result["clips"]:
-            lines.append(f"left out {left:,} of the {clips:,} clips of the {what}: not in all files")
+            lines.append(
+                f"left out {left:,} of the {clips:,} clips of the {what}: not in all files"
+            )
     for what, dropped in (
         ("segments", segments["dropped"]),
         ("reference", reference["dropped"]),
