@@ -51,7 +51,7 @@ from relabel_jax.labels.ontology import Ontology
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a labeling makes of the raters' labels.
+    """A labeling as a rule: the ancestors that it adds, and the classes that it masks.
 
     Attributes:
       adds: gives the relation bool[classes, classes] whose element [a, c] is True if the label c

@@ -227,7 +227,7 @@ class Ontology:
 
     @functools.cached_property
     def _parents_first(self) -> tuple[int, ...]:
-        """The class numbers in an order in which all parents of a class stand before it."""
+        """The class numbers in an order in which every class comes after all of its parents."""
         parents = {i: np.flatnonzero(column).tolist() for i, column in enumerate(self.is_parent.T)}
         try:
             return tuple(graphlib.TopologicalSorter(parents).static_order())

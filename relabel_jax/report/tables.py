@@ -97,9 +97,12 @@ def report(
 def text(result: Mapping[str, Any]) -> str:
     """Returns Tables III and IV as text: test mAP, with a star at significant differences.
 
-    Rows without any result are left out: a grid may have run only in part.
+    Rows and columns without any result are left out: a grid may have run only in part.
     """
-    bases = list(dict.fromkeys(row["labeling"] for row in result["table3"]))
+    bases = list(
+        dict.fromkeys(row["labeling"] for row in result["table3"] if row["mAP"] is not None)
+    )
+    has_scratch = any(row["method"] == "scratch" and row["mAP"] for row in result["table4"])
     of_bases: _TextRows = {}
     for row in result["table3"]:
         of_bases.setdefault((row["root"],), {})[row["labeling"]] = _text_value(row)
@@ -118,7 +121,7 @@ def text(result: Mapping[str, Any]) -> str:
         *_text_table(
             "Table IV: target networks by labeling of the base (* differs from ol beyond chance)",
             {"root": 24, "labels": 8, "method": 10},
-            ["", *bases],
+            [*([""] if has_scratch else []), *bases],
             of_transfers,
         ),
     ]
@@ -144,8 +147,8 @@ def _text_difference(row: Mapping[str, Any]) -> str:
     return (
         f"{row['root']}, {row['method']}: {base} minus base with ol: {row['difference']:+.3f} "
         f"(95% interval {row['low']:+.3f} to {row['high']:+.3f}).\n"
-        f"{row['test_clips']} test clips cannot tell a difference below about {half_width:.2f} from "
-        "none."
+        f"{row['test_clips']} test clips cannot tell a difference below about {half_width:.2f} "
+        "from none."
     )
 
 

@@ -138,6 +138,7 @@ def _row(
         "base_labeling": base,
         "seeds": len(by_seed),
         "train_clips": test_set.result.num_clips["train"] if test_set else None,
+        "test_clips": test_set.result.num_clips["test"] if test_set else None,
         "mAP": mean_value,
         "mAP_sd": standard_deviation(values),
         "difference": None,
