@@ -134,7 +134,7 @@ def text(result: Mapping[str, Any]) -> str:
         for win in result["wins"]
         if win["comparisons"] > 1
     ]
-    compared = [row for row in result["table4"] if row["difference"] is not None]
+    compared = [row for row in result["table4"] if row.get("difference") is not None]
     if len(compared) <= _FEW_COMPARISONS:
         lines += [_text_difference(row) for row in compared]
     return "\n".join(lines)
