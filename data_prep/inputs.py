@@ -25,6 +25,15 @@ from relabel_jax.labels.segment_flags import segment_files
 from relabel_jax.labels.segments import Segments, read_segments
 from relabel_jax.labels.views import SPLITS, hashed_splits
 
+# Other names of the splits, in lower case. `eval` is left out: it means validation to some, and
+# AudioSet's test set to others.
+_SPLIT_NAMES = {name: name for name in SPLITS} | {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "testing": "test",
+}
 _MAX_SAMPLES = 1 << 29  # a record is a protobuf message, which can have at most 2 GB
 
 _Path = str | pathlib.Path
@@ -188,14 +197,15 @@ def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | Non
         return clip_splits
     overrides = read_columns(overrides_path, "split")
     for clip_id, split in overrides.items():
-        if split not in SPLITS:
+        if split.strip().lower() not in _SPLIT_NAMES:
             raise InputError(
                 f"{overrides_path}: clip {clip_id!r} has the split {split!r}; expected one of "
-                f"{', '.join(SPLITS)}"
+                f"{', '.join(SPLITS)} (or {', '.join(name for name in _SPLIT_NAMES if name not in SPLITS)})"
             )
     for row, clip_id in enumerate(clip_ids):
         if clip_id in overrides:
-            clip_splits[row] = SPLITS.index(overrides.pop(clip_id))
+            split = _SPLIT_NAMES[overrides.pop(clip_id).strip().lower()]
+            clip_splits[row] = SPLITS.index(split)
     if overrides:
         print(
             f"warning: {overrides_path}: {len(overrides)} clips are not in the segments, the "

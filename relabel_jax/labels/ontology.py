@@ -106,6 +106,8 @@ class Ontology:
     def from_json(cls, path: str | pathlib.Path) -> "Ontology":
         """Reads AudioSet's `ontology.json`: a list of objects with `id`, `name`, `child_ids`.
 
+        A class whose `child_ids` are missing or null has no children.
+
         Raises:
           InputError: the file cannot be read, has another form, or names a child that is not in it.
         """
@@ -132,17 +134,23 @@ class Ontology:
         if not isinstance(nodes, list) or not nodes:
             raise InputError("ontology: expected a non-empty JSON list of classes")
         for position, node in enumerate(nodes):
-            for field, kind in (("id", str), ("name", str), ("child_ids", list)):
-                if not isinstance(node, dict) or not isinstance(node.get(field), kind):
+            for field in ("id", "name"):
+                if not isinstance(node, dict) or not isinstance(node.get(field), str):
                     raise InputError(
                         f"ontology: class number {position} has no field {field!r} "
-                        f"of JSON type {'string' if kind is str else 'list'}"
+                        "of JSON type string"
                     )
+            children = _children(node)
+            if not isinstance(children, list) or not all(isinstance(c, str) for c in children):
+                raise InputError(
+                    f"ontology: the child_ids of class number {position} are {children!r:.60}; "
+                    "expected a list of ids"
+                )
         mids = tuple(node["id"] for node in nodes)
         index = {mid: i for i, mid in enumerate(mids)}
         is_parent = np.zeros((len(mids), len(mids)), bool)
         for parent, node in enumerate(nodes):
-            for child_mid in node["child_ids"]:
+            for child_mid in _children(node):
                 if child_mid not in index:
                     raise InputError(
                         f"ontology: {node['id']} ({node['name']}) has the child {child_mid!r}, "
@@ -272,7 +280,7 @@ class Ontology:
         kept = [nodes[self.index[mid]] for mid in mids]
         return Ontology.from_text(
             _json_text(
-                node | {"child_ids": [child for child in node["child_ids"] if child in mids]}
+                node | {"child_ids": [child for child in _children(node) if child in mids]}
                 for node in kept
             )
         )
@@ -307,6 +315,12 @@ class Ontology:
 def _audioset_rows() -> list[dict[str, str]]:
     with open(_AUDIOSET_TABLE, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _children(node: dict) -> list[str]:
+    """The `child_ids` of a class; none if they are missing or null."""
+    children = node.get("child_ids")
+    return [] if children is None else children
 
 
 def _json_text(nodes: Iterable[dict]) -> str:
