@@ -212,13 +212,15 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--paths",
         metavar="CSV",
-        help="columns clip_id and path: the recording of each clip, instead of a search by name; "
+        help="columns clip_id and path, or the JSON of AST: the recording of each clip, instead "
+        "of a search by name; "
         "paths are relative to --audio or, if it has no such file, to the CSV's folder",
     )
     add(
         "--class_indices",
         metavar="CSV",
-        help="AudioSet's class_labels_indices.csv, if the labels in --audio are class numbers",
+        help="AudioSet's class_labels_indices.csv, if the labels in --audio or --segments are "
+        "class numbers",
     )
     add(
         "--splits",

@@ -50,8 +50,10 @@ class Inputs:
       audio: the place of the recordings: a folder, or a file with many recordings
         (`data_prep.sources`). Several are separated by commas; wildcards are allowed. Needed unless
         `paths` is given.
-      paths: a CSV of `clip_id,path` that names the recordings, instead of a search by name.
-      class_indices: AudioSet's class_labels_indices.csv, for sources whose labels are numbers.
+      paths: a CSV of `clip_id,path`, or the JSON of AST, that names the recordings, instead of a
+        search by name.
+      class_indices: AudioSet's class_labels_indices.csv, for segments and sources whose labels are
+        numbers.
       splits: a CSV of `clip_id,split` that overrides the hashed split of the clips it names.
       sample_rate_hz: sample rate of the waveforms, at least 1,000.
       duration_s: length of the waveforms in seconds.
@@ -178,12 +180,12 @@ def _make_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str])
 def _clips(inputs: Inputs) -> tuple[Segments, list[Recording | Rejected]]:
     """Returns all clips, and for each clip its recording, or the reason if it has none."""
     ontology = inputs.loaded_ontology
+    indices = inputs.class_indices
+    class_mids = None if indices is None else read_class_indices(indices)
     if not inputs.segments:
         assert inputs.audio is not None
-        indices = inputs.class_indices
-        class_mids = None if indices is None else read_class_indices(indices)
         return label_by_source(inputs.audio, ontology, class_mids, inputs.duration_s)
-    segments = read_segments(inputs.segments, ontology)
+    segments = read_segments(inputs.segments, ontology, class_mids=class_mids)
     if inputs.paths is not None:
         return segments, find_by_list(segments, inputs.paths, inputs.audio)
     assert inputs.audio is not None
@@ -196,11 +198,12 @@ def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | Non
     if overrides_path is None:
         return clip_splits
     overrides = read_columns(overrides_path, "split")
+    others = ", ".join(name for name in _SPLIT_NAMES if name not in SPLITS)
     for clip_id, split in overrides.items():
         if split.strip().lower() not in _SPLIT_NAMES:
             raise InputError(
                 f"{overrides_path}: clip {clip_id!r} has the split {split!r}; expected one of "
-                f"{', '.join(SPLITS)} (or {', '.join(name for name in _SPLIT_NAMES if name not in SPLITS)})"
+                f"{', '.join(SPLITS)} (or {others})"
             )
     for row, clip_id in enumerate(clip_ids):
         if clip_id in overrides:

@@ -36,8 +36,11 @@ def test_missing_or_null_child_ids_are_no_children(leaf):
         ([A, B, C, node("/m/b", "Other")], "the id '/m/b' occurs 2 times"),
         ([A, B, C, node("/m/d", "C")], "the name 'C' occurs 2 times"),
         ([A, {"id": "/m/b", "child_ids": []}], "class number 1 has no field 'name'"),
-        ([A, B | {"child_ids": "/m/c"}, C], "child_ids of class number 1 are '/m/c'; expected a"),
-        ([A, B | {"child_ids": [3]}, C], "child_ids of class number 1 are [3]; expected a list"),
+        (
+            [A, B | {"child_ids": "/m/c"}, C],
+            "class number 1 has no field 'child_ids' of JSON type list",
+        ),
+        ([A, B | {"child_ids": [3]}, C], "/m/b (B) has the child 3, which is not in the file"),
         ([], "expected a non-empty JSON list"),
         ({"id": 1}, "expected a non-empty JSON list"),
     ],
