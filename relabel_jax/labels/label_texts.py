@@ -131,7 +131,7 @@ class _Reader:
             )
         if int(label) >= len(self._class_mids):
             raise InputError(
-                f"the label {label!r} is no class number of the {len(self._class_mids)} of "
+                f"the label {label!r} is not a class number of the {len(self._class_mids)} in "
                 "--class_indices"
             )
         return self._class_mids[int(label)]

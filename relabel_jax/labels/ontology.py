@@ -104,9 +104,7 @@ class Ontology:
 
     @classmethod
     def from_json(cls, path: str | pathlib.Path) -> "Ontology":
-        """Reads AudioSet's `ontology.json`: a list of objects with `id`, `name`, `child_ids`.
-
-        A class whose `child_ids` are missing or null has no children.
+        """Reads AudioSet's `ontology.json`: a list of objects with `id`, `name`, maybe `child_ids`.
 
         Raises:
           InputError: the file cannot be read, has another form, or names a child that is not in it.
@@ -314,8 +312,7 @@ def _audioset_rows() -> list[dict[str, str]]:
 
 def _children(node: dict) -> list[str]:
     """The `child_ids` of a class; none if they are missing or null."""
-    children = node.get("child_ids")
-    return [] if children is None else children
+    return node.get("child_ids") or []
 
 
 def _json_text(nodes: Iterable[dict]) -> str:
