@@ -35,6 +35,7 @@ from data_prep.working_folder import working_folder
 from relabel_jax import cli
 from relabel_jax.data.layout import INDEX_NAME, REJECTS_NAME
 from relabel_jax.errors import InputError, install_command
+from relabel_jax.labels import segment_flags
 
 _EPILOG = """\
 what --audio takes (one or several with commas; wildcards too):
@@ -187,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output_dir", required=True, metavar="DATA", help="the data set's folder")
     _add_inputs(parser)
+    segment_flags.add_unknown(parser.add_argument_group("labels of --segments"))
     _add_format(parser)
     _add_work(parser)
     return parser

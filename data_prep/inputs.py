@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.listing import audio_places
+from data_prep.listing import audio_places, warn
 from data_prep.plan import Plan, format_inputs, write_plan
 from data_prep.recordings import find_by_list, find_by_name
 from data_prep.source_labels import label_by_source
@@ -59,6 +59,7 @@ class Inputs:
       duration_s: length of the waveforms in seconds.
       clips_per_shard: the largest number of clips in a shard.
       split_seed: the seed of the hashes that choose the split and the place of a clip.
+      unknown: `refuse` or `drop` labels of the segments that are not in the ontology.
     """
 
     ontology: _Path | None = None
@@ -71,6 +72,7 @@ class Inputs:
     duration_s: float = PAPER_FORMAT.duration_s
     clips_per_shard: int = 256
     split_seed: int = 0
+    unknown: str = "refuse"
 
     def __post_init__(self):
         object.__setattr__(self, "segments", segment_files(self.segments))
@@ -185,7 +187,12 @@ def _clips(inputs: Inputs) -> tuple[Segments, list[Recording | Rejected]]:
     if not inputs.segments:
         assert inputs.audio is not None
         return label_by_source(inputs.audio, ontology, class_mids, inputs.duration_s)
-    segments = read_segments(inputs.segments, ontology, class_mids=class_mids)
+    segments = read_segments(inputs.segments, ontology, inputs.unknown, class_mids=class_mids)
+    if segments.dropped:
+        warn(
+            f"dropped {sum(segments.dropped.values())} labels of {len(segments.dropped)} mids that "
+            "are not in the ontology"
+        )
     if inputs.paths is not None:
         return segments, find_by_list(segments, inputs.paths, inputs.audio)
     assert inputs.audio is not None

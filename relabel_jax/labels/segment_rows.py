@@ -82,7 +82,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 class _Fault(Exception):
-    """What is wrong with a row, for a message that counts such rows."""
+    """A fault of a row, as the words of a message that counts such rows."""
 
 
 class _Reader:
@@ -99,7 +99,8 @@ class _Reader:
         """Yields the values of the columns for each good row.
 
         Raises:
-          InputError: a header names masked labels that the caller does not read.
+          InputError: a header names masked labels that the caller does not read, or rows of
+            another kind than the first.
         """
         for number, line in enumerate(lines, 1):
             if not line.strip() or is_comment(line):
@@ -125,6 +126,11 @@ class _Reader:
             raise InputError(
                 f"{self._path}: a header names masked labels; expected the raters' labels alone, "
                 "which are not re-labelled yet"
+            )
+        if header.is_events != self.layout.is_events:
+            raise InputError(
+                f"{self._path}: has headers of segments and of events (AudioSet-Strong); expected "
+                "one kind in a file"
             )
         if header.ignored:
             write_line(f"{self._path}: ignores the columns {', '.join(header.ignored)}")

@@ -77,9 +77,7 @@ def _plain_blocks(file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
     """Yields a file's rows in blocks of whole lines; nothing if its first row has another form."""
     line = file.readline(_MAX_LINE_BYTES).removeprefix(UTF8_MARK)
     for _ in range(_MAX_COMMENTS):
-        # A spreadsheet may quote a line of the header. An id may begin with `#`.
-        is_comment = line.startswith((b"#", b'"#'))
-        if not is_comment or _PLAIN_ROW.fullmatch(line.lstrip(b'"#')):
+        if not line.startswith((b"# ", b'"# ')):  # a spreadsheet may quote a comment
             break
         line = file.readline(_MAX_LINE_BYTES)
     if not _PLAIN_ROW.fullmatch(line):
@@ -206,13 +204,22 @@ def write_segments(
     with Progress("writing", len(clip_ids), "clips") as progress:
         for first in range(0, len(clip_ids), _ROWS_PER_WRITE):
             rows = slice(first, first + _ROWS_PER_WRITE)
-            parts = [clip_ids[rows], ", ", start_texts[rows], ", ", end_texts[rows]]
+            parts = [_id_texts(clip_ids[rows]), ", ", start_texts[rows], ", ", end_texts[rows]]
             for text in texts:
                 parts += [', "', text.take(numbers[rows]), '"']
             lines = pc.binary_join_element_wise(*parts, "\n", "")
             all_lines = pa.ListArray.from_arrays([0, len(lines)], lines)
             file.write(pc.binary_join(all_lines, "")[0].as_buffer())
             progress.update(len(lines))
+
+
+def _id_texts(clip_ids: pa.Array) -> pa.Array:
+    """The ids as fields of a row, in quotes where they have other characters than most."""
+    if _id_bytes_are_plain(clip_ids):
+        return clip_ids
+    doubled = pc.replace_substring(clip_ids, '"', '""')
+    quoted = pc.binary_join_element_wise('"', doubled, '"', "")
+    return pc.if_else(pc.match_substring_regex(clip_ids, r"[^\w./-]"), quoted, clip_ids)
 
 
 def _joined_mids(sets: sparse.csr_array, mids: Sequence[str]) -> pa.Array:

@@ -16,6 +16,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segment_layout import HEADER_NAMES
 from relabel_jax.labels.segments import GroupedSegments, read_segments
+from relabel_jax.labels.segments_csv import write_segments
 
 NAMES = {"/m/a": "Speech", "/m/b": "Male speech, man speaking", "/t/c": "Dentist's drill"}
 ONTOLOGY = Ontology.from_text(
@@ -175,6 +176,7 @@ def test_every_dialect_gives_the_same_segments(
         (HEADER + "x, 30, 40, Sneeze\n", "1 mids are not in the ontology (Sneeze)"),
         (PLAIN_HEADER + "x,30,40,/m/a,/m/b\n", "1 malformed rows, the first is row 2"),
         ("YTID,start,end,labels,masked\nx,30,40,/m/a,/m/b\n", "a header names masked labels"),
+        (ROWS + "segment_id,start,end,label\nx_0,1,2,/m/a\n", "has headers of segments and of ev"),
         ("YTID,label\nx,/m/a\n", "2 malformed rows, the first is row 1: 'YTID,label'"),
         ("é, 30, 40, /m/a\n".encode("latin-1"), "row 1 has the byte 0xe9, which is not UTF-8"),
         (b"PK\x03\x04\x00\x00\x08", "it is a binary file"),
@@ -189,11 +191,27 @@ def test_refused(content, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("clip_id", ["rain, heavy", "audio/1.wav", "007", "#tag", "café", "a;b"])
+@pytest.mark.parametrize(
+    "clip_id", ["rain, heavy", "audio/1.wav", "007", "#tag", "café", "a;b", "it's", "#a b"]
+)
 def test_ids_are_kept_as_they_are(clip_id, tmp_path):
     row = f'"{clip_id}", 30, 40, "/m/a"\n'
     for content in (row, HEADER + row, HEADER + 'w, 0, 1, "/m/b"\n' + row):
-        assert read(tmp_path, content)[-1] == (clip_id, 30.0, 40.0, (0,))
+        rows = read(tmp_path, content)
+        assert rows[-1] == (clip_id, 30.0, 40.0, (0,))
+    segments = read_segments([tmp_path / "segments0.csv"], ONTOLOGY)
+    with open(tmp_path / "written.csv", "wb") as file:
+        write_segments(
+            file,
+            clip_ids=segments.clip_ids,
+            start_s=segments.start_s,
+            end_s=segments.end_s,
+            label_columns={"positive_labels": segments.label_sets},
+            set_numbers=segments.set_numbers,
+            mids=MIDS,
+            title="Written",
+        )
+    assert rows_of(read_segments([tmp_path / "written.csv"], ONTOLOGY)) == rows
 
 
 def test_comments_and_ids_that_begin_with_a_number_sign(tmp_path):
