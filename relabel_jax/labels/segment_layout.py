@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -49,6 +50,11 @@ class Layout:
     present: int | None = None
     ignored: tuple[str, ...] = ()
 
+    @functools.cached_property
+    def min_fields(self) -> int:
+        """The smallest number of fields of a row."""
+        return 1 + max(self.places[name] for name in COLUMNS)
+
 
 def fields_of(line: str, delimiter: str, quote: str) -> list[str] | None:
     """The stripped fields of a line, without empty ones at its end; None if a quote is not closed.
@@ -56,13 +62,15 @@ def fields_of(line: str, delimiter: str, quote: str) -> list[str] | None:
     An empty field in quotes stays.
     """
     line = line.rstrip(f"{delimiter} ")
-    for attempt in (line, _BLANKS_AFTER_QUOTE.sub("", line)):
+    for attempt in range(2):
+        if attempt:
+            line = _BLANKS_AFTER_QUOTE.sub("", line)
         try:
             (fields,) = csv.reader(
-                [attempt], delimiter=delimiter, quotechar=quote, skipinitialspace=True, strict=True
+                (line,), delimiter=delimiter, quotechar=quote, skipinitialspace=True, strict=True
             )
             return [field.strip() for field in fields]
-        except (csv.Error, ValueError):
+        except (csv.Error, ValueError):  # ValueError for an empty line
             continue
     return None
 
@@ -78,13 +86,12 @@ def find_layout(lines: Iterable[str], columns: Sequence[str]) -> Layout:
             if header := header_layout(fields, delimiter, quote):
                 return header
             if _is_row(fields) and not any(fields[len(columns) :]):
-                return _layout_without_header(columns, delimiter, quote)
-    return _layout_without_header(columns)
+                return without_header(columns, delimiter, quote)
+    return without_header(columns)
 
 
-def _layout_without_header(
-    columns: Sequence[str], delimiter: str = ",", quote: str = '"'
-) -> Layout:
+def without_header(columns: Sequence[str], delimiter: str = ",", quote: str = '"') -> Layout:
+    """The layout of rows of these columns, which have no header."""
     places = {name: place for place, name in enumerate(columns)}
     return Layout(delimiter, quote, places, len(columns))
 

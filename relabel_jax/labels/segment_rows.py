@@ -141,12 +141,12 @@ class _Reader:
         layout = self.layout
         if fields is None:
             raise _Fault(_MALFORMED)
-        if not max(layout.places[name] for name in COLUMNS) < len(fields) <= layout.num_fields:
+        if not layout.min_fields <= len(fields) <= layout.num_fields:
             raise _Fault(_MALFORMED)
         fields = fields + [""] * (layout.num_fields - len(fields))
-        clip_id, start, end, mids, *others = (
-            fields[layout.places[name]] if name in layout.places else "" for name in self._columns
-        )
+        places = layout.places
+        clip_id, start, end, mids = [fields[places[name]] for name in COLUMNS]
+        others = [fields[places[name]] if name in places else "" for name in self._columns[4:]]
         if not clip_id:
             raise _Fault("rows have no clip id")
         if not mids:

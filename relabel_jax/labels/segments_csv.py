@@ -2,7 +2,7 @@
 
 Files in exactly this form are read as columns by pyarrow, never row by row. So are the variants
 that differ only in gzip, CRLF, a byte order mark, blanks after commas, commas at the end of a row
-and `#` lines at the start. `segment_rows` reads every other file row by row, and finds the rows
+and the lines above the rows. `segment_rows` reads every other file row by row, and finds the rows
 with faults.
 """
 
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from scipy import sparse
 
-from relabel_jax.labels import segment_rows
+from relabel_jax.labels import segment_layout, segment_rows
 from relabel_jax.labels.segment_layout import COLUMNS
 from relabel_jax.labels.segment_rows import LONG_S, MAX_S
 from relabel_jax.labels.text_files import UTF8_MARK, opened
@@ -64,7 +64,7 @@ def read_columns(
     with opened(path, "segments") as file:
         blocks = [
             executor.submit(_plain_table, text, columns)
-            for text in _plain_blocks(file, block_bytes)
+            for text in _plain_blocks(file, block_bytes, columns)
         ]
     tables = [block.result() for block in blocks]
     plain = [table for table in tables if table is not None]
@@ -73,12 +73,14 @@ def read_columns(
     return segment_rows.read_rows(path, columns)
 
 
-def _plain_blocks(file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
+def _plain_blocks(file: BinaryIO, block_bytes: int, columns: Sequence[str]) -> Iterator[bytes]:
     """Yields a file's rows in blocks of whole lines; nothing if its first row has another form."""
     line = file.readline(_MAX_LINE_BYTES).removeprefix(UTF8_MARK)
     for _ in range(_MAX_COMMENTS):
         if not line.startswith((b"# ", b'"# ')):  # a spreadsheet may quote a comment
             break
+        line = file.readline(_MAX_LINE_BYTES)
+    if _is_plain_header(line, columns):
         line = file.readline(_MAX_LINE_BYTES)
     if not _PLAIN_ROW.fullmatch(line):
         return
@@ -92,6 +94,13 @@ def _plain_blocks(file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
             rest += block
     if rest:
         yield rest
+
+
+def _is_plain_header(line: bytes, columns: Sequence[str]) -> bool:
+    """Whether a line is a header that names the columns of AudioSet's form in their order."""
+    fields = segment_layout.fields_of(line.decode(errors="replace").rstrip(), ",", '"')
+    header = segment_layout.header_layout(fields or (), ",", '"')
+    return header == segment_layout.without_header(columns)
 
 
 def _plain_table(text: bytes, columns: Sequence[str]) -> pa.Table | None:
