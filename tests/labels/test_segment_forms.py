@@ -49,7 +49,7 @@ ROWS = 'x, 30.000, 40.000, "/m/b,/t/c"\ny, 0.500, 7.001, "/m/a"\n'
 PLAIN_HEADER = "YTID,start_seconds,end_seconds,positive_labels\n"
 
 # By the row of the table in docs/data.md, files with the rows X and Y.
-FORMS = {
+FORMS: dict[str, list[str | bytes]] = {
     "AudioSet's own": [HEADER + ROWS, ROWS, (HEADER + ROWS).replace(", ", ",")],
     "gzip": [gzip.compress((HEADER + ROWS).encode())],
     "line ends": [
