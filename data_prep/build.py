@@ -35,6 +35,7 @@ from data_prep.working_folder import working_folder
 from relabel_jax import cli
 from relabel_jax.data.layout import INDEX_NAME, REJECTS_NAME
 from relabel_jax.errors import InputError, install_command
+from relabel_jax.labels import segment_flags
 
 _EPILOG = """\
 what --audio takes (one or several with commas; wildcards too):
@@ -187,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output_dir", required=True, metavar="DATA", help="the data set's folder")
     _add_inputs(parser)
+    segment_flags.add_unknown(parser.add_argument_group("labels of --segments"))
     _add_format(parser)
     _add_work(parser)
     return parser
@@ -212,13 +214,15 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--paths",
         metavar="CSV",
-        help="columns clip_id and path: the recording of each clip, instead of a search by name; "
+        help="columns clip_id and path, or the JSON of AST: the recording of each clip, instead "
+        "of a search by name; "
         "paths are relative to --audio or, if it has no such file, to the CSV's folder",
     )
     add(
         "--class_indices",
         metavar="CSV",
-        help="AudioSet's class_labels_indices.csv, if the labels in --audio are class numbers",
+        help="AudioSet's class_labels_indices.csv, if the labels in --audio or --segments are "
+        "class numbers",
     )
     add(
         "--splits",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.listing import audio_places
+from data_prep.listing import audio_places, warn
 from data_prep.plan import Plan, format_inputs, write_plan
 from data_prep.recordings import find_by_list, find_by_name
 from data_prep.source_labels import label_by_source
@@ -25,6 +25,15 @@ from relabel_jax.labels.segment_flags import segment_files
 from relabel_jax.labels.segments import Segments, read_segments
 from relabel_jax.labels.views import SPLITS, hashed_splits
 
+# Other names of the splits, in lower case. `eval` is left out: it means validation to some, and
+# AudioSet's test set to others.
+_SPLIT_NAMES = {name: name for name in SPLITS} | {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "testing": "test",
+}
 _MAX_SAMPLES = 1 << 29  # a record is a protobuf message, which can have at most 2 GB
 
 _Path = str | pathlib.Path
@@ -41,13 +50,16 @@ class Inputs:
       audio: the place of the recordings: a folder, or a file with many recordings
         (`data_prep.sources`). Several are separated by commas; wildcards are allowed. Needed unless
         `paths` is given.
-      paths: a CSV of `clip_id,path` that names the recordings, instead of a search by name.
-      class_indices: AudioSet's class_labels_indices.csv, for sources whose labels are numbers.
+      paths: a CSV of `clip_id,path`, or the JSON of AST, that names the recordings, instead of a
+        search by name.
+      class_indices: AudioSet's class_labels_indices.csv, for segments and sources whose labels are
+        numbers.
       splits: a CSV of `clip_id,split` that overrides the hashed split of the clips it names.
       sample_rate_hz: sample rate of the waveforms, at least 1,000.
       duration_s: length of the waveforms in seconds.
       clips_per_shard: the largest number of clips in a shard.
       split_seed: the seed of the hashes that choose the split and the place of a clip.
+      unknown: `refuse` or `drop` labels of the segments that are not in the ontology.
     """
 
     ontology: _Path | None = None
@@ -60,6 +72,7 @@ class Inputs:
     duration_s: float = PAPER_FORMAT.duration_s
     clips_per_shard: int = 256
     split_seed: int = 0
+    unknown: str = "refuse"
 
     def __post_init__(self):
         object.__setattr__(self, "segments", segment_files(self.segments))
@@ -169,12 +182,17 @@ def _make_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str])
 def _clips(inputs: Inputs) -> tuple[Segments, list[Recording | Rejected]]:
     """Returns all clips, and for each clip its recording, or the reason if it has none."""
     ontology = inputs.loaded_ontology
+    indices = inputs.class_indices
+    class_mids = None if indices is None else read_class_indices(indices)
     if not inputs.segments:
         assert inputs.audio is not None
-        indices = inputs.class_indices
-        class_mids = None if indices is None else read_class_indices(indices)
         return label_by_source(inputs.audio, ontology, class_mids, inputs.duration_s)
-    segments = read_segments(inputs.segments, ontology)
+    segments = read_segments(inputs.segments, ontology, inputs.unknown, class_mids=class_mids)
+    if segments.dropped:
+        warn(
+            f"dropped {sum(segments.dropped.values())} labels of {len(segments.dropped)} mids that "
+            "are not in the ontology"
+        )
     if inputs.paths is not None:
         return segments, find_by_list(segments, inputs.paths, inputs.audio)
     assert inputs.audio is not None
@@ -187,15 +205,17 @@ def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | Non
     if overrides_path is None:
         return clip_splits
     overrides = read_columns(overrides_path, "split")
+    others = ", ".join(name for name in _SPLIT_NAMES if name not in SPLITS)
     for clip_id, split in overrides.items():
-        if split not in SPLITS:
+        if split.strip().lower() not in _SPLIT_NAMES:
             raise InputError(
                 f"{overrides_path}: clip {clip_id!r} has the split {split!r}; expected one of "
-                f"{', '.join(SPLITS)}"
+                f"{', '.join(SPLITS)} (or {others})"
             )
     for row, clip_id in enumerate(clip_ids):
         if clip_id in overrides:
-            clip_splits[row] = SPLITS.index(overrides.pop(clip_id))
+            split = _SPLIT_NAMES[overrides.pop(clip_id).strip().lower()]
+            clip_splits[row] = SPLITS.index(split)
     if overrides:
         print(
             f"warning: {overrides_path}: {len(overrides)} clips are not in the segments, the "

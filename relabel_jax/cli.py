@@ -7,6 +7,7 @@ Exit codes: 0 for success, 1 for a wrong input or a failure, 2 for wrong usage, 
 import argparse
 import difflib
 import importlib
+import os
 import pathlib
 import re
 import sys
@@ -39,6 +40,7 @@ VERBS = {
 }
 """The module whose `main(arguments)` a verb runs, and what it does, by verb."""
 
+_HOME = re.compile(r"(?:(?<=[=,])|^)~[\w.-]*(?=/|,|$)")
 RESUMES = "stopped; the same command continues from here"
 _USAGE = f"""\
 usage: {SCRIPT} VERB [--FLAG=VALUE ...]
@@ -104,8 +106,33 @@ def program(module: str) -> str:
     return f"python -m {module.removesuffix('.__main__')}"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that expands `~` in the values of flags, as the shell does in `--FLAG VALUE`."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Parses the arguments after the expansion; `parse_args` calls this method too."""
+        arguments = sys.argv[1:] if args is None else args
+        return super().parse_known_args([expand_home(each) for each in arguments], namespace)
+
+
+def expand_home(argument: str) -> str:
+    """The argument with home folders for `~/` and `~USER/` where a path can begin.
+
+    The shell leaves `--FLAG=~/PATH` as it is. A path can begin an argument, or follow `=` or a
+    comma. A user that does not exist stays.
+
+    >>> expand_home("--audio=~/a,~/b") == f"--audio={pathlib.Path.home()}/a,{pathlib.Path.home()}/b"
+    True
+    >>> expand_home("--audio=a~/b")
+    '--audio=a~/b'
+    """
+    return _HOME.sub(lambda match: os.path.expanduser(match.group()), argument)
+
+
 def parser(module: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
     """Makes an argument parser that keeps line breaks and refuses abbreviated flags.
+
+    It expands `~` where a path begins in the value of a flag (`expand_home`).
 
     Commands `python -m MODULE` in the help become `relabel-jax VERB` if the user called the script.
 
@@ -120,7 +147,7 @@ def parser(module: str, description: str | None, **options: Any) -> argparse.Arg
         "formatter_class": argparse.RawDescriptionHelpFormatter,
         "allow_abbrev": False,
     }
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=program(module), description=_as_called(description or ""), **(defaults | options)
     )
 

@@ -14,7 +14,6 @@ forms are read; `.gz` may follow the extension of the last two:
 import csv
 import dataclasses
 import functools
-import gzip
 import hashlib
 import io
 import json
@@ -32,9 +31,11 @@ from scipy import sparse
 
 from relabel_jax.errors import InputError
 from relabel_jax.labels import clip_names, segments_csv
+from relabel_jax.labels.ast_json import read_ast_json
+from relabel_jax.labels.label_texts import parse_label_sets
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.segments import parse_label_sets
+from relabel_jax.labels.text_files import read_text
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COLUMNS = ("clip_id", "end_s", "masked", "positive", "start_s")
@@ -195,7 +196,7 @@ def _grouped(path: pathlib.Path, table: pa.Table, ontology: Ontology, unknown: s
         encoded = table[column].combine_chunks().dictionary_encode()
         texts.append(encoded.dictionary)
         numbers.append(np.asarray(encoded.indices).astype(np.int64))
-        parsed, unknown_mids = parse_label_sets(encoded.dictionary, ontology)
+        parsed, unknown_mids = parse_label_sets(encoded.dictionary, ontology, path)
         sets.append(parsed)
         clips_per_text = np.bincount(numbers[-1], minlength=len(encoded.dictionary))
         for mid, of_texts in unknown_mids.items():
@@ -254,14 +255,14 @@ def _text(path: pathlib.Path, column: str, values: pa.ChunkedArray) -> pa.Chunke
 
 def _read_csv(path: pathlib.Path) -> pa.Table:
     header = line = ""
-    with _opened(path) as file:
-        for line in file:  # up to the first row
-            if line.strip() and not line.startswith(("#", '"#')):
-                break
-            header += line
+    text = read_text(path, "labels")
+    for line in io.StringIO(text, newline=None):  # up to the first row
+        if line.strip() and not line.startswith(("#", '"#')):
+            break
+        header += line
     fields = [field.strip() for field in next(csv.reader([line], skipinitialspace=True), [])]
     if fields[:1] == ["clip_id"]:
-        return _read_csv_with_header(path, fields)
+        return _read_csv_with_header(path, fields, text)
     columns: tuple[str, ...] = segments_csv.COLUMNS
     if "masked_labels" in header or any(fields[len(columns) :]):
         columns = (*columns, "masked")
@@ -275,14 +276,12 @@ def _read_csv(path: pathlib.Path) -> pa.Table:
     )
 
 
-def _read_csv_with_header(path: pathlib.Path, header: Sequence[str]) -> pa.Table:
+def _read_csv_with_header(path: pathlib.Path, header: Sequence[str], text: str) -> pa.Table:
     if header not in (["clip_id", "positive"], ["clip_id", "positive", "masked"]):
         raise InputError(
             f"{path}: has the columns {', '.join(header)}; expected clip_id,positive or "
             "clip_id,positive,masked"
         )
-    with _opened(path) as file:
-        text = file.read()
     table = pa.csv.read_csv(
         io.BytesIO(text.encode()),
         convert_options=pa.csv.ConvertOptions(
@@ -293,26 +292,7 @@ def _read_csv_with_header(path: pathlib.Path, header: Sequence[str]) -> pa.Table
 
 
 def _read_json(path: pathlib.Path) -> pa.Table:
-    with _opened(path) as file:
-        try:
-            data = json.load(file)["data"]
-            rows = [(each["wav"], each["labels"], each.get("masked", "")) for each in data]
-            strings = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
-        except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            raise InputError(
-                f"{path}: is not a data file of AST or PSLA ({error}); expected "
-                '{"data": [{"wav": PATH, "labels": "mid,mid"}]}'
-            ) from error
-    if not rows:
-        strings = [pa.array([], pa.string())] * 3
-    names = pa.array([clip_names.stem(wav) for wav in strings[0].to_pylist()], pa.string())
-    return pa.table([names, *strings[1:]], names=["clip_id", "positive", "masked"])
-
-
-def _opened(path: pathlib.Path) -> io.TextIOBase:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return open(path, encoding="utf-8-sig")
+    return read_ast_json(path).drop_columns("path")
 
 
 def _with_masked(table: pa.Table) -> pa.Table:

@@ -97,7 +97,7 @@ def test_a_shard_and_a_split_without_a_good_recording(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "text", "message"),
     [
-        ("splits", "clip_id,split\n-clip000,dev\n", "split 'dev'; expected one of train"),
+        ("splits", "clip_id,split\n-clip000,eval\n", "split 'eval'; expected one of train"),
         ("splits", "clip_id,split\na,test\na,test\n", "1 clips occur more than once"),
         ("splits", "-clip000,test\n", "no column 'clip_id'"),
         ("paths", "clip_id,file\n", "no column 'path'"),
