@@ -13,9 +13,8 @@ import numpy as np
 
 from data_prep.listing import audio_places
 from data_prep.plan import Plan, format_inputs, write_plan
-from data_prep.recordings import find_by_list, find_by_name
+from data_prep.recordings import Candidates, find_by_list, find_by_name
 from data_prep.source_labels import label_by_source
-from data_prep.sources import Recording
 from relabel_jax.audio.waveform_format import MIN_SAMPLE_RATE_HZ, PAPER_FORMAT, WaveformFormat
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.labels.class_indices import read_class_indices
@@ -148,7 +147,7 @@ def open_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str]) 
 def _make_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str]) -> None:
     segments, recordings = _clips(inputs)
     clip_splits = _clip_splits(segments.clip_ids.to_pylist(), inputs.split_seed, inputs.splits)
-    if not any(isinstance(recording, Recording) for recording in recordings):
+    if all(isinstance(recording, Rejected) for recording in recordings):
         raise InputError(
             f"{inputs.audio if inputs.paths is None else inputs.paths}: no recording of any of the "
             f"{len(segments)} clips; of the first, {segments.clip_ids[0].as_py()}: {recordings[0]} "
@@ -166,14 +165,15 @@ def _make_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str])
     )
 
 
-def _clips(inputs: Inputs) -> tuple[Segments, list[Recording | Rejected]]:
-    """Returns all clips, and for each clip its recording, or the reason if it has none."""
+def _clips(inputs: Inputs) -> tuple[Segments, list[Candidates | Rejected]]:
+    """Returns all clips, and for each clip its recordings, or the reason if it has none."""
     ontology = inputs.loaded_ontology
     if not inputs.segments:
         assert inputs.audio is not None
         indices = inputs.class_indices
         class_mids = None if indices is None else read_class_indices(indices)
-        return label_by_source(inputs.audio, ontology, class_mids, inputs.duration_s)
+        segments, found = label_by_source(inputs.audio, ontology, class_mids, inputs.duration_s)
+        return segments, [each if isinstance(each, Rejected) else (each,) for each in found]
     segments = read_segments(inputs.segments, ontology)
     if inputs.paths is not None:
         return segments, find_by_list(segments, inputs.paths, inputs.audio)
