@@ -46,7 +46,7 @@ def test_tfds_opens_it_without_tensorflow(arguments, data_dir):
     ontology = Ontology.from_json(arguments["ontology"])
     segments = read_segments(arguments["segments"], ontology)
     labels = multi_hot(segments.labels, len(ontology))
-    pel, masked = relabel(labels, ontology.is_ancestor, "pe_cml")
+    pel, masked = relabel(labels, ontology, "pe_cml")
     row_of = {clip_id: row for row, clip_id in enumerate(segments.clip_ids.to_pylist())}
     splits = hashed_splits(list(row_of))
     files = {path.stem: path for path in arguments["audio"].iterdir()}
