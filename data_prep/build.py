@@ -46,10 +46,10 @@ what --audio takes (one or several with commas; wildcards too):
   *.h5       PANNs' packed waveforms: audio_name, waveform, target (needs the same extra)
   a folder with such files; nothing is unpacked on disk
 
-how the recording of clip X, 30 s to 40 s, is found there (in order of preference):
-  X.ext, YX.ext, X_30_40.ext, X_30.ext; times in seconds (30, 30.0, 30.000) or milliseconds
-  (30000); ext is one of the extensions above, in their order, in upper or lower case;
-  video_id, KEY and audio_name count as names
+how the recording of clip ID, 30 s to 40 s, is found there:
+  by its name: ID, YID, ID_30_40, ID_30.0-40.0, ID_30_10, ID_30, ID_000030, ID_30000, Title [ID];
+  video_id, KEY and audio_name count as names. If several recordings fit, they are tried in this
+  order until one can be read
   a recording must begin where its clip begins; its first --duration_s seconds are stored
 
 where the labels come from:
