@@ -13,9 +13,8 @@ import numpy as np
 
 from data_prep.listing import audio_places, warn
 from data_prep.plan import Plan, format_inputs, write_plan
-from data_prep.recordings import find_by_list, find_by_name
+from data_prep.recordings import Candidates, find_by_list, find_by_name
 from data_prep.source_labels import label_by_source
-from data_prep.sources import Recording
 from relabel_jax.audio.waveform_format import MIN_SAMPLE_RATE_HZ, PAPER_FORMAT, WaveformFormat
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.labels.class_indices import read_class_indices
@@ -161,7 +160,7 @@ def open_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str]) 
 def _make_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str]) -> None:
     segments, recordings = _clips(inputs)
     clip_splits = _clip_splits(segments.clip_ids.to_pylist(), inputs.split_seed, inputs.splits)
-    if not any(isinstance(recording, Recording) for recording in recordings):
+    if all(isinstance(recording, Rejected) for recording in recordings):
         raise InputError(
             f"{inputs.audio if inputs.paths is None else inputs.paths}: no recording of any of the "
             f"{len(segments)} clips; of the first, {segments.clip_ids[0].as_py()}: {recordings[0]} "
@@ -179,24 +178,25 @@ def _make_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str])
     )
 
 
-def _clips(inputs: Inputs) -> tuple[Segments, list[Recording | Rejected]]:
-    """Returns all clips, and for each clip its recording, or the reason if it has none."""
+def _clips(inputs: Inputs) -> tuple[Segments, list[Candidates | Rejected]]:
+    """Returns all clips, and for each clip its recordings, or the reason if it has none."""
     ontology = inputs.loaded_ontology
     indices = inputs.class_indices
     class_mids = None if indices is None else read_class_indices(indices)
     if not inputs.segments:
         assert inputs.audio is not None
-        return label_by_source(inputs.audio, ontology, class_mids, inputs.duration_s)
-    segments = read_segments(inputs.segments, ontology, inputs.unknown, class_mids=class_mids)
-    if segments.dropped:
+        segments, found = label_by_source(inputs.audio, ontology, class_mids, inputs.duration_s)
+        return segments, [each if isinstance(each, Rejected) else (each,) for each in found]
+    read = read_segments(inputs.segments, ontology, inputs.unknown, class_mids=class_mids)
+    if read.dropped:
         warn(
-            f"dropped {sum(segments.dropped.values())} labels of {len(segments.dropped)} mids that "
+            f"dropped {sum(read.dropped.values())} labels of {len(read.dropped)} mids that "
             "are not in the ontology"
         )
     if inputs.paths is not None:
-        return segments, find_by_list(segments, inputs.paths, inputs.audio)
+        return read, find_by_list(read, inputs.paths, inputs.audio)
     assert inputs.audio is not None
-    return segments, find_by_name(segments, inputs.audio)
+    return read, find_by_name(read, inputs.audio)
 
 
 def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | None) -> np.ndarray:
