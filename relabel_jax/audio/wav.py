@@ -1,0 +1,127 @@
+"""Checks where the samples of a WAV file begin and end, and repairs its header.
+
+Recorders that lose power leave a data chunk of size 0. Some programs write no pad byte after a
+chunk of odd length. libsndfile then finds no samples.
+"""
+
+import io
+import os
+import re
+import struct
+from typing import IO
+
+from relabel_jax.errors import Rejected
+
+_CHUNK_NAME = re.compile(rb"[\x20-\x7e]{4}")
+_MAX_CHUNKS = 1_000
+_MAX_FORMAT_BYTES = 1 << 16
+# More bytes than this part of the samples, after them and in no chunk, are samples too. Rubbish
+# that editors leave at the end is short.
+_MAX_RUBBISH = 0.1
+
+
+def repaired(file: IO[bytes]) -> IO[bytes]:
+    """Returns a file with a right header: the file itself if its header is right.
+
+    Args:
+      file: an open binary file that can seek; any format.
+
+    Raises:
+      Rejected: `unreadable`, if the data chunk is much smaller than the samples that are there. It
+        cannot be known then where they end.
+    """
+    file.seek(0)
+    start = file.read(12)
+    if len(start) < 12 or start[:4] not in (b"RIFF", b"RIFX") or start[8:] != b"WAVE":
+        return file
+    order = "<" if start[:4] == b"RIFF" else ">"
+    size = file.seek(0, os.SEEK_END)
+    format_chunk = b""
+    place, is_odd, is_padded = 12, False, True
+    for _ in range(_MAX_CHUNKS):
+        name, length = _chunk(file, place, order)
+        if not name and is_odd:  # perhaps the chunk before it has no pad byte
+            place, is_padded = place - 1, False
+            name, length = _chunk(file, place, order)
+        if not name:
+            return file
+        begin = place + 8
+        if name == b"data":
+            break
+        if name == b"fmt " and length < _MAX_FORMAT_BYTES:
+            format_chunk = file.read(length)
+        place, is_odd = begin + length + length % 2, bool(length % 2)
+    else:
+        return file
+    rest = size - begin - length
+    # Zeros may fill the file up to a block of the disk.
+    if rest > _MAX_RUBBISH * length and not _begins_chunk(file, begin + length, order):
+        if length:
+            raise Rejected(
+                "unreadable",
+                f"the header says {length} bytes of samples; {rest} more bytes follow that are in "
+                "no chunk: the header is wrong",
+            )
+    elif is_padded:
+        return file
+    else:
+        rest = 0
+    length = min(length + rest, size - begin)
+    header = start[8:] + b"fmt " + struct.pack(f"{order}I", len(format_chunk)) + format_chunk
+    header += bytes(len(format_chunk) % 2)
+    header += b"data" + struct.pack(f"{order}I", min(length, 0xFFFF_FFFF))
+    total = min(len(header) + length, 0xFFFF_FFFF)
+    return _Spliced(start[:4] + struct.pack(f"{order}I", total) + header, file, begin, length)
+
+
+def _chunk(file: IO[bytes], place: int, order: str) -> tuple[bytes, int]:
+    """Returns the name and length of the chunk at `place`; an empty name if there is none."""
+    file.seek(place)
+    head = file.read(8)
+    if len(head) < 8 or not _CHUNK_NAME.match(head):
+        return b"", 0
+    return head[:4], struct.unpack(f"{order}I", head[4:])[0]
+
+
+def _begins_chunk(file: IO[bytes], place: int, order: str) -> bool:
+    """Whether a chunk, or an ID3 tag, begins at `place`, with or without a pad byte before it."""
+    file.seek(place)
+    if file.read(3) in (b"ID3", b"TAG"):
+        return True
+    return any(_chunk(file, place + pad, order)[0] for pad in (0, 1))
+
+
+class _Spliced(io.RawIOBase):
+    """Bytes, and then `length` bytes of a file from `begin` on, as one file."""
+
+    def __init__(self, header: bytes, file: IO[bytes], begin: int, length: int):
+        self._header, self._file, self._begin = header, file, begin
+        self._size = len(header) + length
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        self._place = max(0, start + offset)
+        return self._place
+
+    def readinto(self, buffer) -> int:
+        wanted = min(len(buffer), self._size - self._place)
+        if wanted <= 0:
+            return 0
+        if self._place < len(self._header):
+            found = self._header[self._place : self._place + wanted]
+        else:
+            self._file.seek(self._begin + self._place - len(self._header))
+            found = self._file.read(wanted)
+        buffer[: len(found)] = found
+        self._place += len(found)
+        return len(found)
