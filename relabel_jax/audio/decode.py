@@ -9,7 +9,7 @@ The `start_s` and `end_s` of a segment only help to find the file.
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 import numpy as np
@@ -20,6 +20,7 @@ from relabel_jax.audio import ffmpeg, libsndfile, ogg, signatures, wav
 from relabel_jax.audio.facts import Facts
 from relabel_jax.audio.mix import Mixer
 from relabel_jax.audio.resample import at_one_rate, to_waveform
+from relabel_jax.audio.splice import Spliced
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.errors import InputError, Rejected
 
@@ -147,9 +148,13 @@ def decode_blocks(
                     opened, duration_s, block_samples, mono=mono, facts=facts
                 )
             return
-        if not file.seek(0, os.SEEK_END):
+        if not (size := file.seek(0, os.SEEK_END)):
             raise Rejected("empty", "the file has 0 bytes")
-        blocks = _decode_by_any(wav.repaired(file), duration_s, block_samples, facts)
+        start, first_bytes = signatures.after_tags(file)
+        if signatures.is_for_libsndfile(first_bytes):
+            file = wav.repaired(Spliced(b"", file, start, size - start) if start else file)
+        order = _order(file, first_bytes)
+        blocks = _decode_by_any(order, file, duration_s, block_samples, facts)
         wanted: float | None = None
         for samples, rate_hz in at_one_rate(
             (mixer.mix(channels), rate_hz) for channels, rate_hz in blocks
@@ -166,7 +171,11 @@ def decode_blocks(
 
 
 def _decode_by_any(
-    file: IO[bytes], duration_s: float, block_samples: int, facts: Facts
+    order: Sequence[tuple[str, _Decoder]],
+    file: IO[bytes],
+    duration_s: float,
+    block_samples: int,
+    facts: Facts,
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Decodes a file by the first decoder that can; the next one continues if it fails.
 
@@ -175,7 +184,7 @@ def _decode_by_any(
     """
     failures: list[str] = []
     done, rate_hz = 0, 0
-    for name, decode_file in _decoders_of(file):
+    for name, decode_file in order:
         place = 0  # of the next sample that this decoder gives
         try:
             for channels, rate_hz in decode_file(file, duration_s, block_samples, facts):
@@ -200,9 +209,8 @@ def _decode_by_any(
     facts.partial = True
 
 
-def _decoders_of(file: IO[bytes]) -> list[tuple[str, _Decoder]]:
+def _order(file: IO[bytes], first_bytes: bytes) -> list[tuple[str, _Decoder]]:
     """Returns the decoders to try, in order."""
-    first_bytes = signatures.after_tags(file)
     if signatures.is_for_libsndfile(first_bytes):
         return [_LIBSNDFILE, _FFMPEG]
     if first_bytes.startswith(ogg.MAGIC):

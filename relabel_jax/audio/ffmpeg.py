@@ -94,7 +94,6 @@ def _decode(
                 decoded_s += channels.shape[1] / rate_hz
                 if decoded_s >= duration_s:
                     return
-            packets.check()
             if container.format.name == "mp3":
                 facts.partial |= mpeg.missing_frames(file, packets.num_good) > 0
             else:
@@ -122,18 +121,22 @@ class _Packets:
         self.has_damage = False
 
     def frames(self) -> Iterator[Any]:
-        """Decodes the packets to frames. It leaves out those that cannot be decoded."""
+        """Decodes the packets to frames. It leaves out those that cannot be decoded.
+
+        Raises:
+          Rejected: `unreadable`, if those are most packets: the rest would not be the recording.
+        """
         import av
 
         packets = self._container.demux(self._stream)
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError as error:  # nothing more can be read
+            except av.error.FFmpegError as error:
                 self._found(error)
-                return
+                packet = None  # nothing more can be read
             if packet is None:
-                return
+                break
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
@@ -142,18 +145,15 @@ class _Packets:
                 continue
             self.num_good += packet.size > 0  # the last packet is empty
             yield from frames
+        if self._num_bad > self.num_good:
+            what = f"{self._num_bad} of {self._num_bad + self.num_good} packets are damaged"
+            raise Rejected("unreadable", f"{what}: {self._error}")
+        if self._error and not self.num_good:
+            raise Rejected("unreadable", self._error)
 
     def _found(self, error: Exception) -> None:
         self.has_damage = True
         self._error = self._error or _text(error)
-
-    def check(self) -> None:
-        """Raises `Rejected` if most packets could not be decoded: the sound would not be right."""
-        if self._num_bad > self.num_good:
-            what = f"{self._num_bad} of {self._num_bad + self.num_good} packets are damaged"
-            raise Rejected("unreadable", f"{what}: {self._error}")
-        if not self.num_good and self._error:
-            raise Rejected("unreadable", self._error)
 
 
 def _join(

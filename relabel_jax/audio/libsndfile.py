@@ -42,14 +42,18 @@ def blocks(
             block = max(1, block_samples // stream.channels)
             # A whole number of samples, so that the loop ends at 0.
             wanted = math.inf if duration_s == math.inf else round(duration_s * stream.samplerate)
-            while wanted:
-                asked = int(min(block, wanted))
+            num_left = stream.frames
+            while True:
+                asked = int(min(block, wanted, num_left))
                 frames = stream.read(asked, dtype="float32", always_2d=True)
                 if stream.subtype in _FLOATS:
                     check_scale(frames)
                 yield frames.T, stream.samplerate
                 wanted -= asked
-                if len(frames) < asked:
+                num_left -= asked
+                if not wanted:
+                    break
+                if len(frames) < asked or not num_left:
                     _check_end(file, stream, facts)
                     break
     except soundfile.LibsndfileError as error:

@@ -23,7 +23,7 @@ def missing_frames(file: IO[bytes], num_frames: int) -> int:
     Returns:
       0 if there is no such header, or none are missing.
     """
-    found = _HEADER.match(signatures.after_tags(file))
+    found = _HEADER.match(signatures.after_tags(file)[1])
     if found is None:
         return 0
     flags, claimed = (struct.unpack(">I", field)[0] for field in found.groups())

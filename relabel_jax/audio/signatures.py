@@ -56,14 +56,18 @@ def is_audio(file: str | IO[bytes]) -> bool:
     return bool(_LIBSNDFILE.match(first_bytes) or _FFMPEG.match(first_bytes))
 
 
-def after_tags(file: IO[bytes]) -> bytes:
-    """Returns the first bytes of a file after its ID3 tags, which may be before any format."""
+def after_tags(file: IO[bytes]) -> tuple[int, bytes]:
+    """Finds the end of the ID3 tags, which may be before any format.
+
+    Returns:
+      `(start, first_bytes)`: the position after the tags, and the first bytes there.
+    """
     start = 0
     while True:
         file.seek(start)
         first_bytes = file.read(NUM_BYTES)
         if len(first_bytes) < 10 or not first_bytes.startswith(b"ID3"):
-            return first_bytes
+            return start, first_bytes
         size = 0
         for byte in first_bytes[6:10]:
             size = size << 7 | byte & 0x7F

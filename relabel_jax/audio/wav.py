@@ -4,12 +4,12 @@ Recorders that lose power leave a data chunk of size 0. Some programs write no p
 chunk of odd length. libsndfile then finds no samples.
 """
 
-import io
 import os
 import re
 import struct
 from typing import IO
 
+from relabel_jax.audio.splice import Spliced
 from relabel_jax.errors import Rejected
 
 _CHUNK_NAME = re.compile(rb"[\x20-\x7e]{4}")
@@ -71,7 +71,7 @@ def repaired(file: IO[bytes]) -> IO[bytes]:
     header += bytes(len(format_chunk) % 2)
     header += b"data" + struct.pack(f"{order}I", min(length, 0xFFFF_FFFF))
     total = min(len(header) + length, 0xFFFF_FFFF)
-    return _Spliced(start[:4] + struct.pack(f"{order}I", total) + header, file, begin, length)
+    return Spliced(start[:4] + struct.pack(f"{order}I", total) + header, file, begin, length)
 
 
 def _chunk(file: IO[bytes], place: int, order: str) -> tuple[bytes, int]:
@@ -89,39 +89,3 @@ def _begins_chunk(file: IO[bytes], place: int, order: str) -> bool:
     if file.read(3) in (b"ID3", b"TAG"):
         return True
     return any(_chunk(file, place + pad, order)[0] for pad in (0, 1))
-
-
-class _Spliced(io.RawIOBase):
-    """Bytes, and then `length` bytes of a file from `begin` on, as one file."""
-
-    def __init__(self, header: bytes, file: IO[bytes], begin: int, length: int):
-        self._header, self._file, self._begin = header, file, begin
-        self._size = len(header) + length
-        self._place = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        self._place = max(0, start + offset)
-        return self._place
-
-    def readinto(self, buffer) -> int:
-        wanted = min(len(buffer), self._size - self._place)
-        if wanted <= 0:
-            return 0
-        if self._place < len(self._header):
-            found = self._header[self._place : self._place + wanted]
-        else:
-            self._file.seek(self._begin + self._place - len(self._header))
-            found = self._file.read(wanted)
-        buffer[: len(found)] = found
-        self._place += len(found)
-        return len(found)
