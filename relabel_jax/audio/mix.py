@@ -43,8 +43,8 @@ def check_scale(samples: np.ndarray) -> None:
     if MAX_PEAK < peak < math.inf:
         raise Rejected(
             "scale",
-            f"its largest sample is {peak:g}; expected float samples in -1 to 1: "
-            "divide them by their full scale",
+            f"its largest sample is {peak:g}; float samples have the full scale 1: divide them by "
+            "the full scale that they have",
         )
 
 
