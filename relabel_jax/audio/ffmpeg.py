@@ -170,41 +170,50 @@ def _join(
     """
     import av
 
-    fifo, kind, position = av.AudioFifo(), None, 0
-    rate_hz = stream.rate
+    fifo = av.AudioFifo()
+    rate_hz, block, position = stream.rate, 0, 0
+
+    def rest() -> Iterator[tuple[np.ndarray, int]]:
+        if frame := fifo.read(0, partial=True) if block else None:
+            yield _to_float(frame), rate_hz
+
     for frame in packets.frames():
-        gap = 0
-        if fills_gaps and frame.pts is not None and frame.time_base:
-            gap = round(frame.pts * frame.time_base * frame.sample_rate) - position
-            gap = gap if 0 < gap <= _MAX_GAP_S * frame.sample_rate else 0
-        channels = len(frame.layout.channels)
-        kind_of_frame = (frame.format.name, frame.sample_rate, channels)
-        if gap or kind != kind_of_frame:
-            if rest := fifo.read(0, partial=True):
-                yield _to_float(rest), rest.sample_rate
-            fifo, kind = av.AudioFifo(), kind_of_frame
-        rate_hz = frame.sample_rate
+        gap = _gap(frame, position) if fills_gaps else 0
         if gap:
             packets.has_damage = True
-            yield np.zeros((channels, gap), np.float32), rate_hz
+            yield from rest()
+            fifo = av.AudioFifo()
+            yield np.zeros((frame.layout.nb_channels, gap), np.float32), frame.sample_rate
         position += gap + frame.samples
         frame.pts = None
-        fifo.write(frame)
-        block = max(1, block_samples // channels)
+        try:
+            fifo.write(frame)
+        except ValueError:  # the frame has another rate, format or number of channels
+            yield from rest()
+            fifo, block = av.AudioFifo(), 0
+            fifo.write(frame)
+        if not block:
+            rate_hz, block = frame.sample_rate, max(1, block_samples // frame.layout.nb_channels)
         while fifo.samples >= block:
             yield _to_float(fifo.read(block)), rate_hz
-    rest = fifo.read(0, partial=True) if position else None
-    if rest:
-        yield _to_float(rest), rate_hz
-    elif not position:
+    yield from rest()
+    if not position:
         yield np.zeros((1, 0), np.float32), rate_hz
+
+
+def _gap(frame: Any, position: int) -> int:
+    """The number of samples that are missing between `position` and a frame."""
+    if frame.pts is None or not frame.time_base:
+        return 0
+    gap = round(frame.pts * frame.time_base * frame.sample_rate) - position
+    return gap if 0 < gap <= _MAX_GAP_S * frame.sample_rate else 0
 
 
 def _to_float(frame: Any) -> np.ndarray:
     """Returns float32[channels, time] of an audio frame of any sample format."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
-        samples = samples.reshape(-1, len(frame.layout.channels)).T
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128) / np.float32(128)
     if np.issubdtype(samples.dtype, np.integer):

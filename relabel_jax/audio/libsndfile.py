@@ -1,4 +1,4 @@
-"""Decodes WAV, FLAC, AIFF, CAF and other formats of PCM with libsndfile."""
+"""Decodes WAV, FLAC, Ogg Vorbis, AIFF, CAF and other formats with libsndfile."""
 
 import io
 import math
@@ -10,6 +10,7 @@ from typing import IO
 import numpy as np
 import soundfile
 
+from relabel_jax.audio import ogg
 from relabel_jax.audio.facts import Facts
 from relabel_jax.audio.mix import check_scale
 from relabel_jax.errors import Rejected
@@ -88,7 +89,13 @@ def _check_end(file: IO[bytes], stream: _Stream, facts: Facts) -> None:
         size = file.seek(0, os.SEEK_END)
         if place < size or size < _SMALL_FLAC_BYTES:
             raise Rejected("unreadable", "stops at the length that the header says")
-    facts.partial |= any(
-        int(there) < int(claimed) < _UNKNOWN_LENGTH
-        for claimed, there in _TOO_LONG.findall(stream.extra_info)
-    )
+    elif stream.format == "OGG":
+        link = next(ogg.links(file))
+        if link.finish():
+            raise Rejected("unreadable", "stops at the end of the first stream")
+        facts.partial |= link.is_cut
+    else:
+        facts.partial |= any(
+            int(there) < int(claimed) < _UNKNOWN_LENGTH
+            for claimed, there in _TOO_LONG.findall(stream.extra_info)
+        )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import IO
 
 MAGIC = b"OggS"
+OPUS = b"OpusHead"  # in the first page
 
 _CHUNK = 1 << 16
 _FIRST_PAGE = b"OggS\x00\x02"  # of a stream; a link begins with the first pages of its streams
