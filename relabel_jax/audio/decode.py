@@ -144,9 +144,7 @@ def decode_blocks(
     try:
         if isinstance(file, str):
             with open(file, "rb", buffering=0) as opened:
-                yield from decode_blocks(
-                    opened, duration_s, block_samples, mono=mono, facts=facts
-                )
+                yield from decode_blocks(opened, duration_s, block_samples, mono=mono, facts=facts)
             return
         if not (size := file.seek(0, os.SEEK_END)):
             raise Rejected("empty", "the file has 0 bytes")

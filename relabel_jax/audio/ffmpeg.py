@@ -23,6 +23,8 @@ _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 # Their headers do not say the length; FFmpeg guesses it from the bit rate.
 _GUESSES_LENGTH = {"aac", "ac3", "eac3", "dts", "loas", "mlp", "mp3", "mpeg", "mpegts", "ogg"}
 _FLOAT_CODECS = ("pcm_f32", "pcm_f64")
+# Of all channels. Larger arrays would not stay in the cache between the steps.
+_MAX_BLOCK_SAMPLES = 1 << 16
 _MAX_GAP_S = 10  # a longer one is a damaged time stamp
 # A recording that is shorter than its header says, by more than rounding and priming, is partial.
 _MIN_PART, _TOLERANCE_S = 0.98, 0.1
@@ -44,6 +46,7 @@ def blocks(
     Raises:
       Rejected: `unreadable`; or `scale`, see `mix.check_scale`.
     """
+    block_samples = min(block_samples, _MAX_BLOCK_SAMPLES)
     file.seek(0)
     if file.read(4) != ogg.MAGIC:
         file.seek(0)

@@ -31,11 +31,17 @@ class Link:
         self._end: int | None = None  # of the link in the buffer, once it is known
         self._last = b""  # the last bytes that were given, at least a page
         self._begun = False  # whether a page after the first ones was seen
+        self._find_end(0)
 
     def read(self, size: int = -1) -> bytes:
         """Reads at most `size` bytes; fewer only at the end of the link."""
         while self._end is None and (size < 0 or len(self._buffer) < size + len(_FIRST_PAGE)):
-            self._fill()
+            begin = max(0, len(self._buffer) - len(_FIRST_PAGE) + 1)
+            chunk = self._file.read(_CHUNK)
+            self._buffer += chunk
+            self._find_end(begin)
+            if not chunk and self._end is None:
+                self._end = len(self._buffer)
         end = len(self._buffer) if self._end is None else self._end
         count = end if size < 0 else min(size, end)
         given, self._buffer = self._buffer[:count], self._buffer[count:]
@@ -44,20 +50,16 @@ class Link:
         self._last = (self._last + given)[-_MAX_PAGE - 1 :]
         return given
 
-    def _fill(self) -> None:
-        chunk = self._file.read(_CHUNK)
-        begin = max(0, len(self._buffer) - len(_FIRST_PAGE) + 1)
-        self._buffer += chunk
+    def _find_end(self, begin: int) -> None:
+        """Looks for the next link in the buffer, from `begin` on."""
         if not self._begun:
-            if not (page := _LATER_PAGE.search(self._buffer)):
-                begin = len(self._buffer)
-            else:
-                self._begun, begin = True, page.start()
-        place = self._buffer.find(_FIRST_PAGE, begin) if self._begun else -1
+            page = _LATER_PAGE.search(self._buffer)
+            if page is None:
+                return
+            self._begun, begin = True, page.start()
+        place = self._buffer.find(_FIRST_PAGE, begin)
         if place >= 0:
             self._end = place
-        elif not chunk:
-            self._end = len(self._buffer)
 
     def finish(self) -> bytes:
         """Reads the rest of the link and returns the bytes after it that were already read."""
