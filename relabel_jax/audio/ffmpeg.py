@@ -52,17 +52,15 @@ def blocks(
         file.seek(0)
         yield from _decode(file, file, duration_s, block_samples, facts)
         return
-    num_links = 0
-    for link in ogg.links(file):
+    for number, link in enumerate(ogg.links(file)):
         try:
             for channels, rate_hz in _decode(link, file, duration_s, block_samples, facts):
                 yield channels, rate_hz
                 duration_s -= channels.shape[1] / rate_hz
         except Rejected:
-            if not num_links:
+            if not number:
                 raise
             facts.partial = True
-        num_links += 1
         if duration_s <= 0:
             return
         link.finish()

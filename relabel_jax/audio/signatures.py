@@ -12,7 +12,8 @@ _LIBSNDFILE = re.compile(
     rb"|riff\x2e\x91\xcf\x11"  # Sony Wave64
     rb"|FORM.{4}(AIFF|AIFC|8SVX|16SV)"
     rb"|caff|fLaC|\.snd|dns\.|NIST_1A|2BIT|PVF1| paf|fap |\x64\xa3[\x01-\x04]\x00"
-    rb"|Creative Voice File|Extended Instrument: |ALawSoundFile|MATLAB 5\.0 MAT-file, written by libsndfile",
+    rb"|Creative Voice File|Extended Instrument: |ALawSoundFile"
+    rb"|MATLAB 5\.0 MAT-file, written by libsndfile",
     re.DOTALL,
 )
 

@@ -200,5 +200,5 @@ def test_the_content_decides_and_not_the_name(tmp_path):
     write(tmp_path / "x.raw", [0.5] * 9, 8_000, format="WAV")
     np.testing.assert_array_equal(decode(str(tmp_path / "x.raw"))[0], np.full(9, 0.5))
     (tmp_path / "x.raw").write_bytes(bytes(range(256)) * 99)
-    with pytest.raises(Rejected, match="FFmpeg: .*; libsndfile: "):
+    with pytest.raises(Rejected, match=r"FFmpeg: .*; libsndfile: "):
         decode(str(tmp_path / "x.raw"))

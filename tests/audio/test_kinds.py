@@ -278,45 +278,10 @@ def test_a_float_recording_that_exceeds_full_scale_a_little_is_sound(tmp_path):
     np.testing.assert_array_equal(decoded(content, tmp_path)[0], samples)
 
 
-def stereo(left, right):
-    return packed(np.stack([left, right], 1), format="WAV", subtype="FLOAT")
-
-
-def test_the_ways_to_mix_channels(tmp_path):
-    left, right = 0.1 * melody(2).astype(np.float32), melody(2).astype(np.float32)[::-1]
-    content = stereo(left, right)
-    for mono, expected in (("mean", (left + right) / 2), ("loudest", right), ("left", left)):
-        np.testing.assert_array_equal(decode(io.BytesIO(content), mono=mono)[0], expected)
-    with pytest.raises(ValueError, match="expected one of mean, loudest, left, got 'right'"):
-        decode(io.BytesIO(content), mono="right")
-
-
-@pytest.mark.parametrize(
-    ("right", "cancelled"), [(-1.0, True), (-0.9, True), (-0.5, False), (0.0, False), (1.0, False)]
-)
-def test_channels_that_cancel(right, cancelled):
-    left = melody(2)
-    for content in (
-        stereo(left, right * left),
-        packed(np.stack([left, right * left], 1), format="OGG", subtype="OPUS", rate_hz=48_000),
-    ):
-        facts = Facts()
-        decode(io.BytesIO(content), facts=facts)
-        assert facts.cancelled == cancelled
-        decode(io.BytesIO(content), mono="loudest", facts=(of_loudest := Facts()))
-        assert not of_loudest.cancelled
-
-
-def test_independent_channels_do_not_cancel():
-    noise = 0.1 * np.random.default_rng(0).standard_normal((8_000, 64))
-    decode(io.BytesIO(packed(noise, 8_000, format="WAV")), facts=(facts := Facts()))
-    assert not facts.cancelled
-
-
 def test_first_bytes_tell_recordings_from_other_files(tmp_path):
-    behind = ("behind zeros", "behind text", "second half")
-    for kind, (make, _) in FULL.items():
-        assert is_audio(io.BytesIO(make())) or kind.endswith(behind) or "half" in kind
+    hidden = {"MP3 behind zeros", "MP3 behind text", "the second half of it"}
+    for kind in FULL.keys() - hidden:
+        assert is_audio(io.BytesIO(FULL[kind][0]())), kind
     others = (b"", b"plain text\n" * 99, b"{}", b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(999))
     others += (b"\xff\xfeU\0T\0F\0", b"\x89PNG\r\n\x1a\n" + bytes(99), b"PK\3\4" + bytes(99))
     others += (b"%PDF-1.7", b"PAR1" + bytes(99), b"\x93NUMPY\1\0", b"import os\n", bytes(999))
