@@ -20,7 +20,7 @@ from relabel_jax.audio import ffmpeg, libsndfile, ogg, signatures, wav
 from relabel_jax.audio.facts import Facts
 from relabel_jax.audio.mix import Mixer
 from relabel_jax.audio.resample import at_one_rate, to_waveform
-from relabel_jax.audio.splice import Spliced
+from relabel_jax.audio.splice import spliced
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.errors import InputError, Rejected
 
@@ -150,7 +150,7 @@ def decode_blocks(
             raise Rejected("empty", "the file has 0 bytes")
         start, first_bytes = signatures.after_tags(file)
         if signatures.is_for_libsndfile(first_bytes):
-            file = wav.repaired(Spliced(b"", file, start, size - start) if start else file)
+            file = wav.repaired(spliced(b"", file, start, size - start) if start else file)
         order = _order(file, first_bytes)
         blocks = _decode_by_any(order, file, duration_s, block_samples, facts)
         wanted: float | None = None

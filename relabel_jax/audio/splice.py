@@ -5,9 +5,12 @@ import os
 from typing import IO
 
 
-class Spliced(io.RawIOBase):
-    """Bytes, and then `length` bytes of a file from `begin` on, as one file."""
+def spliced(header: bytes, file: IO[bytes], begin: int, length: int) -> IO[bytes]:
+    """Returns a file that has `header`, and then `length` bytes of `file` from `begin` on."""
+    return io.BufferedReader(_Spliced(header, file, begin, length))
 
+
+class _Spliced(io.RawIOBase):
     def __init__(self, header: bytes, file: IO[bytes], begin: int, length: int):
         self._header, self._file, self._begin = header, file, begin
         self._size = len(header) + length

@@ -9,7 +9,7 @@ import re
 import struct
 from typing import IO
 
-from relabel_jax.audio.splice import Spliced
+from relabel_jax.audio.splice import spliced
 from relabel_jax.errors import Rejected
 
 _CHUNK_NAME = re.compile(rb"[\x20-\x7e]{4}")
@@ -73,7 +73,7 @@ def repaired(file: IO[bytes]) -> IO[bytes]:
     header += bytes(len(format_chunk) % 2)
     header += b"data" + struct.pack(f"{order}I", min(length, 0xFFFF_FFFF))
     total = min(len(header) + length, 0xFFFF_FFFF)
-    return Spliced(start[:4] + struct.pack(f"{order}I", total) + header, file, begin, length)
+    return spliced(start[:4] + struct.pack(f"{order}I", total) + header, file, begin, length)
 
 
 def _read(file: IO[bytes], head: bytes, place: int, length: int) -> bytes:
