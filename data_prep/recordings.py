@@ -22,7 +22,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from data_prep.listing import audio_files, packed_entries, warn, warn_of_damage
-from data_prep.sources import Recording
+from data_prep.sources import Recording, SourceOptions
 from relabel_jax.audio.decode import EXTENSIONS
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.labels.csv_columns import read_columns
@@ -31,12 +31,15 @@ from relabel_jax.labels.segments import Segments
 _Path = str | pathlib.Path
 
 
-def find_by_name(segments: Segments, audio: _Path) -> list[Recording | Rejected]:
+def find_by_name(
+    segments: Segments, audio: _Path, options: SourceOptions | None = None
+) -> list[Recording | Rejected]:
     """Finds the recording of each clip among those in `audio`, by their names.
 
     Args:
       segments: the clips.
       audio: see `listing.audio_places`.
+      options: what the user says about files with many recordings.
 
     Returns:
       For each clip its recording, or the reason if there is none: `no_file`, or `ambiguous` (the
@@ -47,7 +50,7 @@ def find_by_name(segments: Segments, audio: _Path) -> list[Recording | Rejected]
     """
     clip_ids = segments.clip_ids.to_pylist()
     names = set(clip_ids)
-    files, damaged = _list_recordings(audio)
+    files, damaged = _list_recordings(audio, options)
     stems: list[str | None] = []
     claimed: dict[str, str] = {}  # the clip that a recording fits, by name of the recording
     ambiguous: dict[str, str] = {}  # a second clip that it fits
@@ -130,7 +133,9 @@ def find_by_list(
     return [choose(clip_id) for clip_id in segments.clip_ids.to_pylist()]
 
 
-def _list_recordings(audio: _Path) -> tuple[dict[str, Recording], list[str]]:
+def _list_recordings(
+    audio: _Path, options: SourceOptions | None
+) -> tuple[dict[str, Recording], list[str]]:
     """Lists the recordings.
 
     Returns:
@@ -146,7 +151,7 @@ def _list_recordings(audio: _Path) -> tuple[dict[str, Recording], list[str]]:
     places = {path: place for place, path in reversed(packed)}
     damaged: list[str] = []
     num_missing = 0
-    for entry in packed_entries(list(places), with_labels=False):
+    for entry in packed_entries(list(places), with_labels=False, options=options):
         if isinstance(entry.recording, Rejected):
             num_missing += entry.recording.reason == "missing"
             if entry.recording.reason != "missing":
