@@ -151,10 +151,10 @@ def _name_apart(clips: _Clips, audio: str | pathlib.Path) -> None:
                     f"{first} and {second} have the same key, and no id in a KEY.json says whether "
                     "they are the same clip",
                 )
-    first = next(iter(rows.values()))[0]
+    example = clips.ids[min(map(min, rows.values()))]
     warn(
         f"{audio}: {num_renamed} recordings have a key that another has too, and no id: they are "
-        f"different clips, named by folder or file, the first one {clips.ids[first]}"
+        f"different clips, named by folder or file, the first one {example}"
     )
 
 
@@ -201,13 +201,13 @@ class _Classes:
         where = str(entry.recording)
         try:
             labels = positive_labels(entry.labels, num_classes, self._label_threshold, where)
-            if not labels:
-                raise Rejected("no_labels", "has no labels")
             for label in labels:
                 if label not in self._known:
                     self._known[label] = self._find(label)
         except Rejected as error:
             raise Rejected(error.reason, f"{where}: {error}") from error
+        if not labels:
+            raise Rejected("no_labels", f"{where} has no labels")
         return sorted({self._known[label] for label in labels})
 
     def _find(self, label: str | int) -> int:

@@ -11,10 +11,11 @@ so that a build needs segments.
 A name is "YID.wav", or "ID.wav" if not all names of the file begin with Y. PaSST's names may have a
 folder, "00/YID.mp3", which does not count.
 
-The sample rate is the attribute `sample_rate` of the file or of `waveform`. A file without it is
-read only if its rows have 10 s at a usual rate, as PANNs packs them (320,000 samples are 32 kHz),
-or if the user says the rate. Nothing outside the file is read: external links, external storage
-and virtual datasets are refused.
+The sample rate is `sample_rate` (or `sampling_rate`, `sr`): an attribute of the file or of
+`waveform`, or a dataset with one number. A file without it is read only if its rows have 10 s at a
+usual rate, as PANNs packs them (320,000 samples are 32 kHz), or if the user says the rate.
+
+Nothing outside the file is read: external links, external storage and virtual datasets are refused.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ import io
 import math
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ FORMS = (
     ),
 )
 
+_RATES = ("sample_rate", "sampling_rate", "sr")
 _ROW_S = 10
 _USUAL_RATES_HZ = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 _ROWS_PER_READ = 4096
@@ -87,13 +89,19 @@ class HDF5Source:
                 and not file[name].external
             }
             has_others = len(datasets) < len(file)
-            rate_hz = file.attrs.get("sample_rate")
-            if rate_hz is None and "waveform" in datasets:
-                rate_hz = datasets["waveform"].attrs.get("sample_rate")
+            attributes = [
+                each.attrs for each in (file, datasets.get("waveform")) if each is not None
+            ]
+            rate_hz = next(
+                (place[name] for place in attributes for name in _RATES if name in place), None
+            )
+            for name in _RATES:
+                if name in datasets and datasets[name].ndim == 0:
+                    rate_hz = datasets.pop(name)[()]
         except _DAMAGE as error:
             raise Rejected("unreadable", f"{path}: not an HDF5, or damaged: {error}") from error
         self._rate_hz = None if rate_hz is None else self._checked_rate(rate_hz)
-        self._targets = datasets.get("target")
+        self._targets: Any = datasets.get("target")
         self._is_mp3 = False
         names = datasets.get("audio_name")
         if names is not None and names.ndim == 1 and _is_table(datasets.get("waveform"), names):
@@ -114,7 +122,7 @@ class HDF5Source:
         with_labels = with_labels and self._targets is not None
         if with_labels:
             self._check_targets()
-        num_classes = self._num_packed_classes() if with_labels else None
+        num_packed = self._num_packed_classes() if with_labels else None
         rate = self._stated_rate()
         self._check_scale()
         prefix = "Y" if self._all_have_prefix() else ""
@@ -122,13 +130,13 @@ class HDF5Source:
             rows = slice(first, first + _ROWS_PER_READ)
             try:
                 names = self._names[rows]
-                targets: Sequence[Any] = [()] * len(names)
+                targets: Any = [()] * len(names)
                 if with_labels:
                     targets = self._targets[rows]
             except _DAMAGE as error:
                 raise Rejected("unreadable", f"{self._path}: row {first}: {error}") from error
-            if num_classes is not None:
-                targets = np.unpackbits(targets, axis=-1, count=num_classes or None)
+            if num_packed is not None:
+                targets = np.unpackbits(targets, axis=-1, count=num_packed or None)
             for row, (name, target) in enumerate(
                 zip(map(_text, names), targets, strict=True), first
             ):
@@ -137,9 +145,10 @@ class HDF5Source:
                     yield Entry("", "", Rejected("missing", f"{self._path}: row {row} has no name"))
                     continue
                 recording = Recording(self._path, f"{row}{rate}:{name}")
-                # Packed bits end with up to seven that are no classes.
-                labels = np.flatnonzero(target).tolist() if num_classes == 0 else target
-                yield Entry(stem, stem.removeprefix(prefix), recording, labels, len(labels))
+                labels, num_classes = target, len(target)
+                if num_packed == 0:  # up to seven bits at the end are no classes
+                    labels, num_classes = np.flatnonzero(target).tolist(), 0
+                yield Entry(stem, stem.removeprefix(prefix), recording, labels, num_classes)
 
     def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
         place, name = member.split(":", 1)

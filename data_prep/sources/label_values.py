@@ -61,7 +61,9 @@ def _is_vector(labels: Sequence[str | int | float], num_classes: int | None) -> 
     return is_whole or set(labels) <= {0, 1}
 
 
-def _positive(values: Sequence[float] | np.ndarray, threshold: float | None, where: str):
+def _positive(
+    values: Sequence[str | int | float] | np.ndarray, threshold: float | None, where: str
+) -> list[int]:
     """Returns the positions of the positive values."""
     try:
         array = np.asarray(values, np.float64)

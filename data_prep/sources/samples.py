@@ -15,6 +15,7 @@ by commas or semicolons. A vector with a value for each class, or an object that
 values, is good too. `KEY.cls` holds one label.
 """
 
+import collections
 import dataclasses
 import json
 import mimetypes
@@ -114,18 +115,28 @@ class Samples:
     def entries(self) -> Iterator[Entry]:
         """Yields the recordings, and one entry for the archives inside this one."""
         fields = self._sidecars_of_fields()
+        used = {sample.key for sample in self._samples if sample.recording is not None}
+        names = collections.Counter(map(posixpath.basename, used))
         for sample in self._samples:
             if sample.recording is None:
                 continue
-            key, sidecar = sample.key, sample.sidecar
-            if sidecar is None and sample in fields:
-                key, sidecar = fields[sample]
+            key, sidecar = fields.get(sample, (sample.key, sample.sidecar))
             sidecar = sidecar or Sidecar()
             name = text(posixpath.basename(key))
             clip_id = _clip_id(name, sidecar.clip_id)
-            is_id = clip_id == sidecar.clip_id or _is_youtube_id(name)
-            full_key = "" if is_id else text(key)
-            yield Entry(clip_id, clip_id, sample.recording, sidecar.labels, key=full_key)
+            if clip_id == sidecar.clip_id or _is_youtube_id(name):
+                yield Entry(clip_id, clip_id, sample.recording, sidecar.labels)
+                continue
+            # Keys in different folders are different clips, so their last part is no name.
+            is_unique = names[posixpath.basename(sample.key)] == 1
+            full_key = text(key)
+            yield Entry(
+                name if is_unique else full_key,
+                name,
+                sample.recording,
+                sidecar.labels,
+                key=full_key,
+            )
         if self._archives:
             what = "archive" if len(self._archives) == 1 else "archives"
             yield Entry(
