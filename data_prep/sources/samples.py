@@ -1,7 +1,8 @@
 """Puts the members of an archive together to samples: a recording with its `KEY.json` or `KEY.cls`.
 
 A member `KEY.EXT` belongs to the sample `KEY`, which may have folders. The second `KEY.EXT` of an
-archive begins another sample, as in archives that were joined. `KEY.audio.flac` and
+archive begins another sample, as in archives that were joined, and so does a later member of a
+sample that is complete. `KEY.audio.flac` and
 `KEY.labels.json` belong together if no other recording claims the labels.
 
 The id of a clip is in `KEY.json`, if anywhere: `video_id`, `ytid`, `youtube_id`, `clip_id` or `id`.
@@ -66,6 +67,7 @@ class Samples:
         self._path = path
         self._samples: list[_Sample] = []
         self._latest: dict[str, _Sample] = {}  # by key
+        self._last_key = ""
         self._archives: list[str] = []
 
     def __len__(self) -> int:
@@ -94,9 +96,14 @@ class Samples:
         if not is_sidecar and not _is_recording(extension):
             return None
         sample = self._latest.get(key)
-        if sample is None or extension in sample.members:
+        if (
+            sample is None
+            or extension in sample.members
+            or (key != self._last_key and sample.recording and sample.sidecar)
+        ):
             sample = self._latest[key] = _Sample(key)
             self._samples.append(sample)
+        self._last_key = key
         sample.members.add(extension)
         if is_sidecar:
             return sample if sample.sidecar is None else None

@@ -122,6 +122,16 @@ def test_a_key_that_recurs_in_one_archive_is_ambiguous(inputs, tmp_path):
     assert segments.labels.to_pylist()[0] == []
 
 
+def test_a_key_that_recurs_with_another_extension(inputs, tmp_path):
+    (_, flac), labels = sample(inputs, "0001", inputs.ids[1])
+    other = sample(inputs, "0002", inputs.ids[2])
+    members = [*sample(inputs, "0001", inputs.ids[0]), *other, ("0001.wav", flac), labels]
+    write(tmp_path / "a.tar", members)
+    entries = list(open_source(str(tmp_path / "a.tar")).entries(True))
+    assert [entry.clip_id for entry in entries] == ["0001", "0002", "0001"]
+    assert [entry.labels for entry in entries] == [inputs.labels[inputs.ids[n]] for n in (0, 2, 1)]
+
+
 @pytest.mark.parametrize("order", [["labels", "audio"], ["audio", "labels"]])
 def test_several_extensions_of_a_key(inputs, tmp_path, order):
     members = []
