@@ -44,7 +44,9 @@ what --audio takes (one or several with commas; wildcards too):
       (pip install '.[sources]') also m4a, mp4, webm, mkv, mka, aac, wma
   *.parquet  Hugging Face's form of AudioSet: video_id, audio {bytes, path}, labels
   *.tar      WebDataset: KEY.flac (or another of these formats) beside KEY.json or KEY.cls
-  *.h5       PANNs' packed waveforms: audio_name, waveform, target (needs the same extra)
+  *.zip      the same members as in the tars
+  *.h5       PANNs' packed waveforms: audio_name, waveform, target; PaSST's packed MP3 (*.hdf):
+             audio_name, mp3, target; CED's waveforms by name (they need the same extra)
   a folder with such files; nothing is unpacked on disk
 
 how the recording of clip ID, 30 s to 40 s, is found there:
@@ -253,6 +255,18 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="AudioSet's class_labels_indices.csv, if the labels in --audio or --segments are "
         "class numbers",
+    )
+    add(
+        "--source_rate_hz",
+        type=int,
+        metavar="HZ",
+        help="sample rate of HDF5 files in --audio that do not say it",
+    )
+    add(
+        "--label_threshold",
+        type=float,
+        metavar="X",
+        help="the smallest score of a positive label, if the labels in --audio are scores",
     )
     add(
         "--splits",

@@ -15,6 +15,7 @@ from data_prep.listing import audio_places, warn
 from data_prep.plan import Plan, format_inputs, write_plan
 from data_prep.recordings import Candidates, find_by_list, find_by_name
 from data_prep.source_labels import label_by_source
+from data_prep.sources import SourceOptions
 from relabel_jax.audio.waveform_format import MIN_SAMPLE_RATE_HZ, PAPER_FORMAT, WaveformFormat
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.labels.class_indices import read_class_indices
@@ -53,6 +54,8 @@ class Inputs:
         search by name.
       class_indices: AudioSet's class_labels_indices.csv, for segments and sources whose labels are
         numbers.
+      source_rate_hz: sample rate of HDF5 files that do not say it.
+      label_threshold: the smallest score of a positive label, for sources whose labels are scores.
       splits: a CSV of `clip_id,split` that overrides the hashed split of the clips it names.
       sample_rate_hz: sample rate of the waveforms, at least 1,000.
       duration_s: length of the waveforms in seconds.
@@ -66,6 +69,8 @@ class Inputs:
     audio: _Path | None = None
     paths: _Path | None = None
     class_indices: _Path | None = None
+    source_rate_hz: int | None = None
+    label_threshold: float | None = None
     splits: _Path | None = None
     sample_rate_hz: int = PAPER_FORMAT.sample_rate_hz
     duration_s: float = PAPER_FORMAT.duration_s
@@ -96,10 +101,10 @@ class Inputs:
             raise InputError(
                 f"--clips_per_shard={self.clips_per_shard}: expected a number of at least 1"
             )
-        if self.sample_rate_hz < MIN_SAMPLE_RATE_HZ:
-            raise InputError(
-                f"--sample_rate_hz={self.sample_rate_hz}: expected at least {MIN_SAMPLE_RATE_HZ} Hz"
-            )
+        for name in ("sample_rate_hz", "source_rate_hz"):
+            rate_hz = getattr(self, name)
+            if rate_hz is not None and rate_hz < MIN_SAMPLE_RATE_HZ:
+                raise InputError(f"--{name}={rate_hz}: expected at least {MIN_SAMPLE_RATE_HZ} Hz")
         num_samples = self.sample_rate_hz * self.duration_s
         if not (math.isfinite(num_samples) and 1 <= round(num_samples) <= _MAX_SAMPLES):
             raise InputError(
@@ -125,6 +130,11 @@ class Inputs:
             # The folder of the list matters too: paths in the list may be relative to it.
             "--paths": f"{list_path} {_digest(self.paths)}".strip(),
             "--class_indices": _digest(self.class_indices),
+            **{
+                f"--{name}": str(value)
+                for name in ("source_rate_hz", "label_threshold")
+                if (value := getattr(self, name)) is not None
+            },
             "--splits": _digest(self.splits),
             **format_inputs(self.waveform_format),
             "--clips_per_shard": str(self.clips_per_shard),
@@ -148,7 +158,11 @@ def open_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str]) 
     except FileNotFoundError:
         _make_plan(data_dir, inputs, identity)
         plan = Plan.open(data_dir)
-    changed = [flag for flag in identity if plan.inputs.get(flag) != identity[flag]]
+    changed = [
+        flag
+        for flag in dict.fromkeys((*identity, *plan.inputs))
+        if plan.inputs.get(flag) != identity.get(flag)
+    ]
     if changed:
         raise InputError(
             f"{data_dir}: was begun with another {', '.join(changed)}; give the same again, "
@@ -183,9 +197,17 @@ def _clips(inputs: Inputs) -> tuple[Segments, list[Candidates | Rejected]]:
     ontology = inputs.loaded_ontology
     indices = inputs.class_indices
     class_mids = None if indices is None else read_class_indices(indices)
+    options = SourceOptions(inputs.source_rate_hz, inputs.duration_s)
     if not inputs.segments:
         assert inputs.audio is not None
-        segments, found = label_by_source(inputs.audio, ontology, class_mids, inputs.duration_s)
+        segments, found = label_by_source(
+            inputs.audio,
+            ontology,
+            class_mids,
+            inputs.duration_s,
+            label_threshold=inputs.label_threshold,
+            options=options,
+        )
         return segments, [each if isinstance(each, Rejected) else (each,) for each in found]
     read = read_segments(inputs.segments, ontology, inputs.unknown, class_mids=class_mids)
     if read.dropped:
@@ -196,7 +218,7 @@ def _clips(inputs: Inputs) -> tuple[Segments, list[Candidates | Rejected]]:
     if inputs.paths is not None:
         return read, find_by_list(read, inputs.paths, inputs.audio)
     assert inputs.audio is not None
-    return read, find_by_name(read, inputs.audio)
+    return read, find_by_name(read, inputs.audio, options)
 
 
 def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | None) -> np.ndarray:

@@ -16,7 +16,7 @@ import os
 import pathlib
 
 from data_prep.listing import audio_files, packed_entries, warn, warn_of_damage
-from data_prep.sources import Recording
+from data_prep.sources import Recording, SourceOptions
 from relabel_jax.audio.decode import EXTENSIONS
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.labels import clip_names
@@ -30,12 +30,15 @@ _Ranked = tuple[tuple[int, int, str], Recording]
 """A recording and its rank: the number of its place, the rank of its extension, and its path."""
 
 
-def find_by_name(segments: Segments, audio: _Path) -> list[Candidates | Rejected]:
+def find_by_name(
+    segments: Segments, audio: _Path, options: SourceOptions | None = None
+) -> list[Candidates | Rejected]:
     """Finds the recordings of each clip among those in `audio`, by their names.
 
     Args:
       segments: the clips.
       audio: see `listing.audio_places`.
+      options: what the user says about files with many recordings.
 
     Returns:
       For each clip its recordings in the order in which they are tried, or the reason if there is
@@ -46,7 +49,7 @@ def find_by_name(segments: Segments, audio: _Path) -> list[Candidates | Rejected
     """
     rows = {clip_id: row for row, clip_id in enumerate(segments.clip_ids.to_pylist())}
     times = list(zip(segments.start_s.tolist(), segments.end_s.tolist(), strict=True))
-    recordings, damaged = _list_recordings(audio)
+    recordings, damaged = _list_recordings(audio, options)
     own: dict[int, list[tuple[int, _Ranked]]] = collections.defaultdict(list)
     shared: dict[int, list[tuple[int, str]]] = collections.defaultdict(list)
     clips_of_shared: dict[str, list[int]] = {}
@@ -138,7 +141,9 @@ def find_by_list(
     return [choose(clip_id) for clip_id in segments.clip_ids.to_pylist()]
 
 
-def _list_recordings(audio: _Path) -> tuple[dict[str, list[_Ranked]], list[str]]:
+def _list_recordings(
+    audio: _Path, options: SourceOptions | None
+) -> tuple[dict[str, list[_Ranked]], list[str]]:
     """Lists the recordings.
 
     Returns:
@@ -153,7 +158,7 @@ def _list_recordings(audio: _Path) -> tuple[dict[str, list[_Ranked]], list[str]]
     places = {path: place for place, path in reversed(packed)}
     damaged: list[str] = []
     num_missing = 0
-    for entry in packed_entries(list(places), with_labels=False):
+    for entry in packed_entries(list(places), with_labels=False, options=options):
         if isinstance(entry.recording, Rejected):
             num_missing += entry.recording.reason == "missing"
             if entry.recording.reason != "missing":
