@@ -219,7 +219,7 @@ def _read_fsd50k(
     mids = read_columns(path, "mids", "fname")
     if not mids:
         raise InputError(f"{path}: no rows; expected rows of fname,labels,mids")
-    positive, rows_by_mid = parse_label_sets(pa.array(mids.values(), pa.string()), ontology)
+    positive, rows_by_mid = parse_label_sets(pa.array(mids.values(), pa.string()), ontology, path)
     dropped = {mid: len(rows) for mid, rows in rows_by_mid.items()}
     _refuse_unknown(path, dropped, unknown)
     labels = _label_file(path, pa.array(mids, pa.string()), positive, None, dropped)

@@ -29,9 +29,6 @@ _KINDS = {
 }
 EXTENSIONS = tuple(_KINDS)
 
-MAX_PEAK = 4.0
-"""The largest sample of float audio. Decoders exceed 1 a little; larger values are of int16."""
-
 _MAX_OPEN_FILES = 16
 
 
@@ -165,16 +162,6 @@ def open_source(path: str, options: SourceOptions | None = None) -> Source:
     if options is not None and getattr(kind, "TAKES_OPTIONS", False):
         return kind(path, options)
     return kind(path)
-
-
-def check_level(samples: np.ndarray) -> None:
-    """Raises `Rejected` (`level`) if float samples have the scale of int16."""
-    peak = float(np.abs(samples).max(initial=0))
-    if MAX_PEAK < peak < math.inf:  # a NaN or an infinity has its own reason
-        raise Rejected(
-            "level",
-            f"its largest sample is {peak:g}; the full scale of float samples is 1: divide them",
-        )
 
 
 def read_recording(

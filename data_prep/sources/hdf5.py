@@ -30,14 +30,13 @@ import numpy as np
 
 from data_prep.sources import (
     DEFAULT_OPTIONS,
-    MAX_PEAK,
     Entry,
     Form,
     Recording,
     SourceOptions,
-    check_level,
 )
 from relabel_jax.audio.decode import EXTENSIONS, decode
+from relabel_jax.audio.mix import MAX_PEAK, check_scale
 from relabel_jax.errors import InputError, Rejected, install_command
 from relabel_jax.progress import write_line
 
@@ -124,7 +123,7 @@ class HDF5Source:
             self._check_targets()
         num_packed = self._num_packed_classes() if with_labels else None
         rate = self._stated_rate()
-        self._check_scale()
+        self._check_scale_of_rows()
         prefix = "Y" if self._all_have_prefix() else ""
         for first in range(0, len(self._names), _ROWS_PER_READ):
             rows = slice(first, first + _ROWS_PER_READ)
@@ -168,7 +167,7 @@ class HDF5Source:
             raise Rejected("unreadable", str(error)) from error
         if samples.dtype == np.int16:
             return samples.astype(np.float32) / np.float32(32768), rate_hz
-        check_level(samples)
+        check_scale(samples)
         return samples, rate_hz
 
     def _checked_rate(self, rate_hz: Any) -> int:
@@ -207,7 +206,7 @@ class HDF5Source:
         )
         return f"@{fitting[0]}"
 
-    def _check_scale(self) -> None:
+    def _check_scale_of_rows(self) -> None:
         """Raises InputError if most of some float rows have the scale of int16.
 
         A quiet row of such a file cannot be told from a loud one of another.

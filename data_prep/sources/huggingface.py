@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.sources import Entry, Form, Recording, check_level
+from data_prep.sources import Entry, Form, Recording
 from data_prep.sources.parquet_columns import (
     AudioColumn,
     id_text,
@@ -23,6 +23,7 @@ from data_prep.sources.parquet_columns import (
     labels_of,
 )
 from relabel_jax.audio.decode import decode
+from relabel_jax.audio.mix import check_scale
 from relabel_jax.errors import InputError, Rejected
 
 FORMS = (
@@ -114,7 +115,7 @@ class ParquetSource:
         if samples.dtype == np.int16:
             return samples.astype(np.float32) / np.float32(32768), rate_hz
         samples = samples.astype(np.float32)
-        check_level(samples)
+        check_scale(samples)
         return samples, rate_hz
 
     def _seek(self, group: int, row: int) -> pa.RecordBatch:

@@ -70,10 +70,24 @@ def clips_of_name(
         return {row: 0}
     found: dict[int, int] = {}
     for clip_id, times, plainness in _readings(name):
-        row = row_of(clip_id)
-        if row is not None and row not in found and _fit(times, times_of(row)):
-            found[row] = plainness
+        for row in _rows(clip_id, times, row_of):
+            if row not in found and _fit(times, times_of(row)):
+                found[row] = plainness
     return found
+
+
+def _rows(
+    clip_id: str, times: tuple[str, ...], row_of: Callable[[str], int | None]
+) -> Iterator[int]:
+    """Yields the clip of an id, and the clip with that start if a video has several clips.
+
+    Those have the ids `ID_START`, in milliseconds.
+    """
+    starts = {str(round(float(time) * 1000)) for time in times[:1]} | set(times[:1])
+    for each in (clip_id, *(f"{clip_id}_{start}" for start in starts)):
+        row = row_of(each)
+        if row is not None:
+            yield row
 
 
 def _readings(name: str) -> Iterator[tuple[str, tuple[str, ...], int]]:

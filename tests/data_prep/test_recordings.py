@@ -134,6 +134,13 @@ def test_of_several_files_the_documented_one(tmp_path):
         assert by_name(folder, preferred[first:][::-1], ("x", 30, 40)) == [preferred[first]]
 
 
+def test_several_clips_of_one_video(tmp_path):
+    rows = [("x_30000", 30, 40), ("x_70000", 70, 80)]
+    files = ["x_30_40.wav", "Yx_70.0-80.0.wav"]
+    assert by_name(tmp_path / "1", files, *rows) == files
+    assert by_name(tmp_path / "2", ["x_70000_80000.wav"], *rows) == ["no_file", "x_70000_80000.wav"]
+
+
 def test_all_recordings_of_a_clip_in_the_documented_order(tmp_path):
     files = ["1/x.wav", "2/x.WAV", "x.flac", "Yx.mp3", "x_30_40.wav", "x_30.wav", "t [x].wav"]
     for file in reversed(files):

@@ -162,7 +162,7 @@ def test_floats_of_the_scale_of_int16(tmp_path):
     assert source.read(entries[3].recording.member)[0].max() == 0.5
     with pytest.raises(Rejected, match="its largest sample is 9000") as raised:
         source.read(entries[4].recording.member)
-    assert raised.value.reason == "level"
+    assert raised.value.reason == "scale"
     waveforms[:6] = 9_000
     path = tmp_path / "loud.h5"
     write_waveforms(path, waveforms)

@@ -133,7 +133,7 @@ def test_arrays_that_cannot_be_used(inputs, tmp_path):
             reasons.append("")
         except Rejected as error:
             reasons.append(error.reason)
-    assert reasons == ["level", "not_finite", "unreadable", "empty", "empty", ""]
+    assert reasons == ["scale", "not_finite", "unreadable", "empty", "empty", ""]
 
 
 def test_every_extension_has_a_form():
