@@ -15,6 +15,10 @@ def transfer(labeling, base_labeling, value, p_holm=None, method="features"):
         "base_labeling": base_labeling,
         "mAP": value,
         "p_holm": p_holm,
+        "difference": None if base_labeling in ("", "ol") or value is None else value - 0.25,
+        "low": -0.05,
+        "high": 0.45,
+        "test_clips": 11,
     }
 
 
@@ -40,16 +44,19 @@ def test_only_rows_with_results_are_shown():
         transfer("a_teacher", "", 0.0625, method="scratch"),
         transfer("a_teacher", "ol", 0.5, method="finetune"),
     ]
-    shown = text({"table3": table3, "table4": table4, "wins": [wins(1), wins(0)]})
+    shown = text({"table3": table3, "table4": table4, "wins": [wins(2), wins(0)]})
     assert shown.splitlines() == [
         "Table III: base networks. Each has its own test labels: do not compare the columns.",
-        "root                                             ol      pel  a_teacher",
-        "Music                                       0.1250   0.7500          - ",
+        "root                                             ol      pel",
+        "Music                                       0.1250   0.7500 ",
         "Table IV: target networks by labeling of the base (* differs from ol beyond chance)",
-        "root                    labels     method      scratch       ol      pel  a_teacher",
-        "Music                   ol         features             0.2500   0.5000*         - ",
-        "Music                   a_teacher  finetune    0.0625   0.5000                     ",
-        "features: pel above ol in 1 of 1 (significantly above in 1, below in 0)",
+        "root                    labels     method      scratch       ol      pel",
+        "Music                   ol         features             0.2500   0.5000*",
+        "Music                   a_teacher  finetune    0.0625   0.5000          ",
+        "features: pel above ol in 1 of 2 (significantly above in 1, below in 0)",
+        "Music, features: base with pel minus base with ol: +0.250 (95% interval -0.050 to "
+        "+0.450).",
+        "11 test clips cannot tell a difference below about 0.25 from none.",
     ]
 
 
