@@ -89,6 +89,8 @@ def _decode(
             fills_gaps = container.format.name == "flac"
             decoded_s = 0.0
             for channels, rate_hz in _join(packets, stream, block_samples, fills_gaps):
+                if rate_hz <= 0:
+                    raise Rejected("unreadable", "no sample rate in it")
                 if stream.codec_context.name.startswith(_FLOAT_CODECS):
                     check_scale(channels)
                 yield channels, rate_hz
