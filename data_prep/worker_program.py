@@ -10,7 +10,6 @@ import multiprocessing.connection
 import os
 import pathlib
 import signal
-import sys
 import traceback
 
 from data_prep.plan import Plan
@@ -69,7 +68,3 @@ def main(data_dir: str, parent: str, connection_number: str, position_number: st
         connection.send(failure)
     except OSError:
         return
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

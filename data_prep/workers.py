@@ -25,6 +25,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.progress import Progress
 
 CLIP_TIMEOUT_S = 60.0  # a hundred times the time of the slowest recording
+_PROGRAM = f"import sys, {worker_program.__name__} as program; program.main(*sys.argv[1:])"
 _DEATHS = 3  # deaths of workers before a clip is rejected; something else may kill a worker too
 _TICK_S = 0.25
 
@@ -210,7 +211,7 @@ class _Worker:
                 shared = [far_end.fileno(), memory.fileno()]
                 arguments = map(str, (data_dir, os.getpid(), *shared))
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", worker_program.__name__, *arguments],
+                    [sys.executable, "-c", _PROGRAM, *arguments],
                     env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
                     pass_fds=shared,
                     stdin=subprocess.DEVNULL,

@@ -129,8 +129,6 @@ def test_home_folders(argument, expanded, monkeypatch):
         ("relabel", "--segments=~/absent,~/b", "--output=~/labels.parquet"),
         ("build", "--audio=~/absent", "--segments=~/absent", "--output_dir=~/DATA"),
         ("verify", "--data_dir=~/absent"),
-        ("train", "--config=quickstart", "--workdir=~/W", "--config.data_dir=~/absent"),
-        ("train", "--config=quickstart", "--workdir", "~/W", "--config.data_dir", "~/absent"),
     ],
 )
 def test_commands_expand_home_folders(arguments, as_script, capsys, tmp_path, monkeypatch):
@@ -138,6 +136,27 @@ def test_commands_expand_home_folders(arguments, as_script, capsys, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     assert as_script(*arguments) == 1
     assert str(tmp_path / "absent") in capsys.readouterr().err
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--workdir=~/W", "--config.data_dir=~/absent"),
+        ("--workdir", "~/W", "--config.data_dir", "~/absent"),
+    ],
+)
+def test_training_expands_home_folders(flags, tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "relabel_jax.main", "--config=quickstart", *flags],
+        env=os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert str(tmp_path / "absent") in run.stderr
     assert not (tmp_path / "~").exists()
 
 

@@ -141,7 +141,7 @@ def test_found_by_name_and_in_tars(tmp_path):
         form = next(form for form in FORMS if form[0] == extension)
         encode(str(tmp_path / name), form, [tone(440, 48_000, 1)], 48_000)
     clips = Segments(pa.array(list("abc")), np.full(3, 30.0), np.full(3, 40.0), pa.array([[0]] * 3))
-    names = [pathlib.Path(each.path).name for each in find_by_name(clips, tmp_path)]
+    names = [pathlib.Path(each[0].path).name for each in find_by_name(clips, tmp_path)]
     assert names == ["a.m4a", "Yb.WEBM", "c_30.mkv"]
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         for name in names:
