@@ -1,4 +1,4 @@
-"""What a decoder finds out about a recording besides its samples."""
+"""Facts that a decoder finds out about a recording, besides its samples."""
 
 import dataclasses
 

@@ -36,7 +36,7 @@ def blocks(
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Decodes the first audio stream of a file; for the arguments see `decode.decode_blocks`.
 
-    What cannot be decoded is left out, and the recording is marked as partial. The links of a
+    Damaged packets are left out, and the recording is marked as partial. The links of a
     chained Ogg follow each other.
 
     Yields:

@@ -27,7 +27,7 @@ _STEP = 13
 
 
 def check_scale(samples: np.ndarray) -> None:
-    """Checks that float samples are in -1 to 1, but for some that exceed it a little.
+    """Checks that float samples have the full scale 1, which some may exceed a little.
 
     Args:
       samples: float32 of any shape, as the file stores them. Samples that were converted from

@@ -91,5 +91,5 @@ def has_one_page_of_sound(file: IO[bytes]) -> bool:
     """Whether the sound of a short Ogg file is in one page. FFmpeg then misses its exact end."""
     file.seek(0)
     content = file.read(2 * _MAX_PAGE)
-    # The other pages are those of the header, of which there are two or three.
+    # The other pages are the two or three of the header.
     return len(content) < 2 * _MAX_PAGE and content.count(MAGIC) <= 3

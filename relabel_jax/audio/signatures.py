@@ -33,7 +33,7 @@ _FFMPEG = re.compile(
     re.DOTALL,
 )
 
-# What FFmpeg takes for compressed sound in files of any content.
+# FFmpeg takes these bytes for compressed sound in files of any content.
 _MPEG = re.compile(rb"ID3|\xff[\xe2-\xff]", re.DOTALL)
 
 
