@@ -1,4 +1,5 @@
 # make quickstart   the whole chain on a miniature AudioSet, in minutes
+# make labels       all of AudioSet re-labelled, as a data set to publish
 # make test         all tests
 # make test-fast    the fast tests: under 90 s on 2 idle cores
 # make test-extra   the quick tests, and those that need PyTorch, Beam or the adapters' libraries
@@ -11,23 +12,27 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= test
 WORK ?= quickstart
+LABELS ?= labels
 # Let Python write its bytecode cache even if the environment forbids it, because tests start many
 # processes. With the cache pip need not compile all packages, which would double the install time.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-fast test-extra adapters lint docs clean
+.PHONY: quickstart labels test test-fast test-extra adapters lint docs clean
 
 quickstart: $(VENV)/.core
-	@echo "1 of 3: a miniature AudioSet" >&2
+	@echo "1 of 4: a miniature AudioSet" >&2
 	test -e $(WORK)/miniature/miniature.json || \
 	  $(VENV)/bin/python -m data_prep.miniature --output_dir=$(WORK)/miniature --num_clips=600
-	@echo "2 of 3: recordings to shards" >&2
+	@echo "2 of 4: the labels, and how true they are" >&2
+	$(VENV)/bin/python -m data_prep.judge --ontology=$(WORK)/miniature/ontology.json \
+	  --segments=$(WORK)/miniature/segments.csv --against=$(WORK)/miniature/truth.csv
+	@echo "3 of 4: recordings to shards" >&2
 	$(VENV)/bin/python -m data_prep.build --ontology=$(WORK)/miniature/ontology.json \
 	  --segments=$(WORK)/miniature/segments.csv --audio=$(WORK)/miniature/audio \
 	  --output_dir=$(WORK)/data
-	@echo "3 of 3: base training with each labeling, and the transfers from each" >&2
+	@echo "4 of 4: two base trainings, and a transfer from each" >&2
 	$(VENV)/bin/python -m relabel_jax.main --config=configs/quickstart.py \
 	  --workdir=$(WORK)/runs --config.data_dir=$(WORK)/data
 
@@ -71,4 +76,4 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) $(WORK)
+	rm -rf $(VENV) $(WORK) $(LABELS)

@@ -31,6 +31,7 @@ from relabel_jax.data.data_set import INDEX_NAME
 from relabel_jax.experiments.cells import grid_config
 from relabel_jax.experiments.grid import run_grid
 from relabel_jax.labels.labelings import PAPER_LABELINGS
+from relabel_jax.labels.ontology import Ontology
 from relabel_jax.metrics import evaluate
 from relabel_jax.report.results import find_runs
 from relabel_jax.report.statistics import bootstrap_map, compare
@@ -123,7 +124,8 @@ def main() -> None:
 
 def _gains(workdir: pathlib.Path, truth_path: pathlib.Path) -> dict:
     """mAP on the truth by labeling of the base, and the differences from OL."""
-    truth = read_truth(truth_path)
+    ontology = Ontology.from_json(truth_path.with_name("ontology.json"))
+    truth = read_truth(truth_path, ontology)
     means: dict[str, dict[int, list]] = {}
     for run in find_runs(workdir)[0]:
         if run.result.method != "features":

@@ -1,8 +1,8 @@
 r"""The paper's whole grid: Tables I, III and IV.
 
-Paper: section IV. For each of four roots there is a base training with each labeling. On the target
-side there are, with each target labeling, `features` and `finetune` from each base, and `scratch`:
-12 + 36 + 36 + 12 runs.
+Paper: section IV. For each of four roots there is a base training with each labeling (Table III).
+On the target side there are, with each target labeling, `features` from each base (first half of
+Table IV), `scratch`, and `finetune` from each base (second half): 12 + 36 + 12 + 36 runs.
 
     python -m relabel_jax.main --config=configs/paper.py --workdir=W --config.data_dir=DATA
 

@@ -5,6 +5,8 @@ pipeline. The plan, the recordings and the data set must be on a file system tha
 under the same paths.
 """
 
+import atexit
+import collections
 import contextlib
 import io
 import os
@@ -16,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 import apache_beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.runner import PipelineState
+from apache_beam.runners.runner import PipelineState, create_runner
 
 from data_prep.plan import Plan, Shard
 from data_prep.workers import Workers
@@ -24,6 +26,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.progress import Progress
 
 _LOOK_EVERY_S = 1.0
+_DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"  # Beam has no short name for it
 
 
 def write_shards(
@@ -34,7 +37,7 @@ def write_shards(
     Args:
       plan: the plan.
       pending: the tasks to do.
-      runner: the name of a runner; see Beam's `--runner`.
+      runner: `dask`, or the name of a runner as Beam's `--runner` takes it, such as `flink`.
       options: the pipeline's options, as on a command line.
       clip_timeout_s: a clip that takes longer is rejected (`timeout`).
 
@@ -42,7 +45,7 @@ def write_shards(
       InputError: the runner or an option does not exist, or the pipeline fails or leaves tasks
         undone.
     """
-    parsed = _parsed([*shlex.split(options), f"--runner={runner}"])
+    parsed = _parsed(runner, shlex.split(options))
     is_done = threading.Event()
     looker = threading.Thread(target=_show_progress, args=(plan, pending, runner, is_done))
     looker.start()
@@ -80,7 +83,7 @@ class _WriteShard(apache_beam.DoFn):
         self._plan = Plan.open(pathlib.Path(self._data_dir))
         # A separate process: a recording that kills or blocks its reader costs one clip only, and
         # a runner with threads can use all cores.
-        self._workers = Workers(self._plan, num_workers=1, clip_timeout_s=self._clip_timeout_s)
+        self._workers = _idle_workers(self._plan, self._clip_timeout_s)
 
     def process(self, number: int) -> Iterator[None]:
         shard = self._plan.shards[number]
@@ -89,12 +92,40 @@ class _WriteShard(apache_beam.DoFn):
         return iter(())
 
     def teardown(self) -> None:
-        self._workers.__exit__()
+        _IDLE[self._data_dir, self._clip_timeout_s].append(self._workers)
 
 
-def _parsed(flags: Sequence[str]) -> PipelineOptions:
+# A runner may make a new DoFn for every task. Starting a process takes seconds, so a process that
+# has done its task waits here for the next one. It ends with the process that started it.
+_IDLE: dict[tuple[str, float], list[Workers]] = collections.defaultdict(list)
+
+
+def _idle_workers(plan: Plan, clip_timeout_s: float) -> Workers:
+    """Workers that no other thread uses."""
+    try:
+        return _IDLE[os.fspath(plan.data_dir), clip_timeout_s].pop()
+    except IndexError:
+        return Workers(plan, num_workers=1, clip_timeout_s=clip_timeout_s)
+
+
+@atexit.register
+def _end_idle_workers() -> None:
+    for idle in _IDLE.values():
+        for workers in idle:
+            workers.__exit__()
+
+
+def _parsed(runner: str, flags: Sequence[str]) -> PipelineOptions:
     """Parses the options now. Beam would do it later, and end the process if they are wrong."""
-    options = PipelineOptions(list(flags))
+    name = _DASK if runner.lower() in ("dask", "daskrunner") else runner
+    try:
+        create_runner(name)  # imports the runner, whose options Beam knows only then
+    except Exception as error:
+        raise InputError(f"--runner={runner}: {_gist(error)}") from error
+    if name == _DASK and "--dask_npartitions" not in " ".join(flags):
+        # By default up to 128 tasks are one partition, which one worker does.
+        flags = ["--dask_partition_size=1", *flags]
+    options = PipelineOptions([*flags, f"--runner={name}"])
     with contextlib.redirect_stderr(io.StringIO()) as usage:
         try:
             options.get_all_options()

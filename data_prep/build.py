@@ -22,6 +22,7 @@ The same command finishes a build that was stopped in any way, and gives the sam
 
 import argparse
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -31,10 +32,11 @@ from data_prep import workers
 from data_prep.data_set_files import count_rejects, write_data_set_files
 from data_prep.inputs import Inputs, open_plan
 from data_prep.plan import Outcome, Plan, Shard
-from data_prep.working_folder import working_folder
+from data_prep.working_folder import delete_temporary_of, one_part_at_a_time, working_folder
 from relabel_jax import cli
 from relabel_jax.data.layout import INDEX_NAME, REJECTS_NAME
 from relabel_jax.errors import InputError, install_command
+from relabel_jax.labels import segment_flags
 
 _EPILOG = """\
 what --audio takes (one or several with commas; wildcards too):
@@ -42,13 +44,15 @@ what --audio takes (one or several with commas; wildcards too):
       (pip install '.[sources]') also m4a, mp4, webm, mkv, mka, aac, wma
   *.parquet  Hugging Face's form of AudioSet: video_id, audio {bytes, path}, labels
   *.tar      WebDataset: KEY.flac (or another of these formats) beside KEY.json or KEY.cls
-  *.h5       PANNs' packed waveforms: audio_name, waveform, target (needs the same extra)
+  *.zip      the same members as in the tars
+  *.h5       PANNs' packed waveforms: audio_name, waveform, target; PaSST's packed MP3 (*.hdf):
+             audio_name, mp3, target; CED's waveforms by name (they need the same extra)
   a folder with such files; nothing is unpacked on disk
 
-how the recording of clip X, 30 s to 40 s, is found there (in order of preference):
-  X.ext, YX.ext, X_30_40.ext, X_30.ext; times in seconds (30, 30.0, 30.000) or milliseconds
-  (30000); ext is one of the extensions above, in their order, in upper or lower case;
-  video_id, KEY and audio_name count as names
+how the recording of clip ID, 30 s to 40 s, is found there:
+  by its name: ID, YID, ID_30_40, ID_30.0-40.0, ID_30_10, ID_30, ID_000030, ID_30000, Title [ID];
+  video_id, KEY and audio_name count as names. If several recordings fit, they are tried in this
+  order until one can be read
   a recording must begin where its clip begins; its first --duration_s seconds are stored
 
 where the labels come from:
@@ -87,6 +91,7 @@ def build(
     output_dir: str | pathlib.Path,
     num_workers: int | None = None,
     clip_timeout_s: float = workers.CLIP_TIMEOUT_S,
+    part: str = "",
     runner: str | None = None,
     beam_options: str = "",
     **inputs: Any,
@@ -97,6 +102,8 @@ def build(
       output_dir: the data set's folder.
       num_workers: number of processes; by default the number of cores.
       clip_timeout_s: seconds after which a clip that is still being read is rejected.
+      part: `K/N` does every Nth shard, from the Kth on. Parts may run at the same time, in any
+        order and more than once. The last one to finish writes the index.
       runner: a Beam runner that does the work instead of processes on this machine (beam.py).
       beam_options: the runner's options, as on a command line.
       **inputs: the inputs of the data set: the fields of `data_prep.inputs.Inputs`.
@@ -116,25 +123,51 @@ def build(
         raise InputError("--beam_options: only with --runner")
     if num_workers is not None and runner is not None:
         raise InputError("--num_workers: not with --runner, whose --beam_options say how many")
+    if part and runner is not None:
+        raise InputError("--part: not with --runner, which shares out the work itself")
+    share, num_shares = _parsed_part(part) if part else (1, 1)
     data_dir = pathlib.Path(output_dir).absolute()
     identity = made_from.identity()
-    with working_folder(data_dir):
-        plan = open_plan(data_dir, made_from, identity)
-        pending = [shard for shard in plan.shards if plan.outcome(shard) is None]
-        is_complete = not pending and (data_dir / INDEX_NAME).exists()
+    with working_folder(data_dir, part):
+        with one_part_at_a_time(data_dir):
+            plan = open_plan(data_dir, made_from, identity)
+        mine = [shard for shard in plan.shards if shard.number % num_shares == share - 1]
+        pending = [shard for shard in mine if plan.outcome(shard) is None]
         num_pending = sum(plan.clips(shard).num_rows for shard in pending)
+        if part:
+            names = (name for shard in mine for name in (shard.name, shard.outcome_name))
+            delete_temporary_of(data_dir, names)
         if pending and runner is not None:
             _write_shards_by_beam(plan, pending, runner, beam_options, clip_timeout_s)
         elif pending:
             workers.write_shards(
                 plan, pending, num_workers=num_workers, clip_timeout_s=clip_timeout_s
             )
-        outcomes = plan.outcomes()
-        if not is_complete:
-            write_data_set_files(plan, outcomes)
+        with one_part_at_a_time(data_dir):
+            undone = sum(plan.outcome(shard) is None for shard in plan.shards)
+            is_complete = not pending and (data_dir / INDEX_NAME).exists()
+            if not undone and not is_complete:
+                write_data_set_files(plan, plan.outcomes())
+    seconds = time.monotonic() - began
+    if undone:
+        print(
+            f"part {part} is done: {num_pending:,} clips in {seconds:,.1f} s; {undone} of "
+            f"{len(plan.shards)} shards are still to do; the last part to finish writes "
+            f"{data_dir / INDEX_NAME}",
+            file=sys.stderr,
+        )
+        return
     if is_complete:
         print(f"{data_dir} is complete already, nothing to do", file=sys.stderr)
-    _summarise(plan, outcomes, num_pending, time.monotonic() - began)
+    _summarise(plan, plan.outcomes(), num_pending, seconds)
+
+
+def _parsed_part(part: str) -> tuple[int, int]:
+    """Returns K and N of `K/N`."""
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(f"--part={part}: expected K/N with K from 1 to N, such as 2/8")
+    return int(match[1]), int(match[2])
 
 
 def _write_shards_by_beam(
@@ -187,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output_dir", required=True, metavar="DATA", help="the data set's folder")
     _add_inputs(parser)
+    segment_flags.add_unknown(parser.add_argument_group("labels of --segments"))
     _add_format(parser)
     _add_work(parser)
     return parser
@@ -212,13 +246,27 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--paths",
         metavar="CSV",
-        help="columns clip_id and path: the recording of each clip, instead of a search by name; "
+        help="columns clip_id and path, or the JSON of AST: the recording of each clip, instead "
+        "of a search by name; "
         "paths are relative to --audio or, if it has no such file, to the CSV's folder",
     )
     add(
         "--class_indices",
         metavar="CSV",
-        help="AudioSet's class_labels_indices.csv, if the labels in --audio are class numbers",
+        help="AudioSet's class_labels_indices.csv, if the labels in --audio or --segments are "
+        "class numbers",
+    )
+    add(
+        "--source_rate_hz",
+        type=int,
+        metavar="HZ",
+        help="sample rate of HDF5 files in --audio that do not say it",
+    )
+    add(
+        "--label_threshold",
+        type=float,
+        metavar="X",
+        help="the smallest score of a positive label, if the labels in --audio are scores",
     )
     add(
         "--splits",
@@ -273,17 +321,24 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         help="reject a clip that takes longer to read (default: %(default)g)",
     )
     add(
+        "--part",
+        default="",
+        metavar="K/N",
+        help="do every Nth shard only, from the Kth on, as one of N jobs (a SLURM array); the jobs "
+        "may run at the same time and again, and the last to finish writes the index",
+    )
+    add(
         "--runner",
         metavar="RUNNER",
-        help="a Beam runner (DirectRunner, DataflowRunner, FlinkRunner, SparkRunner, ...) to do "
-        "the work instead of processes on this machine; needs pip install '.[beam]'",
+        help="an engine that does the work instead of processes on this machine: dask, dataflow, "
+        "flink, spark, direct or another runner of Beam; needs pip install '.[beam]', or '.[dask]'",
     )
     add(
         "--beam_options",
         default="",
         metavar="OPTIONS",
-        help="options of the runner: --beam_options='--direct_num_workers=8 "
-        "--direct_running_mode=multi_processing'",
+        help="options of the runner: --beam_options='--dask_client_address=HOST:8786' or "
+        "--beam_options='--direct_num_workers=8 --direct_running_mode=multi_processing'",
     )
 
 

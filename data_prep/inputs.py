@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.listing import audio_places
+from data_prep.listing import audio_places, warn
 from data_prep.plan import Plan, format_inputs, write_plan
-from data_prep.recordings import find_by_list, find_by_name
+from data_prep.recordings import Candidates, find_by_list, find_by_name
 from data_prep.source_labels import label_by_source
-from data_prep.sources import Recording
+from data_prep.sources import SourceOptions
 from relabel_jax.audio.waveform_format import MIN_SAMPLE_RATE_HZ, PAPER_FORMAT, WaveformFormat
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.labels.class_indices import read_class_indices
@@ -25,6 +25,15 @@ from relabel_jax.labels.segment_flags import segment_files
 from relabel_jax.labels.segments import Segments, read_segments
 from relabel_jax.labels.views import SPLITS, hashed_splits
 
+# Other names of the splits, in lower case. `eval` is left out: it means validation to some, and
+# AudioSet's test set to others.
+_SPLIT_NAMES = {name: name for name in SPLITS} | {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "testing": "test",
+}
 _MAX_SAMPLES = 1 << 29  # a record is a protobuf message, which can have at most 2 GB
 
 _Path = str | pathlib.Path
@@ -41,13 +50,18 @@ class Inputs:
       audio: the place of the recordings: a folder, or a file with many recordings
         (`data_prep.sources`). Several are separated by commas; wildcards are allowed. Needed unless
         `paths` is given.
-      paths: a CSV of `clip_id,path` that names the recordings, instead of a search by name.
-      class_indices: AudioSet's class_labels_indices.csv, for sources whose labels are numbers.
+      paths: a CSV of `clip_id,path`, or the JSON of AST, that names the recordings, instead of a
+        search by name.
+      class_indices: AudioSet's class_labels_indices.csv, for segments and sources whose labels are
+        numbers.
+      source_rate_hz: sample rate of HDF5 files that do not say it.
+      label_threshold: the smallest score of a positive label, for sources whose labels are scores.
       splits: a CSV of `clip_id,split` that overrides the hashed split of the clips it names.
       sample_rate_hz: sample rate of the waveforms, at least 1,000.
       duration_s: length of the waveforms in seconds.
       clips_per_shard: the largest number of clips in a shard.
       split_seed: the seed of the hashes that choose the split and the place of a clip.
+      unknown: `refuse` or `drop` labels of the segments that are not in the ontology.
     """
 
     ontology: _Path | None = None
@@ -55,11 +69,14 @@ class Inputs:
     audio: _Path | None = None
     paths: _Path | None = None
     class_indices: _Path | None = None
+    source_rate_hz: int | None = None
+    label_threshold: float | None = None
     splits: _Path | None = None
     sample_rate_hz: int = PAPER_FORMAT.sample_rate_hz
     duration_s: float = PAPER_FORMAT.duration_s
     clips_per_shard: int = 256
     split_seed: int = 0
+    unknown: str = "refuse"
 
     def __post_init__(self):
         object.__setattr__(self, "segments", segment_files(self.segments))
@@ -84,10 +101,10 @@ class Inputs:
             raise InputError(
                 f"--clips_per_shard={self.clips_per_shard}: expected a number of at least 1"
             )
-        if self.sample_rate_hz < MIN_SAMPLE_RATE_HZ:
-            raise InputError(
-                f"--sample_rate_hz={self.sample_rate_hz}: expected at least {MIN_SAMPLE_RATE_HZ} Hz"
-            )
+        for name in ("sample_rate_hz", "source_rate_hz"):
+            rate_hz = getattr(self, name)
+            if rate_hz is not None and rate_hz < MIN_SAMPLE_RATE_HZ:
+                raise InputError(f"--{name}={rate_hz}: expected at least {MIN_SAMPLE_RATE_HZ} Hz")
         num_samples = self.sample_rate_hz * self.duration_s
         if not (math.isfinite(num_samples) and 1 <= round(num_samples) <= _MAX_SAMPLES):
             raise InputError(
@@ -113,6 +130,11 @@ class Inputs:
             # The folder of the list matters too: paths in the list may be relative to it.
             "--paths": f"{list_path} {_digest(self.paths)}".strip(),
             "--class_indices": _digest(self.class_indices),
+            **{
+                f"--{name}": str(value)
+                for name in ("source_rate_hz", "label_threshold")
+                if (value := getattr(self, name)) is not None
+            },
             "--splits": _digest(self.splits),
             **format_inputs(self.waveform_format),
             "--clips_per_shard": str(self.clips_per_shard),
@@ -136,7 +158,11 @@ def open_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str]) 
     except FileNotFoundError:
         _make_plan(data_dir, inputs, identity)
         plan = Plan.open(data_dir)
-    changed = [flag for flag in identity if plan.inputs.get(flag) != identity[flag]]
+    changed = [
+        flag
+        for flag in dict.fromkeys((*identity, *plan.inputs))
+        if plan.inputs.get(flag) != identity.get(flag)
+    ]
     if changed:
         raise InputError(
             f"{data_dir}: was begun with another {', '.join(changed)}; give the same again, "
@@ -148,7 +174,7 @@ def open_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str]) 
 def _make_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str]) -> None:
     segments, recordings = _clips(inputs)
     clip_splits = _clip_splits(segments.clip_ids.to_pylist(), inputs.split_seed, inputs.splits)
-    if not any(isinstance(recording, Recording) for recording in recordings):
+    if all(isinstance(recording, Rejected) for recording in recordings):
         raise InputError(
             f"{inputs.audio if inputs.paths is None else inputs.paths}: no recording of any of the "
             f"{len(segments)} clips; of the first, {segments.clip_ids[0].as_py()}: {recordings[0]} "
@@ -166,19 +192,33 @@ def _make_plan(data_dir: pathlib.Path, inputs: Inputs, identity: dict[str, str])
     )
 
 
-def _clips(inputs: Inputs) -> tuple[Segments, list[Recording | Rejected]]:
-    """Returns all clips, and for each clip its recording, or the reason if it has none."""
+def _clips(inputs: Inputs) -> tuple[Segments, list[Candidates | Rejected]]:
+    """Returns all clips, and for each clip its recordings, or the reason if it has none."""
     ontology = inputs.loaded_ontology
+    indices = inputs.class_indices
+    class_mids = None if indices is None else read_class_indices(indices)
+    options = SourceOptions(inputs.source_rate_hz, inputs.duration_s)
     if not inputs.segments:
         assert inputs.audio is not None
-        indices = inputs.class_indices
-        class_mids = None if indices is None else read_class_indices(indices)
-        return label_by_source(inputs.audio, ontology, class_mids, inputs.duration_s)
-    segments = read_segments(inputs.segments, ontology)
+        segments, found = label_by_source(
+            inputs.audio,
+            ontology,
+            class_mids,
+            inputs.duration_s,
+            label_threshold=inputs.label_threshold,
+            options=options,
+        )
+        return segments, [each if isinstance(each, Rejected) else (each,) for each in found]
+    read = read_segments(inputs.segments, ontology, inputs.unknown, class_mids=class_mids)
+    if read.dropped:
+        warn(
+            f"dropped {sum(read.dropped.values())} labels of {len(read.dropped)} mids that "
+            "are not in the ontology"
+        )
     if inputs.paths is not None:
-        return segments, find_by_list(segments, inputs.paths, inputs.audio)
+        return read, find_by_list(read, inputs.paths, inputs.audio)
     assert inputs.audio is not None
-    return segments, find_by_name(segments, inputs.audio)
+    return read, find_by_name(read, inputs.audio, options)
 
 
 def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | None) -> np.ndarray:
@@ -187,15 +227,17 @@ def _clip_splits(clip_ids: Sequence[str], seed: int, overrides_path: _Path | Non
     if overrides_path is None:
         return clip_splits
     overrides = read_columns(overrides_path, "split")
+    others = ", ".join(name for name in _SPLIT_NAMES if name not in SPLITS)
     for clip_id, split in overrides.items():
-        if split not in SPLITS:
+        if split.strip().lower() not in _SPLIT_NAMES:
             raise InputError(
                 f"{overrides_path}: clip {clip_id!r} has the split {split!r}; expected one of "
-                f"{', '.join(SPLITS)}"
+                f"{', '.join(SPLITS)} (or {others})"
             )
     for row, clip_id in enumerate(clip_ids):
         if clip_id in overrides:
-            clip_splits[row] = SPLITS.index(overrides.pop(clip_id))
+            split = _SPLIT_NAMES[overrides.pop(clip_id).strip().lower()]
+            clip_splits[row] = SPLITS.index(split)
     if overrides:
         print(
             f"warning: {overrides_path}: {len(overrides)} clips are not in the segments, the "

@@ -1,4 +1,4 @@
-"""Re-labelled segments, and the forms in which they are written.
+"""The forms in which re-labelled segments are written.
 
 Every writer takes a binary file and the labels. `data_prep.relabel` is the command.
 """
@@ -13,52 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
+from data_prep.relabelled import Column, Relabelled
 from relabel_jax.errors import InputError
-from relabel_jax.labels.labelings import relabel_sparse
-from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.segments import GroupedSegments
+from relabel_jax.labels.labelings import label_columns
 from relabel_jax.labels.segments_csv import write_segments
 from relabel_jax.labels.table import write_label_table
 from relabel_jax.progress import track
 
 ROWS_PER_GROUP = 1 << 16
-
-
-class Relabelled:
-    """Segments and their three kinds of labels over the chosen classes.
-
-    Attributes:
-      segments: the segments.
-      mids, display_names: the chosen classes, in the ontology's order.
-      ol, pel, masked: bool[sets, chosen classes], sparse: the labels for each distinct label set.
-    """
-
-    def __init__(self, segments: GroupedSegments, ontology: Ontology, classes: str = "all"):
-        pel, masked = relabel_sparse(segments.label_sets, ontology, "pe_cml")
-        if classes == "used":
-            columns = np.unique(segments.label_sets.indices)
-        else:
-            columns = np.arange(len(ontology))
-        self.segments = segments
-        self.mids = [ontology.mids[column] for column in columns]
-        self.display_names = [ontology.display_names[column] for column in columns]
-        self.ol, self.pel, self.masked = (
-            _columns(sets, columns) for sets in (segments.label_sets, pel, masked)
-        )
-
-    def mean_per_clip(self, sets: sparse.csr_array) -> float:
-        """The mean number of labels of a clip, from bool[sets, classes]."""
-        return float(np.diff(sets.indptr) @ self.segments.clips_per_set) / len(self.segments)
-
-
-def _columns(sets: sparse.csr_array, columns: np.ndarray) -> sparse.csr_array:
-    chosen = sets[:, columns]
-    chosen.sort_indices()
-    return chosen
+_SETS_PER_STEP = 4096
 
 
 def write_parquet(file: BinaryIO, labels: Relabelled, rows_per_group: int = ROWS_PER_GROUP) -> None:
-    """Writes a row for each clip: clip_id, start_s, end_s, and ol, pel, masked as lists of mids.
+    """Writes a row for each clip: clip_id, start_s, end_s, and each column as a list of mids.
 
     The lists are written from class numbers, so that no string is encoded twice; readers see lists
     of strings.
@@ -70,23 +37,24 @@ def write_parquet(file: BinaryIO, labels: Relabelled, rows_per_group: int = ROWS
     """
     table = labels.segments
     lists = {
-        name: _dictionary_lists(sets, labels.mids)
-        for name, sets in (("ol", labels.ol), ("pel", labels.pel), ("masked", labels.masked))
+        name: _dictionary_lists(column.sets, labels.mids) for name, column in labels.columns.items()
     }
     schema = pa.schema(
         [
             pa.field("clip_id", pa.string(), nullable=False),
             pa.field("start_s", pa.float64(), nullable=False),
             pa.field("end_s", pa.float64(), nullable=False),
-            *(pa.field(name, column.type, nullable=False) for name, column in lists.items()),
+            *(pa.field(name, each.type, nullable=False) for name, each in lists.items()),
         ]
     )
 
     def group(first: int) -> pa.Table:
         rows = slice(first, first + rows_per_group)
-        numbers = pa.array(table.set_numbers[rows])
         columns = [table.clip_ids[rows], table.start_s[rows], table.end_s[rows]]
-        columns += [column.take(numbers) for column in lists.values()]
+        columns += [
+            lists[name].take(pa.array(column.set_numbers[rows]))
+            for name, column in labels.columns.items()
+        ]
         return pa.table(columns, schema=schema)
 
     with (
@@ -114,28 +82,24 @@ def _dictionary_lists(sets: sparse.csr_array, mids: Sequence[str]) -> pa.ListArr
     return pa.ListArray.from_arrays(pa.array(sets.indptr, pa.int32()), elements)
 
 
-def write_pel_csv(file: BinaryIO, labels: Relabelled) -> None:
-    """Writes AudioSet's own form with the positive mids as the fourth, quoted column."""
-    _write_csv(file, labels, "pel", {"positive_labels": labels.pel})
+def write_csv(file: BinaryIO, labels: Relabelled, labeling: str) -> None:
+    """Writes a labeling in AudioSet's own form.
 
-
-def write_pe_cml_csv(file: BinaryIO, labels: Relabelled) -> None:
-    """Writes AudioSet's own form with the masked mids as a fifth, quoted column."""
-    columns = {"positive_labels": labels.pel, "masked_labels": labels.masked}
-    _write_csv(file, labels, "pe_cml", columns)
-
-
-def _write_csv(
-    file: BinaryIO, labels: Relabelled, labeling: str, columns: dict[str, sparse.csr_array]
-) -> None:
+    The fourth, quoted column has the positive mids. A labeling that masks has a fifth with the
+    masked mids.
+    """
     table = labels.segments
+    positive, masked = label_columns(labeling)
+    columns = {"positive_labels": labels.columns[positive].sets}
+    if masked in labels.columns:
+        columns["masked_labels"] = labels.columns[masked].sets
     write_segments(
         file,
         clip_ids=table.clip_ids,
         start_s=table.start_s,
         end_s=table.end_s,
         label_columns=columns,
-        set_numbers=table.set_numbers,
+        set_numbers=labels.columns[positive].set_numbers,
         mids=labels.mids,
         title=f"Segments csv re-labelled by relabel_jax: {labeling}",
     )
@@ -151,7 +115,7 @@ def write_npz(file: BinaryIO, labels: Relabelled) -> None:
         end_s=table.end_s,
         mids=np.array(labels.mids),
         display_names=np.array(labels.display_names),
-        **{name: packed[table.set_numbers] for name, packed in _packed(labels).items()},
+        **{name: _packed(column)[column.set_numbers] for name, column in labels.columns.items()},
     )
 
 
@@ -165,18 +129,27 @@ def write_torch(file: BinaryIO, labels: Relabelled) -> None:
         set_numbers=table.set_numbers,
         mids=labels.mids,
         display_names=labels.display_names,
-        **_packed(labels),
+        columns={name: _packed(column) for name, column in labels.columns.items()},
+        own_set_numbers={
+            name: column.set_numbers
+            for name, column in labels.columns.items()
+            if column.set_numbers is not table.set_numbers and not name.endswith("_masked")
+        },
     )
 
 
-def _packed(labels: Relabelled) -> dict[str, np.ndarray]:
-    """By name uint8[sets, bytes]: the three kinds of labels as packed bits."""
-    kinds = {"ol": labels.ol, "pel": labels.pel, "masked": labels.masked}
-    return {name: np.packbits(sets.toarray(), axis=1) for name, sets in kinds.items()}
+def _packed(column: Column) -> np.ndarray:
+    """uint8[sets, bytes]: the labels of each set as packed bits."""
+    sets = column.sets
+    steps = range(0, sets.shape[0], _SETS_PER_STEP)
+    empty = np.zeros((0, -(-sets.shape[1] // 8)), np.uint8)
+    return np.concatenate(
+        [empty, *(np.packbits(sets[i : i + _SETS_PER_STEP].toarray(), axis=1) for i in steps)]
+    )
 
 
-def write_ast_json(file: BinaryIO, labels: Relabelled, wav: str) -> None:
-    """Writes the data file that AST, PSLA and their descendants read.
+def write_ast_json(file: BinaryIO, labels: Relabelled, labeling: str, wav: str) -> None:
+    """Writes a labeling as the data file that AST, PSLA and their descendants read.
 
     It is `{"data": [{"wav": PATH, "labels": "mid,mid", "masked": "mid,mid"}, ...]}`. The loaders
     of these projects ignore `masked`. They fail on a clip without labels, so such clips are left
@@ -185,22 +158,25 @@ def write_ast_json(file: BinaryIO, labels: Relabelled, wav: str) -> None:
     Args:
       file: opened for writing bytes.
       labels: the labels.
+      labeling: the labeling to write. The masked mids are empty if it masks nothing.
       wav: the path of a clip's recording, as `check_wav` accepts it.
     """
     table = labels.segments
+    positive_name, masked_name = label_columns(labeling)
+    column = labels.columns[positive_name]
+    positive_texts = _joined(column, labels.mids)
+    masked_texts = [""] * len(positive_texts)
+    if masked_name in labels.columns:
+        masked_texts = _joined(labels.columns[masked_name], labels.mids)
     endings = [
-        f'"labels": "{",".join(positive)}", "masked": "{",".join(masked)}"}}' if positive else ""
-        for positive, masked in zip(
-            _dictionary_lists(labels.pel, labels.mids).to_pylist(),
-            _dictionary_lists(labels.masked, labels.mids).to_pylist(),
-            strict=True,
-        )
+        f'"labels": "{positive}", "masked": "{masked}"}}' if positive else ""
+        for positive, masked in zip(positive_texts, masked_texts, strict=True)
     ]
     clips = zip(
         table.clip_ids.to_pylist(),
         table.start_s.tolist(),
         table.end_s.tolist(),
-        table.set_numbers.tolist(),
+        column.set_numbers.tolist(),
         strict=True,
     )
     separator = '{"data": [\n'
@@ -210,6 +186,11 @@ def write_ast_json(file: BinaryIO, labels: Relabelled, wav: str) -> None:
             file.write(f'{separator}{{"wav": {path}, {ending}'.encode())
             separator = ",\n"
     file.write(("]}\n" if separator == ",\n" else '{"data": []}\n').encode())
+
+
+def _joined(column: Column, mids: Sequence[str]) -> list[str]:
+    """The text `mid,mid,...` of each set."""
+    return [",".join(each) for each in _dictionary_lists(column.sets, mids).to_pylist()]
 
 
 def check_wav(template: str) -> None:

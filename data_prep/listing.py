@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Generator, Sequence
 
 from data_prep import sources
-from data_prep.sources import Entry
+from data_prep.sources import Entry, SourceOptions
 from relabel_jax.audio.decode import EXTENSIONS, list_recordings
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.progress import track, write_line
@@ -60,14 +60,16 @@ def audio_files(
     return recordings, packed
 
 
-def packed_entries(paths: Sequence[str], *, with_labels: bool) -> Generator[Entry, None, None]:
+def packed_entries(
+    paths: Sequence[str], *, with_labels: bool, options: SourceOptions | None = None
+) -> Generator[Entry, None, None]:
     """Yields the entries of files with many recordings.
 
     The last entry of a damaged file has a `Rejected` in place of a recording.
     """
     for path in track(paths, "listing", "files"):
         try:
-            yield from sources.open_source(path).entries(with_labels)
+            yield from sources.open_source(path, options).entries(with_labels)
         except Rejected as error:
             yield Entry("", "", error)
 

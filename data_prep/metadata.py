@@ -14,7 +14,6 @@ lists the classes that the segments use, in the ontology's order, so it is writt
 """
 
 import argparse
-import gzip
 import pathlib
 import re
 import shutil
@@ -33,6 +32,7 @@ from relabel_jax.labels import class_indices
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segment_flags import with_or_without_gz
 from relabel_jax.labels.segments import GroupedSegments, read_segments
+from relabel_jax.labels.text_files import opened
 from relabel_jax.progress import Progress
 
 
@@ -252,7 +252,7 @@ def _read_checked(path: pathlib.Path, ontology: Ontology) -> GroupedSegments:
         "num_unique_labels": len(np.unique(segments.label_sets.indices)),
         "num_positive_labels": int(np.diff(segments.label_sets.indptr) @ segments.clips_per_set),
     }
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+    with opened(path, "segments") as file:
         header = file.readline() + file.readline()
     said = {key.decode(): int(number) for key, number in re.findall(rb"(num_\w+)=(\d+)", header)}
     if "num_segs" not in said:

@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.recordings import Candidates
 from data_prep.sources import Recording
 from data_prep.working_folder import WORKING_FOLDER
 from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
@@ -47,6 +48,8 @@ _SCHEMA = pa.schema(
         *INDEX_SCHEMA,
         pa.field("path", pa.binary()),  # file names are bytes and need not be UTF-8
         pa.field("member", pa.string()),  # name in a file with many recordings; else ""
+        # The recordings to try if this one cannot be read.
+        pa.field("others", pa.list_(pa.struct({"path": pa.binary(), "member": pa.string()}))),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
     ]
@@ -146,6 +149,19 @@ class Plan:
         """Reads the clips of one shard, in the order of its records."""
         return self._file.get_batch(shard.number)
 
+    def recordings(self, shard: Shard) -> list[Candidates]:
+        """The recordings of each clip of a shard, in the order in which they are tried."""
+        clips = self.clips(shard)
+        first = zip(clips["path"].to_pylist(), clips["member"].to_pylist(), strict=True)
+        candidates = [[place] for place in first]
+        if "others" in clips.schema.names:  # a plan of an older version has one recording each
+            for place, others in zip(candidates, clips["others"].to_pylist(), strict=True):
+                place += [(other["path"], other["member"]) for other in others]
+        return [
+            tuple(Recording(os.fsdecode(path), member) for path, member in place)
+            for place in candidates
+        ]
+
     @property
     def without_recording(self) -> pa.RecordBatch:
         """The clips without a recording, which are in no shard, with reason and detail."""
@@ -187,7 +203,7 @@ def write_plan(
     inputs: Mapping[str, str],
     ontology: Ontology,
     segments: Segments,
-    recordings: Sequence[Recording | Rejected],
+    recordings: Sequence[Candidates | Rejected],
     clip_splits: np.ndarray,
     clips_per_shard: int,
     seed: int,
@@ -199,14 +215,16 @@ def write_plan(
       inputs: the inputs of the plan, by flag; a later build compares them.
       ontology: the ontology, which is written into the plan.
       segments: all clips.
-      recordings: for each clip its recording, or the reason if it has none.
+      recordings: for each clip its recordings in the order in which they are tried, or the reason
+        if it has none. The first one places the clip.
       clip_splits: int8[clips], index into `SPLITS`.
       clips_per_shard: the largest number of clips in a shard.
       seed: the seed of the hash that orders the clips.
     """
-    nowhere = Recording("")
-    places = [each if isinstance(each, Recording) else nowhere for each in recordings]
-    has_recording = np.array([isinstance(recording, Recording) for recording in recordings])
+    nowhere = (Recording(""),)
+    candidates = [nowhere if isinstance(each, Rejected) else each for each in recordings]
+    places = [first for first, *_ in candidates]
+    has_recording = np.array([not isinstance(each, Rejected) for each in recordings])
     order = _random_order(segments.clip_ids.to_pylist(), places, seed)
     batches: list[np.ndarray] = []
     num_shards: dict[str, int] = {}
@@ -226,6 +244,10 @@ def write_plan(
         "ol": segments.labels,
         "path": [os.fsencode(place.path) for place in places],
         "member": [place.member for place in places],
+        "others": [
+            [{"path": os.fsencode(other.path), "member": other.member} for other in others]
+            for _, *others in candidates
+        ],
         "reason": [each.reason if isinstance(each, Rejected) else None for each in recordings],
         "detail": [each.detail if isinstance(each, Rejected) else None for each in recordings],
     }

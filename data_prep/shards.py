@@ -5,18 +5,17 @@ import json
 import os
 from collections.abc import Callable, Mapping
 
-import pyarrow as pa
+import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_prep.plan import Outcome, Plan, Shard
+from data_prep.recordings import Candidates
 from data_prep.sources import read_recording
 from relabel_jax.data.schema import serialize_record
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.segments import multi_hot
-
-_READ_COLUMNS = ("clip_id", "path", "member")
 
 
 def write_shard(
@@ -49,7 +48,7 @@ def write_shard(
             # writing takes a third of the time, and reading, which every epoch of a training does,
             # takes less than half.
             writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1,zstd:-1")
-            durations_s, rejects = _write_records(plan, clips, writer, on_clip, fatal)
+            durations_s, rejects = _write_records(plan, shard, writer, on_clip, fatal)
             on_clip(clips.num_rows)
             writer.close()
             num_bytes = temporary.stat().st_size
@@ -66,34 +65,50 @@ def write_shard(
 
 def _write_records(
     plan: Plan,
-    clips: pa.RecordBatch,
+    shard: Shard,
     writer: ArrayRecordWriter,
     on_clip: Callable[[int], None],
     fatal: Mapping[int, tuple[str, str]],
 ) -> tuple[list[float], list[tuple[int, str, str]]]:
     """Writes the records; returns the seconds of sound of each, and the rejects as in `Outcome`."""
+    clips = plan.clips(shard)
     ol = multi_hot(clips["ol"], len(plan.ontology))
     pel, masked = relabel(ol, plan.ontology, "pe_cml")
     durations_s: list[float] = []
     rejects: list[tuple[int, str, str]] = []
-    waveform_format = plan.waveform_format
-    rows = zip(*(clips[name].to_pylist() for name in _READ_COLUMNS), strict=True)
-    for position, (clip_id, path_bytes, member) in enumerate(rows):
+    rows = zip(clips["clip_id"].to_pylist(), plan.recordings(shard), strict=True)
+    for position, (clip_id, candidates) in enumerate(rows):
         on_clip(position)
         if position in fatal:
             rejects.append((position, *fatal[position]))
             continue
-        path = os.fsdecode(path_bytes)
         try:
-            waveform, duration_s = read_recording(path, member, waveform_format)
+            waveform, duration_s = _read_first(plan, candidates)
         except Rejected as error:
-            _refuse_lost_recordings(plan, path)
             rejects.append((position, error.reason, error.detail))
             continue
         labels = (each[position] for each in (ol, pel, masked))
         writer.write(serialize_record(clip_id, waveform, *labels))
         durations_s.append(duration_s)
     return durations_s, rejects
+
+
+def _read_first(plan: Plan, candidates: Candidates) -> tuple[np.ndarray, float]:
+    """Reads the first of a clip's recordings that can be read; see `read_recording`.
+
+    Raises:
+      Rejected: none can be read. The reason is that of the first one.
+    """
+    failures: list[Rejected] = []
+    for recording in candidates:
+        try:
+            return read_recording(recording.path, recording.member, plan.waveform_format)
+        except Rejected as error:
+            _refuse_lost_recordings(plan, recording.path)
+            failures.append(error)
+    others = zip(candidates[1:], failures[1:], strict=True)
+    details = [failures[0].detail, *(f"{each}: {error.detail}" for each, error in others)]
+    raise Rejected(failures[0].reason, "; ".join(details))
 
 
 def _refuse_lost_recordings(plan: Plan, path: str) -> None:

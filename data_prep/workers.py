@@ -8,25 +8,26 @@ process was reading, and its processes stay when the parent is killed.
 
 import collections
 import contextlib
-import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
 import signal
+import subprocess
+import sys
+import tempfile
 import time
-import traceback
 from collections.abc import Callable, Sequence
 
+from data_prep import worker_program
 from data_prep.plan import Outcome, Plan, Shard
-from data_prep.shards import write_shard
 from relabel_jax.errors import InputError
 from relabel_jax.progress import Progress
 
 CLIP_TIMEOUT_S = 60.0  # a hundred times the time of the slowest recording
+_PROGRAM = f"import sys, {worker_program.__name__} as program; program.main(*sys.argv[1:])"
 _DEATHS = 3  # deaths of workers before a clip is rejected; something else may kill a worker too
 _TICK_S = 0.25
-_NO_CLIP = -1
 
 
 def write_shards(
@@ -200,23 +201,28 @@ class _Worker:
     """A worker process with its pipe and its current task."""
 
     def __init__(self, data_dir: pathlib.Path):
-        # Not forked, because the libraries that are loaded here have threads.
-        context = multiprocessing.get_context("spawn")
-        self.connection, far_end = context.Pipe()
-        # Shared memory, because a message through the pipe takes a tenth of the time of a clip.
-        self._position = context.RawValue(ctypes.c_int64, _NO_CLIP)
-        self.process = context.Process(
-            target=_work, args=(data_dir, far_end, self._position), daemon=True
-        )
-        self.process.start()
-        far_end.close()
+        # Not forked, because the libraries that are loaded here have threads. Not a process of
+        # multiprocessing, because a cluster's worker may be one that must not start others.
+        with tempfile.TemporaryFile() as memory:
+            self._position = worker_program.shared_position(memory.fileno())
+            self._position.value = worker_program.NO_CLIP
+            self.connection, far_end = multiprocessing.Pipe()
+            with far_end:
+                shared = [far_end.fileno(), memory.fileno()]
+                arguments = map(str, (data_dir, os.getpid(), *shared))
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", _PROGRAM, *arguments],
+                    env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                    pass_fds=shared,
+                    stdin=subprocess.DEVNULL,
+                )
 
     def begin(self, shard: Shard, num_clips: int, fatal: dict[int, tuple[str, str]]) -> None:
         """Gives the worker a task."""
         self.shard = shard
         self.num_clips = num_clips
         self.position: int | None = None
-        self._position.value = _NO_CLIP
+        self._position.value = worker_program.NO_CLIP
         self.silent_s = 0.0
         with contextlib.suppress(OSError):  # it died while idle; the next receive will show that
             self.connection.send((shard, fatal))
@@ -228,7 +234,7 @@ class _Worker:
         It is None before the first clip, and the number of clips after the last one.
         """
         value = self._position.value
-        return None if value == _NO_CLIP else value
+        return None if value == worker_program.NO_CLIP else value
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -242,41 +248,6 @@ class _Worker:
 
     def dead(self) -> str:
         """Waits until the process has ended, and returns how it ended."""
-        self.process.join()
+        code = self.process.wait()
         self.connection.close()
-        code = self.process.exitcode or 0
         return signal.Signals(-code).name if code < 0 else f"exit status {code}"
-
-
-def _work(
-    data_dir: pathlib.Path,
-    connection: multiprocessing.connection.Connection,
-    shared_position: ctypes.c_int64,
-) -> None:
-    """The program of a worker process: receives tasks, sends outcomes and failures."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends this process
-    parent = os.getppid()
-
-    def on_clip(position: int) -> None:
-        shared_position.value = position
-        if os.getppid() != parent:
-            raise EOFError
-
-    try:
-        plan = Plan.open(data_dir)
-        # libmpg123 writes a line to stderr for every oddity of an MP3, into the progress bar.
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 2)
-        while True:
-            shard, fatal = connection.recv()
-            connection.send(write_shard(plan, shard, on_clip=on_clip, fatal=fatal))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the parent is gone
-    except InputError as error:
-        failure: Exception = error
-    except Exception:
-        failure = RuntimeError(f"in a worker: {traceback.format_exc()}")
-    try:
-        connection.send(failure)
-    except OSError:
-        return

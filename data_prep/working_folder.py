@@ -1,10 +1,13 @@
-"""The folder `DATA/.build`, which holds the plan of a build. Only one process may use it."""
+"""The folder `DATA/.build`, which holds the plan of a build.
+
+One build may use it, or several that do a part of the shards each.
+"""
 
 import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from relabel_jax.data.layout import INDEX_NAME
 from relabel_jax.errors import InputError
@@ -15,11 +18,13 @@ METADATA_FOLDER = f"{WORKING_FOLDER}/metadata"
 
 
 @contextlib.contextmanager
-def working_folder(data_dir: pathlib.Path) -> Iterator[None]:
+def working_folder(data_dir: pathlib.Path, part: str = "") -> Iterator[None]:
     """Locks a data set's folder for this process, and deletes temporary files of killed builds.
 
     Args:
       data_dir: the data set's folder; it is created if it does not exist.
+      part: the part of the shards that this process does, such as `2/4`; "" for all of them.
+        Other parts may be at work in the folder, so their temporary files stay.
 
     Raises:
       InputError: the data set was built by another program, another build is at work in the folder,
@@ -32,9 +37,15 @@ def working_folder(data_dir: pathlib.Path) -> Iterator[None]:
             "--output_dir"
         )
     busy = "another build is at work there; wait for it or choose another --output_dir"
-    with only_process(folder / "lock", data_dir, busy):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(only_process(folder / "lock", data_dir, busy, shared=bool(part)))
+        if part:
+            busy = f"part {part} is at work there already"
+            name = f"part-{part.replace('/', '-of-')}.lock"
+            stack.enter_context(only_process(folder / name, data_dir, busy))
         try:
-            _delete_temporary(data_dir)
+            if not part:
+                _delete_temporary(data_dir)
             yield
         except OSError as error:
             raise InputError(
@@ -43,7 +54,23 @@ def working_folder(data_dir: pathlib.Path) -> Iterator[None]:
             ) from error
         finally:
             with contextlib.suppress(OSError):  # the next build deletes it
-                _delete_temporary(data_dir)
+                if not part:
+                    _delete_temporary(data_dir)
+
+
+@contextlib.contextmanager
+def one_part_at_a_time(data_dir: pathlib.Path) -> Iterator[None]:
+    """Lets only one part at a time make the plan or write the files beside the shards."""
+    with only_process(data_dir / WORKING_FOLDER / "turn.lock", data_dir, "", wait=True):
+        yield
+
+
+def delete_temporary_of(data_dir: pathlib.Path, names: Iterable[str]) -> None:
+    """Deletes the unfinished files of these names, below the data set's folder."""
+    for name in names:
+        path = data_dir / name
+        for left_behind in path.parent.glob(f".{path.name}.*.tmp"):
+            left_behind.unlink(missing_ok=True)
 
 
 def _delete_temporary(data_dir: pathlib.Path) -> None:

@@ -24,7 +24,9 @@ SCRIPT = "relabel-jax"
 VERBS = {
     "metadata": ("data_prep.metadata", "fetch AudioSet's ontology and segment files"),
     "relabel": ("data_prep.relabel", "re-label segment files by the ontology"),
+    "release": ("data_prep.release", "write all labelings as a data set to publish"),
     "audit": ("data_prep.audit", "count what the raters said and left unsaid"),
+    "judge": ("data_prep.judge", "judge labels by a better reference on the same clips"),
     "excerpt": ("data_prep.excerpt", "draw a set of the paper's size from segment files"),
     "datasets": ("data_prep.datasets", "convert FSD50K or ESC-50 for `build`"),
     "miniature": ("data_prep.miniature", "synthesise a small AudioSet whose truth is known"),
@@ -41,6 +43,7 @@ VERBS = {
 }
 """The module whose `main(arguments)` a verb runs, and what it does, by verb."""
 
+_HOME = re.compile(r"(?:(?<=[=,])|^)~[\w.-]*(?=/|,|$)")
 RESUMES = "stopped; the same command continues from here"
 _GRACE_S = 5.0
 """Seconds that a program has after an error to end by itself."""
@@ -49,7 +52,15 @@ usage: {SCRIPT} VERB [--FLAG=VALUE ...]
        {SCRIPT} VERB --help
        {SCRIPT} --version"""
 _GROUPS = {
-    "labels (need no JAX)": ("metadata", "relabel", "audit", "excerpt", "score"),
+    "labels (need no JAX)": (
+        "metadata",
+        "relabel",
+        "release",
+        "audit",
+        "judge",
+        "score",
+        "excerpt",
+    ),
     "data": ("datasets", "miniature", "build", "verify"),
     "training": ("train", "report", "benchmark"),
     "trained networks": ("embed", "nearest", "export", "demo"),
@@ -130,8 +141,33 @@ def program(module: str) -> str:
     return f"python -m {module.removesuffix('.__main__')}"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that expands `~` in the values of flags, as the shell does in `--FLAG VALUE`."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Parses the arguments after the expansion; `parse_args` calls this method too."""
+        arguments = sys.argv[1:] if args is None else args
+        return super().parse_known_args([expand_home(each) for each in arguments], namespace)
+
+
+def expand_home(argument: str) -> str:
+    """The argument with home folders for `~/` and `~USER/` where a path can begin.
+
+    The shell leaves `--FLAG=~/PATH` as it is. A path can begin an argument, or follow `=` or a
+    comma. A user that does not exist stays.
+
+    >>> expand_home("--audio=~/a,~/b") == f"--audio={pathlib.Path.home()}/a,{pathlib.Path.home()}/b"
+    True
+    >>> expand_home("--audio=a~/b")
+    '--audio=a~/b'
+    """
+    return _HOME.sub(lambda match: os.path.expanduser(match.group()), argument)
+
+
 def parser(module: str, description: str | None, **options: Any) -> argparse.ArgumentParser:
     """Makes an argument parser that keeps line breaks and refuses abbreviated flags.
+
+    It expands `~` where a path begins in the value of a flag (`expand_home`).
 
     Commands `python -m MODULE` in the help become `relabel-jax VERB` if the user called the script.
 
@@ -146,7 +182,7 @@ def parser(module: str, description: str | None, **options: Any) -> argparse.Arg
         "formatter_class": argparse.RawDescriptionHelpFormatter,
         "allow_abbrev": False,
     }
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=program(module), description=_as_called(description or ""), **(defaults | options)
     )
 

@@ -40,7 +40,14 @@ def complete_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def only_process(lock_file: pathlib.Path, name: pathlib.Path, busy: str) -> Iterator[None]:
+def only_process(
+    lock_file: pathlib.Path,
+    name: pathlib.Path,
+    busy: str,
+    *,
+    shared: bool = False,
+    wait: bool = False,
+) -> Iterator[None]:
     """Locks a file for this process. The system releases the lock however the process ends.
 
     Args:
@@ -48,6 +55,8 @@ def only_process(lock_file: pathlib.Path, name: pathlib.Path, busy: str) -> Iter
         deleted, because another process may be waiting for it.
       name: the file or folder that error messages name.
       busy: the error message if another process holds the lock.
+      shared: whether other processes may hold it too, if they also ask for a shared lock.
+      wait: whether to wait until the other process releases the lock.
 
     Raises:
       InputError: the file cannot be created or locked, or another process holds the lock.
@@ -59,7 +68,8 @@ def only_process(lock_file: pathlib.Path, name: pathlib.Path, busy: str) -> Iter
         raise InputError(f"{name}: cannot write there: {error.strerror}") from error
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(lock, kind if wait else kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"{name}: {busy}") from error
         except OSError as error:  # as on Lustre, unless it is mounted with -o flock

@@ -22,6 +22,7 @@ from relabel_jax.experiments import grid
 from relabel_jax.experiments.config import members, model_config, plain
 from relabel_jax.experiments.flags import read_config
 from relabel_jax.experiments.run import member_workdirs, run_population
+from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.models import registry
 from relabel_jax.ops import cpu_devices
 from relabel_jax.progress import LineHandler
@@ -32,18 +33,21 @@ from relabel_jax.runs.grid_folder import GridFolder
 from relabel_jax.runs.old_configs import flat
 from relabel_jax.runs.workdir import Workdir
 
-_EPILOG = """\
+_EPILOG = f"""\
 fields of a config, as --config.FIELD=VALUE (the defaults are the paper's recipe):
   data_dir       the --output_dir of data_prep.build
   root           the target root: any class of the ontology, by name or mid
   method         base: train on the classes outside the root
                  features, finetune, scratch: train on the classes under the root
   base           the --workdir of a base training, for features and finetune
-  labeling       ol, pel or pe_cml: the labels to train on (default: ol)
+  labeling       the labels to train on: {", ".join(LABELINGS)}
+                 or a name of labeling_files (default: ol)
   seed           seed of the weights, of the order of the clips and of dropout (default: 0)
   labelings      several labelings, such as ol,pel,pe_cml: they train together, each in
                  W/LABELING_seedSEED
   seeds          several seeds, such as 0,1,2: the same
+  labeling_files your own labelings, NAME=FILE,NAME=FILE: Parquet, CSV or AST's JSON with the
+                 positive and masked mids of each clip
   num_epochs     100; a finished run continues if the number grows
   batch_size     24
   loss           mse: masked mean squared error of the scores
@@ -61,7 +65,8 @@ fields that change speed and memory, not results:
   members_by     map: one run after another; vmap: all at once; auto: by device
 
 fields of a grid (configs paper and quickstart) in place of root, method, labeling and seed:
-  roots, target_labelings  such as "('Human sounds',)" and "('ol','pe_cml')"
+  roots          such as "('Human sounds',)"
+  base_labelings, target_labelings  such as "('ol','entailed')"
   num_seeds      repeat the grid with this number of seeds (default: 1)
   only           some roots and methods, such as human,finetune, and the bases that they need
   truth          a CSV of true labels, the miniature's truth.csv, to score all runs on too

@@ -104,6 +104,62 @@ def test_a_wrong_input_is_one_line(as_script, capsys, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("argument", "expanded"),
+    [
+        ("--audio=~/x", "--audio=/home/me/x"),
+        ("--audio=~/x,~/y", "--audio=/home/me/x,/home/me/y"),
+        ("--output_dir=~", "--output_dir=/home/me"),
+        ("~/x", "/home/me/x"),
+        ("--config.labeling_files=a=~/a.csv,b=~/b.csv", None),
+        ("--audio=~nobody-of-this-name/x", "--audio=~nobody-of-this-name/x"),
+        ("--audio=/data/~/x~", "--audio=/data/~/x~"),
+        ("--base_url=https://example.org/~me/x", "--base_url=https://example.org/~me/x"),
+    ],
+)
+def test_home_folders(argument, expanded, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cli.expand_home(argument) == (expanded or argument.replace("~", "/home/me"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("report", "--workdir=~/absent"),
+        ("relabel", "--segments=~/absent,~/b", "--output=~/labels.parquet"),
+        ("build", "--audio=~/absent", "--segments=~/absent", "--output_dir=~/DATA"),
+        ("verify", "--data_dir=~/absent"),
+    ],
+)
+def test_commands_expand_home_folders(arguments, as_script, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert as_script(*arguments) == 1
+    assert str(tmp_path / "absent") in capsys.readouterr().err
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--workdir=~/W", "--config.data_dir=~/absent"),
+        ("--workdir", "~/W", "--config.data_dir", "~/absent"),
+    ],
+)
+def test_training_expands_home_folders(flags, tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "relabel_jax.main", "--config=quickstart", *flags],
+        env=os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert str(tmp_path / "absent") in run.stderr
+    assert not (tmp_path / "~").exists()
+
+
 def test_exit_codes(capsys):
     def wrong():
         raise InputError("a.csv: row 3 has no label")

@@ -9,7 +9,7 @@ import functools
 import importlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,8 +22,10 @@ from relabel_jax.errors import Rejected
 _KINDS = {
     ".parquet": ("data_prep.sources.huggingface", "ParquetSource"),
     ".tar": ("data_prep.sources.webdataset", "TarSource"),
-    ".h5": ("data_prep.sources.panns", "HDF5Source"),
-    ".hdf5": ("data_prep.sources.panns", "HDF5Source"),
+    ".zip": ("data_prep.sources.zipped", "ZipSource"),
+    ".h5": ("data_prep.sources.hdf5", "HDF5Source"),
+    ".hdf5": ("data_prep.sources.hdf5", "HDF5Source"),
+    ".hdf": ("data_prep.sources.hdf5", "HDF5Source"),
 }
 EXTENSIONS = tuple(_KINDS)
 
@@ -51,6 +53,10 @@ class Recording:
         return f"{self.path}:{self.member}" if self.member else self.path
 
 
+Labels = Sequence[str | int | float] | Mapping[str, float] | np.ndarray
+"""The labels of a recording as its file has them, see `sources.label_values.positive_labels`."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
     """One of the recordings that a file holds.
@@ -59,16 +65,34 @@ class Entry:
       name: the name that a file of this recording would have, without extension; "" if it has none.
       clip_id: the id of its clip.
       recording: its location, or the reason why it cannot be used.
-      labels: mids, display names or class numbers, or the reason why they cannot be used; empty
-        unless they were requested.
+      labels: the labels, or the reason why they cannot be used; empty unless they were requested.
       num_classes: number of classes that the class numbers refer to; 0 if the source does not say.
+      key: the full name in the file if `clip_id` is only a part of it that other recordings may
+        have too (`0001` of `d0/0001`); "" if `clip_id` identifies the clip.
     """
 
     name: str
     clip_id: str
     recording: Recording | Rejected
-    labels: Sequence[str | int] | Rejected = ()
+    labels: Labels | Rejected = ()
     num_classes: int = 0
+    key: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """What the user says about the files.
+
+    Attributes:
+      rate_hz: sample rate of files that do not say it; None if the user does not say it either.
+      duration_s: the length of the clips of the data set in seconds.
+    """
+
+    rate_hz: int | None = None
+    duration_s: float = 10.0
+
+
+DEFAULT_OPTIONS = SourceOptions()
 
 
 class Source(Protocol):
@@ -76,6 +100,8 @@ class Source(Protocol):
 
     `__init__` and `entries` raise `Rejected` if the file is damaged, and `InputError` if it has
     another form or its library is not installed.
+
+    A class with `TAKES_OPTIONS = True` gets the `SourceOptions` as a second argument.
     """
 
     def __init__(self, path: str): ...
@@ -102,10 +128,40 @@ class Source(Protocol):
         """
 
 
-def open_source(path: str) -> Source:
-    """Opens a file that has one of `EXTENSIONS`."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Form:
+    """A form of files, a row of the table in the documentation. Each module has its `FORMS`.
+
+    Attributes:
+      files: the extensions, as wildcards.
+      holds: what such a file holds.
+      name: what counts as the name of a recording.
+    """
+
+    files: str
+    holds: str
+    name: str
+
+
+def forms() -> list[Form]:
+    """Returns all forms of files that hold many recordings."""
+    modules = dict.fromkeys(module for module, _ in _KINDS.values())
+    return [form for module in modules for form in importlib.import_module(module).FORMS]
+
+
+def open_source(path: str, options: SourceOptions | None = None) -> Source:
+    """Opens a file that has one of `EXTENSIONS`.
+
+    Args:
+      path: the file.
+      options: what the user says about the file. They are needed to list the recordings only:
+        `Recording.member` has all that is needed to read one.
+    """
     module, name = _KINDS[os.path.splitext(path)[1].lower()]
-    return getattr(importlib.import_module(module), name)(path)
+    kind = getattr(importlib.import_module(module), name)
+    if options is not None and getattr(kind, "TAKES_OPTIONS", False):
+        return kind(path, options)
+    return kind(path)
 
 
 def read_recording(

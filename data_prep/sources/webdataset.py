@@ -1,34 +1,41 @@
-"""WebDataset's tars: `KEY.flac` (or another format) beside `KEY.json` or `KEY.cls`.
+"""WebDataset's tars: `KEY.flac` (or another format) beside `KEY.json` or `KEY.cls` (samples.py).
 
 A recording is found by the position of its header in the tar, so a shard's clips are read without
-unpacking or scanning the rest. Links are not followed.
-
-The labels in `KEY.json` are a list, or the field `labels` or `label` of an object. Each label is a
-mid, a display name or a class number. One string may hold several mids, separated by commas or
-semicolons. `KEY.cls` holds one label.
+unpacking or scanning the rest. Links are not followed. Tars that were joined are read to the end of
+the last one.
 """
 
 import contextlib
 import io
-import json
 import math
 import os
-import posixpath
-import re
 import tarfile
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 import numpy as np
 
-from data_prep.sources import Entry, Recording
-from relabel_jax.audio.decode import EXTENSIONS, decode
+from data_prep.sources import Entry, Form
+from data_prep.sources.samples import MAX_SIDECAR_BYTES, Samples, text
+from relabel_jax.audio.decode import decode
 from relabel_jax.errors import Rejected
 
-_LABELS = (".json", ".cls")
-_MAX_LABEL_BYTES = 1 << 20
+FORMS = (
+    Form(
+        "*.tar",
+        "WebDataset: `KEY.flac` (or another format of recordings) beside `KEY.json` or `KEY.cls`",
+        "the id in `KEY.json`, else `KEY`",
+    ),
+)
+
 _MAX_BYTES_IN_MEMORY = 1 << 26
-_MIDS = re.compile(r"(/[mgt]/\w+)(\s*[,;]\s*/[mgt]/\w+)*")
+_ZEROS = bytes(1 << 20)
+_COMPRESSIONS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
 
 
 class TarSource:
@@ -45,33 +52,22 @@ class TarSource:
         self._max_bytes_in_memory = max_bytes_in_memory
 
     def entries(self, with_labels: bool) -> Iterator[Entry]:
-        entries: dict[str, Entry] = {}  # by key; the first format if there are several
-        labels: dict[str, Sequence[str | int] | Rejected] = {}
+        samples = Samples(self._path)
         damage: Rejected | None = None
         try:
-            with self._open() as tar:
-                while (info := tar.next()) is not None:
-                    tar.members.clear()  # tarfile would keep all of them in memory
-                    key, extension = os.path.splitext(info.name)
-                    extension = extension.lower()
-                    if not info.isreg() or info.issparse() or not posixpath.basename(key):
-                        continue
-                    if extension in EXTENSIONS and key not in entries:
-                        name = _text(posixpath.basename(key))
-                        recording = Recording(self._path, f"{info.offset}:{_text(info.name)}")
-                        entries[key] = Entry(name, name, recording)
-                    elif with_labels and extension in _LABELS and key not in labels:
-                        labels[key] = self._read_labels(tar, info, extension)
-                # tarfile treats a damaged header as the end of the archive.
-                tar.fileobj.seek(tar.offset)
-                if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                    raise tarfile.ReadError("no end of archive where it should be")
+            start: int | None = 0
+            while start is not None:
+                with self._open(start) as tar:
+                    while (info := tar.next()) is not None:
+                        tar.members.clear()  # tarfile would keep all of them in memory
+                        if info.isreg() and not info.issparse():
+                            _add(samples, tar, info)
+                    start = _next_archive(tar.fileobj, tar.offset)
         except (OSError, tarfile.TarError) as error:
             damage = Rejected(
-                "unreadable", f"{self._path}: damaged after {len(entries)} recordings: {error}"
+                "unreadable", f"{self._path}: damaged after {len(samples)} recordings: {error}"
             )
-        for key, entry in entries.items():
-            yield Entry(entry.name, entry.clip_id, entry.recording, labels.get(key, ()))
+        yield from samples.entries()
         if damage:
             raise damage
 
@@ -84,7 +80,7 @@ class TarSource:
                     info = tar.tarinfo.fromtarfile(tar)
                 except tarfile.HeaderError:
                     info = None
-                if info is None or _text(info.name) != name or not info.isreg():
+                if info is None or text(info.name) != name or not info.isreg():
                     raise Rejected("changed", "another member lies there since the plan was made")
                 if info.offset_data + info.size > os.fstat(tar.fileobj.fileno()).st_size:
                     raise Rejected("unreadable", "the tar ends in the middle of it")
@@ -96,36 +92,44 @@ class TarSource:
             raise Rejected("unreadable", str(error)) from error
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[Any]:  # a tarfile.TarFile, whose type stubs are incomplete
-        with (
-            open(self._path, "rb") as file,
+    def _open(self, start: int = 0) -> Iterator[Any]:  # a TarFile, whose type stubs are incomplete
+        with open(self._path, "rb") as file:
             # tarfile.open would accept a compressed tar, which cannot be read in the middle.
-            tarfile.TarFile(fileobj=file, errors="surrogateescape") as tar,
-        ):
-            yield tar
-
-    def _read_labels(
-        self, tar: Any, info: tarfile.TarInfo, extension: str
-    ) -> Sequence[str | int] | Rejected:
-        where = f"{self._path}: {_text(info.name)}"
-        if info.size > _MAX_LABEL_BYTES:
-            return Rejected("bad_labels", f"{where} is too long")
-        try:
-            text = tar.extractfile(info).read().decode("utf-8-sig").strip()
-            found = json.loads(text) if extension == ".json" or text.isdecimal() else text
-        except (ValueError, RecursionError) as error:
-            return Rejected("bad_labels", f"{where}: {error}")
-        if isinstance(found, dict):
-            found = found.get("labels", found.get("label", []))
-        if isinstance(found, str):
-            found = re.split(r"\s*[,;]\s*", found) if _MIDS.fullmatch(found) else [found]
-        if type(found) is int:
-            found = [found]
-        if not isinstance(found, list) or not {type(each) for each in found} <= {str, int}:
-            return Rejected("bad_labels", f"{where} is not a list of labels")
-        return found
+            head = file.read(6)
+            for magic, compression in _COMPRESSIONS.items():
+                if head.startswith(magic):
+                    raise tarfile.ReadError(f"it is compressed with {compression}: decompress it")
+            file.seek(start)
+            with tarfile.TarFile(fileobj=file, errors="surrogateescape") as tar:
+                yield tar
 
 
-def _text(name: str) -> str:
-    """A member's name as UTF-8, with escapes if the name is not UTF-8."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+def _add(samples: Samples, tar: Any, info: tarfile.TarInfo) -> None:
+    sample = samples.add(info.name, str(info.offset))
+    if sample is not None:
+        is_short = info.size <= MAX_SIDECAR_BYTES
+        content = tar.extractfile(info).read() if is_short else None
+        samples.set_sidecar(sample, content, info.name)
+
+
+def _next_archive(file: IO[bytes], end: int) -> int | None:
+    """Returns where the tar begins that was joined to the one before, or None.
+
+    Args:
+      file: the file.
+      end: where the tar before ended, at a block of zeros.
+
+    Raises:
+      tarfile.ReadError: the tar before did not end there. tarfile treats a damaged header as the
+        end of the archive.
+    """
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("no end of archive where it should be")
+    start = end + tarfile.BLOCKSIZE
+    while blocks := file.read(len(_ZEROS)):
+        if blocks != _ZEROS[: len(blocks)]:
+            num_zeros = len(blocks) - len(blocks.lstrip(b"\0"))
+            return start + num_zeros // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        start += len(blocks)
+    return None

@@ -3,7 +3,6 @@
 PE-CML masks less: as soon as the raters chose one class below a label, it trusts them there.
 """
 
-import dataclasses
 import pathlib
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from relabel_jax.data.data_set import open_data_set
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.views import SPLITS, View, make_view
+from relabel_jax.labels.views import make_view
 from relabel_jax.models import registry
 from relabel_jax.models.variables import random_variables, waveform_batch
 from relabel_jax.runs.workdir import Workdir
@@ -30,21 +29,21 @@ def below_masked(
     return positive, below & ~positive
 
 
-def relabelled(view: View, ontology: Ontology) -> View:
-    """The same clips and classes with this labeling, from a view of original labels."""
-    pairs = {split: below_masked(view.labels[split], ontology, view.columns) for split in SPLITS}
-    label_set = pairs["train"][0].any(axis=0)
-    labels = {split: positive & label_set for split, (positive, _) in pairs.items()}
-    masked = {split: masked | ~label_set for split, (_, masked) in pairs.items()}
-    return dataclasses.replace(view, labels=labels, masked=masked, label_set=label_set)
-
-
 def train_base(data_dir: str, workdir: str, root: str, model: dict, **recipe) -> Trained:
     """Trains a network on the base side of a root, into a workdir."""
     data = open_data_set(data_dir)
-    side = {"root": data.ontology.find(root), "side": "base", "labeling": "ol"}
-    view = make_view(data.ontology, data.labels, data.clip_splits, **side)
-    view = relabelled(view, data.ontology)
+
+    def labeling(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return below_masked(data.labels[np.ix_(rows, columns)], data.ontology, columns)
+
+    view = make_view(
+        data.ontology,
+        data.labels,
+        data.clip_splits,
+        root=data.ontology.find(root),
+        side="base",
+        labeling=labeling,
+    )
     network = registry.build(model, len(view.columns))
     start = jax.device_get(random_variables(network, waveform_batch(network), 0))
     members = [Member(Workdir(pathlib.Path(workdir)), start, view, seed=0)]

@@ -1,7 +1,7 @@
 """Decodes recordings in any format to mono samples at the recording's own rate.
 
-libsndfile decodes WAV, FLAC, Ogg, MP3, AIFF and CAF. `containers.py` decodes the other formats
-(m4a, webm, mkv).
+libsndfile decodes WAV, FLAC, Ogg Vorbis, AIFF, CAF and other formats of PCM. FFmpeg decodes MP3,
+Opus, the containers and everything else, and what libsndfile cannot decode to the end.
 
 Downloads of AudioSet are already cut to their segments, so a clip is the beginning of its file.
 The `start_s` and `end_s` of a segment only help to find the file.
@@ -9,18 +9,21 @@ The `start_s` and `end_s` of a segment only help to find the file.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 import numpy as np
 import soundfile
+import soxr
 
-from relabel_jax.audio import containers
-from relabel_jax.audio.resample import to_waveform
+from relabel_jax.audio import ffmpeg, libsndfile, ogg, signatures, wav
+from relabel_jax.audio.facts import Facts
+from relabel_jax.audio.mix import Mixer
+from relabel_jax.audio.resample import at_one_rate, to_waveform
+from relabel_jax.audio.splice import spliced
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.errors import InputError, Rejected
 
-# If several recordings have the same name, the one whose extension comes first is used.
 EXTENSIONS = (
     ".wav",
     ".flac",
@@ -31,20 +34,46 @@ EXTENSIONS = (
     ".oga",
     ".opus",
     ".mp3",
-    *containers.EXTENSIONS,
+    ".m4a",
+    ".mp4",
+    ".webm",
+    ".mkv",
+    ".mka",
+    ".aac",
+    ".wma",
 )
+"""If several recordings have the same name, the one whose extension comes first is used."""
 
 _BLOCK_SAMPLES = 1 << 20
-_NOT_RECOGNISED = (1, 7)  # error codes of libsndfile; a damaged .mp3 gives the second one
+
+_Decoder = Callable[[IO[bytes], float, int, Facts], Iterator[tuple[np.ndarray, int]]]
+_LIBSNDFILE = ("libsndfile", libsndfile.blocks)
+_FFMPEG = ("FFmpeg", ffmpeg.blocks)
 
 
-def read_waveform(path: str, waveform_format: WaveformFormat) -> tuple[np.ndarray, float]:
+def decoders() -> str:
+    """Names the libraries that make a waveform of a recording, with their versions.
+
+    Other versions may decode the same recording to other samples.
+    """
+    sndfile = soundfile.__libsndfile_version__
+    return f"libsndfile {sndfile}, FFmpeg {ffmpeg.version()}, soxr {soxr.__version__}"
+
+
+def read_waveform(
+    path: str,
+    waveform_format: WaveformFormat,
+    *,
+    mono: str = "mean",
+    facts: Facts | None = None,
+) -> tuple[np.ndarray, float]:
     """Decodes the beginning of a recording and converts it to a waveform.
 
     Args:
-      path: a file of any bit depth, sample rate and number of channels. Formats: WAV, FLAC, Ogg,
-        MP3, AIFF, CAF; and m4a, mp4, webm, mkv, aac, wma if PyAV is installed.
+      path: a file of any format, bit depth, sample rate and number of channels.
       waveform_format: sample rate and length of the waveform.
+      mono: the way to make one channel of several; see `mix.MIXES`.
+      facts: is filled in.
 
     Returns:
       `(waveform, duration_s)`: see `resample.to_waveform`.
@@ -52,29 +81,44 @@ def read_waveform(path: str, waveform_format: WaveformFormat) -> tuple[np.ndarra
     Raises:
       Rejected: see `decode` and `resample.to_waveform`.
     """
-    return to_waveform(*decode(path, waveform_format.read_s), waveform_format)
+    samples, rate_hz = decode(path, waveform_format.read_s, mono=mono, facts=facts)
+    return to_waveform(samples, rate_hz, waveform_format)
 
 
-def decode(file: str | IO[bytes], duration_s: float = math.inf) -> tuple[np.ndarray, int]:
-    """Decodes a recording and averages its channels.
+def decode(
+    file: str | IO[bytes],
+    duration_s: float = math.inf,
+    *,
+    mono: str = "mean",
+    facts: Facts | None = None,
+) -> tuple[np.ndarray, int]:
+    """Decodes a recording and makes one channel of its channels.
 
     Args:
       file: a path, or an open binary file that can seek.
       duration_s: decode at most this many seconds.
+      mono: the way to make one channel of several; see `mix.MIXES`.
+      facts: is filled in.
 
     Returns:
-      `(mono, rate_hz)`: float32[time], and the sample rate.
+      `(samples, rate_hz)`: float32[time], and the sample rate.
 
     Raises:
-      Rejected: `unreadable` (no such file, not audio, damaged), `empty` (0 bytes), `needs_pyav`.
+      Rejected: `unreadable` (no such file, not audio, damaged), `empty` (0 bytes), `scale` (see
+        `mix.check_scale`).
     """
-    blocks, rates_hz = zip(*decode_blocks(file, duration_s), strict=True)
+    blocks, rates_hz = zip(*decode_blocks(file, duration_s, mono=mono, facts=facts), strict=True)
     # There is usually one block. Copying it would add up to 5% to the time of decoding.
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks), rates_hz[0]
 
 
 def decode_blocks(
-    file: str | IO[bytes], duration_s: float = math.inf, block_samples: int = _BLOCK_SAMPLES
+    file: str | IO[bytes],
+    duration_s: float = math.inf,
+    block_samples: int = _BLOCK_SAMPLES,
+    *,
+    mono: str = "mean",
+    facts: Facts | None = None,
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Decodes a recording as `decode` does, block by block.
 
@@ -85,64 +129,94 @@ def decode_blocks(
       file: a path, or an open binary file that can seek.
       duration_s: decode at most this many seconds.
       block_samples: the number of samples of a block, counted over all channels.
+      mono: the way to make one channel of several; see `mix.MIXES`.
+      facts: is filled in; it is complete after the last block.
 
     Yields:
-      `(mono, rate_hz)`: float32[time], and the sample rate, which is the same for all blocks. There
-      is at least one block.
+      `(samples, rate_hz)`: float32[time], and the sample rate, which is the same for all blocks.
+      There is at least one block.
 
     Raises:
       Rejected: see `decode`. It is raised when the decoder reaches the damaged block.
     """
+    facts = Facts() if facts is None else facts
+    mixer = Mixer(mono, facts)
     try:
-        size = os.path.getsize(file) if isinstance(file, str) else file.seek(0, os.SEEK_END)
-        if not size:
-            raise Rejected("empty", "the file has 0 bytes")
-        if not isinstance(file, str):
-            file.seek(0)
-        elif file.lower().endswith(".raw"):
-            raise Rejected("unreadable", "a .raw file does not say its rate; convert it to WAV")
-        else:
-            open(file, "rb").close()  # raises an OSError with the cause, which libsndfile hides
-        with _Stream(os.fsencode(file) if isinstance(file, str) else file) as stream:
-            yield from _read_blocks(stream, duration_s, block_samples)
+        if isinstance(file, str):
+            with open(file, "rb", buffering=0) as opened:
+                yield from decode_blocks(opened, duration_s, block_samples, mono=mono, facts=facts)
             return
-    except soundfile.LibsndfileError as error:
-        if error.code not in _NOT_RECOGNISED:
-            raise Rejected("unreadable", error.error_string) from error
+        if not (size := file.seek(0, os.SEEK_END)):
+            raise Rejected("empty", "the file has 0 bytes")
+        start, first_bytes = signatures.after_tags(file)
+        if signatures.is_for_libsndfile(first_bytes):
+            file = wav.repaired(spliced(b"", file, start, size - start) if start else file)
+        order = _order(file, first_bytes)
+        blocks = _decode_by_any(order, file, duration_s, block_samples, facts)
+        wanted: float | None = None
+        for samples, rate_hz in at_one_rate(
+            (mixer.mix(channels), rate_hz) for channels, rate_hz in blocks
+        ):
+            if wanted is None:
+                wanted = math.inf if duration_s == math.inf else round(duration_s * rate_hz)
+            samples = samples[: int(min(len(samples), wanted))]
+            yield samples, rate_hz
+            wanted -= len(samples)
+            if not wanted:
+                break
     except OSError as error:
         raise Rejected("unreadable", error.strerror or str(error)) from error
-    yield from containers.decode_blocks(file, duration_s)
 
 
-class _Stream(soundfile.SoundFile):
-    """A file that is read from front to back, without seeking.
-
-    soundfile seeks after each read of a seekable file. libsndfile then decodes an MP3 to other
-    samples. `blocks()` is not used either: if a file is shorter than its header says, it returns
-    uninitialized memory at the end.
-    """
-
-    def seekable(self) -> bool:
-        return False
-
-
-def _read_blocks(
-    stream: _Stream, duration_s: float, block_samples: int
+def _decode_by_any(
+    order: Sequence[tuple[str, _Decoder]],
+    file: IO[bytes],
+    duration_s: float,
+    block_samples: int,
+    facts: Facts,
 ) -> Iterator[tuple[np.ndarray, int]]:
-    block = max(1, block_samples // stream.channels)
-    # A whole number of samples, so that the loop ends at 0.
-    wanted = math.inf if duration_s == math.inf else round(duration_s * stream.samplerate)
-    while wanted:
-        asked = int(min(block, wanted))
-        frames = stream.read(asked, dtype="float32", always_2d=True)
-        # One channel after the other, because mean(axis=1) takes twenty times as long.
-        mono = sum(frames.T[1:], start=frames[:, 0])
-        if stream.channels > 1:
-            mono /= np.float32(stream.channels)
-        yield mono, stream.samplerate
-        wanted -= asked
-        if len(frames) < asked:
-            break
+    """Decodes a file by the first decoder that can; the next one continues if it fails.
+
+    Yields:
+      `(channels, rate_hz)`: float32[channels, time], and the sample rate.
+    """
+    failures: list[str] = []
+    done, rate_hz = 0, 0
+    for name, decode_file in order:
+        place = 0  # of the next sample that this decoder gives
+        try:
+            for channels, rate_hz in decode_file(file, duration_s, block_samples, facts):
+                new = channels[:, max(0, done - place) :]
+                place += channels.shape[1]
+                if new.shape[1]:
+                    facts.decoder = name
+                    yield new, rate_hz
+                    done = place
+        except Rejected as error:
+            if error.reason != "unreadable":
+                raise
+            failures.append(f"{name}: {error.detail}")
+        else:
+            if done:
+                return
+    if not done and not rate_hz:
+        raise Rejected("unreadable", "; ".join(failures))
+    if not done:
+        yield np.zeros((1, 0), np.float32), rate_hz
+    # The last decoder failed, too.
+    facts.partial = True
+
+
+def _order(file: IO[bytes], first_bytes: bytes) -> list[tuple[str, _Decoder]]:
+    """Returns the decoders to try, in order."""
+    if first_bytes.startswith(ogg.MAGIC):
+        # FFmpeg decodes Opus in less than half of the time.
+        if ogg.OPUS in first_bytes and not ogg.has_one_page_of_sound(file):
+            return [_FFMPEG, _LIBSNDFILE]
+        return [_LIBSNDFILE, _FFMPEG]
+    if signatures.is_for_libsndfile(first_bytes):
+        return [_LIBSNDFILE, _FFMPEG]
+    return [_FFMPEG] if signatures.may_be_mpeg(first_bytes) else [_FFMPEG, _LIBSNDFILE]
 
 
 def list_recordings(top: str, extensions: tuple[str, ...] = EXTENSIONS) -> Iterator[str]:

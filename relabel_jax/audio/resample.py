@@ -110,6 +110,47 @@ def resample_blocks(
         raise Rejected("empty", "no samples")
 
 
+def at_one_rate(
+    blocks: Iterable[tuple[np.ndarray, int]],
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Resamples the blocks that have another rate than the first block.
+
+    Args:
+      blocks: `(samples, rate_hz)`, float32[time] each. Blocks of one rate that follow each other
+        are one piece of sound.
+
+    Yields:
+      `(samples, rate_hz)` with the rate of the first block.
+
+    Raises:
+      Rejected: see `resample`.
+    """
+    first_hz = 0
+    stream, stream_hz = None, 0
+
+    def finish() -> Iterator[tuple[np.ndarray, int]]:
+        if stream is not None:
+            yield stream.resample_chunk(np.zeros(0, np.float32), last=True), first_hz
+
+    for samples, rate_hz in blocks:
+        first_hz = first_hz or rate_hz
+        if rate_hz != stream_hz and stream is not None:
+            yield from finish()
+            stream, stream_hz = None, 0
+        if rate_hz == first_hz:
+            yield samples, rate_hz
+            continue
+        if stream is None:
+            _check_rate(rate_hz)
+            try:
+                stream = soxr.ResampleStream(rate_hz, first_hz, 1, quality=_QUALITY)
+            except (RuntimeError, ValueError) as error:
+                raise _cannot_resample(rate_hz, error) from error
+            stream_hz = rate_hz
+        yield stream.resample_chunk(np.ascontiguousarray(samples)), first_hz
+    yield from finish()
+
+
 def to_int16(samples: np.ndarray) -> np.ndarray:
     """Multiplies float32[time] by 32768 and rounds to int16. Values out of range are clipped."""
     scaled = samples * 32768.0

@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.config import METHODS, TUNED, paper_config
+from relabel_jax.experiments.labelings import check_labelings
 from relabel_jax.labels.labelings import PAPER_LABELINGS
 
 # Fields that a grid has and a run has not.
-_OF_GRID = ("roots", "target_labelings", "num_seeds", "only", "truth")
+_OF_GRID = ("roots", "base_labelings", "target_labelings", "num_seeds", "only", "truth")
 
 
 class Cell(NamedTuple):
@@ -42,20 +43,26 @@ class Cell(NamedTuple):
         return Cell(self.root, "base", "", self.seed, self.base_labeling)
 
 
-def grid_config(roots: tuple[str, ...], target_labelings: tuple[str, ...]) -> ConfigDict:
+def grid_config(
+    roots: tuple[str, ...],
+    target_labelings: tuple[str, ...],
+    base_labelings: tuple[str, ...] = PAPER_LABELINGS,
+) -> ConfigDict:
     """Returns the paper's recipe for a grid.
 
-    For each root the grid has a base training with each labeling. On the target side it has, with
-    each target labeling, `features` and `finetune` from each base, and `scratch`.
+    For each root the grid has a base training with each base labeling. On the target side it has,
+    with each target labeling, `features` and `finetune` from each base, and `scratch`.
 
     Args:
       roots: display names or mids of the target roots.
       target_labelings: the labelings of the target side.
+      base_labelings: the labelings of the bases.
     """
     config = paper_config(root="", method="")
     for field in ("root", "method", "labeling", "labelings", "seeds", "base"):
         del config[field]
     config.roots = roots
+    config.base_labelings = base_labelings
     config.target_labelings = target_labelings
     config.num_seeds = 1  # the grid is repeated with config.seed, config.seed + 1, and so on
     config.only = ""  # such as human,finetune: only these roots and methods, with their bases
@@ -75,23 +82,27 @@ def all_cells(config: ConfigDict) -> list[Cell]:
     """Lists the runs of a grid in the order in which they are run.
 
     Raises:
-      InputError: there are no roots or seeds, or `only` names no root and no method of the grid.
+      InputError: there are no roots or seeds, a labeling is unknown or is there twice, or `only`
+        names no root and no method of the grid.
     """
     seeds = range(config.seed, config.seed + config.num_seeds)
     if not config.roots:
         raise InputError("config.roots: expected at least one target root")
     if config.num_seeds < 1:
         raise InputError(f"config.num_seeds: expected 1 or more, got {config.num_seeds}")
+    for field in ("base_labelings", "target_labelings"):
+        check_labelings(config, field, config[field])
     cells = []
     for root in config.roots:
         transfers = [
             (method, base, seed)
-            for base, seed in itertools.product(PAPER_LABELINGS, seeds)
+            for base, seed in itertools.product(config.base_labelings, seeds)
             for method in TUNED
         ]
         transfers += [("scratch", "", seed) for seed in seeds]
         cells += [
-            Cell(root, "base", "", *rest) for rest in itertools.product(seeds, PAPER_LABELINGS)
+            Cell(root, "base", "", *rest)
+            for rest in itertools.product(seeds, config.base_labelings)
         ]
         cells += [
             Cell(root, *transfer, labeling)

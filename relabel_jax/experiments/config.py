@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from relabel_jax.errors import InputError
-from relabel_jax.labels.labelings import LABELINGS
+from relabel_jax.experiments.labelings import check_labelings
 from relabel_jax.models import registry
 from relabel_jax.ops.normalization import NORM_ORDERS
 from relabel_jax.train.losses import LOSSES
@@ -35,9 +35,12 @@ def paper_config(root: str, method: str) -> ConfigDict:
     config = ConfigDict()
     config.root = root
     config.method = method
-    config.labeling = "ol"  # ol, pel or pe_cml: the labels that are trained on and scored
+    config.labeling = (
+        "ol"  # a name in LABELINGS or labeling_files: the labels to train on and score
+    )
     config.data_dir = ""  # --output_dir of data_prep.build
     config.labelings = ""  # such as ol,pel,pe_cml: trained together, in place of `labeling`
+    config.labeling_files = ""  # custom labelings: NAME=FILE,NAME=FILE
     config.seeds = ()  # such as 0,1,2: trained together, in place of `seed`
     config.base = ""  # --workdir of the base training, for features and finetune
     config.seed = 0  # seed of the weights, of the order of the clips and of dropout
@@ -98,8 +101,8 @@ def check(config: ConfigDict) -> None:
     Raises:
       InputError: a value is wrong; the message names the field and what was expected.
     """
+    check_labelings(config, "labeling", [config.labeling])
     for field, choices in (
-        ("labeling", LABELINGS),
         ("method", METHODS),
         ("loss", tuple(LOSSES)),
         ("optimizer", tuple(OPTIMIZERS)),

@@ -10,9 +10,11 @@ from ml_collections import ConfigDict
 
 from relabel_jax.data.data_set import DataSet, check_format, open_data_set
 from relabel_jax.errors import InputError
+from relabel_jax.experiments import labelings
 from relabel_jax.experiments.config import check, plain
+from relabel_jax.labels.label_files import LabelFile
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.views import View, make_view
+from relabel_jax.labels.views import View, from_file, make_view
 from relabel_jax.models import registry
 from relabel_jax.models.backbone import Backbone
 from relabel_jax.runs.old_configs import flat
@@ -29,6 +31,7 @@ class Experiment:
       workdirs: the run folder of each run.
       data_set: the data set of all runs.
       root: class number of the target root.
+      label_files: the files of the labelings that have one, by labeling.
       views: the view of the side, by labeling.
     """
 
@@ -36,6 +39,7 @@ class Experiment:
     workdirs: Sequence[Workdir]
     data_set: DataSet
     root: int
+    label_files: dict[str, LabelFile]
     views: dict[str, View]
 
     @classmethod
@@ -47,7 +51,7 @@ class Experiment:
           paths: the paths of their run folders.
 
         Raises:
-          InputError: a value of a config, the data set or the network does not fit.
+          InputError: a value of a config, the data set, a label file or the network does not fit.
           ValueError: the configs differ in more than labeling and seed.
         """
         config = configs[0]
@@ -63,6 +67,10 @@ class Experiment:
             raise InputError("config.labelings, config.seeds: a labeling or a seed is there twice")
         data_set = open_data_set(config.data_dir)
         root = data_set.ontology.find(config.root)
+        names = dict.fromkeys(each.labeling for each in configs)
+        label_files = labelings.read_files(config, names, data_set.ontology)
+        clip_ids = data_set.clip_ids.tolist()
+        own = {name: from_file(file, clip_ids) for name, file in label_files.items()}
         views = {
             labeling: make_view(
                 data_set.ontology,
@@ -70,11 +78,12 @@ class Experiment:
                 data_set.clip_splits,
                 root=root,
                 side="base" if config.method == "base" else "target",
-                labeling=labeling,
+                labeling=own.get(labeling, labeling),
             )
-            for labeling in dict.fromkeys(each.labeling for each in configs)
+            for labeling in names
         }
-        experiment = cls(configs, [Workdir(path) for path in paths], data_set, root, views)
+        workdirs = [Workdir(path) for path in paths]
+        experiment = cls(configs, workdirs, data_set, root, label_files, views)
         check_format(
             data_set, experiment.network.waveform_format, f"the network {config.model.name}"
         )
@@ -111,14 +120,18 @@ class Experiment:
 
     def identity(self, m: int, base: str = "") -> Identity:
         """The identity of run `m`; `base` is the fingerprint of its base."""
-        return Identity(plain(self.configs[m]), self.data_set.fingerprint, base)
+        config = self.configs[m]
+        of_run = {name: file for name, file in self.label_files.items() if name == config.labeling}
+        fields, digests = labelings.recorded(plain(config), of_run)
+        return Identity(fields, self.data_set.fingerprint, base, digests)
 
     def shared_facts(self) -> dict[str, Any]:
         """The facts that must be the same in all processes, by their names in messages."""
         facts: dict[str, Any] = {"the data set of fingerprint": self.data_set.fingerprint}
         configs = [flat(plain(config)) for config in self.configs]
         for field in configs[0]:
-            if field not in ("data_dir", "base"):  # process 0 alone reads the base
+            # Process 0 alone reads the base. Data and labels may have another path on each host.
+            if field not in ("data_dir", "base", "labeling_files"):
                 values = [config[field] for config in configs]
                 facts[f"config.{field}"] = values[0] if len(values) == 1 else values
-        return facts
+        return facts | labelings.facts(self.label_files)

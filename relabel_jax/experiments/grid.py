@@ -16,11 +16,13 @@ from ml_collections import ConfigDict
 
 from relabel_jax.data.data_set import DataSet, open_data_set
 from relabel_jax.errors import InputError
+from relabel_jax.experiments import labelings
 from relabel_jax.experiments.cells import Cell, all_cells, populations, run_config
 from relabel_jax.experiments.config import plain
 from relabel_jax.experiments.progress import GridProgress
 from relabel_jax.experiments.run import run_population
 from relabel_jax.files import complete_file
+from relabel_jax.labels.label_files import LabelFile
 from relabel_jax.labels.views import SPLITS
 from relabel_jax.report.truth import check_truth, read_truth
 from relabel_jax.report.web_page import require_plotly
@@ -63,8 +65,9 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
         {
             f"config.{field}": value
             for field, value in flat(plain(config)).items()
-            if field not in ("data_dir", "truth")
+            if field not in ("data_dir", "truth", "labeling_files")
         }
+        | labelings.facts(grid.label_files)
     )
     processes.on_primary(lambda: _begin(grid, workdir))
     with GridProgress(grid.config, grid.data_set, workdir, grid.cells) as progress:
@@ -81,17 +84,19 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Grid:
-    """A grid and its data set, which are the same in every process.
+    """A grid, its data set and its labels, which are the same in every process.
 
     Attributes:
       config: the config, with display names for roots.
       cells: the runs, in their order.
       data_set: the data set.
+      label_files: the files of the labelings that have one, by labeling.
     """
 
     config: ConfigDict
     cells: list[Cell]
     data_set: DataSet
+    label_files: dict[str, LabelFile]
 
     @classmethod
     def open(cls, config: ConfigDict) -> "_Grid":
@@ -101,7 +106,12 @@ class _Grid:
         names = {root: ontology.display_names[ontology.find(root)] for root in config.roots}
         config = config.copy_and_resolve_references()
         config.roots = tuple(names.values())
-        return cls(config, [cell._replace(root=names[cell.root]) for cell in cells], data_set)
+        cells = [cell._replace(root=names[cell.root]) for cell in cells]
+        used = (*config.base_labelings, *config.target_labelings)
+        label_files = labelings.read_files(config, used, ontology)
+        for file in label_files.values():  # refuses a file that lacks a clip before any run begins
+            file.labels(data_set.clip_ids.tolist())
+        return cls(config, cells, data_set, label_files)
 
 
 def _run_cells(grid: _Grid, workdir: pathlib.Path, progress: GridProgress) -> list[str]:
@@ -159,11 +169,13 @@ def _begin(grid: _Grid, workdir: pathlib.Path) -> None:
     if config.truth:
         try:
             is_test = data_set.clip_splits == SPLITS.index("test")
-            check_truth(read_truth(config.truth), data_set.clip_ids[is_test].tolist())
+            truth = read_truth(config.truth, data_set.ontology)
+            check_truth(truth, data_set.clip_ids[is_test].tolist())
         except InputError as error:
             raise InputError(f"config.truth={config.truth}: {error}") from error
     folder = GridFolder(workdir)
-    identity = Identity(plain(config), data_set.fingerprint)
+    fields, digests = labelings.recorded(plain(config), grid.label_files)
+    identity = Identity(fields, data_set.fingerprint, label_files=digests)
     if config.truth:  # an absolute path, so that a report can be written from another folder
         identity.config["truth"] = os.path.abspath(config.truth)
     if folder.is_grid:
@@ -177,6 +189,7 @@ def _begin(grid: _Grid, workdir: pathlib.Path) -> None:
         {
             "config": identity.config,
             "data_set": identity.data_set,
+            "label_files": identity.label_files,
             "roots": list(config.roots),
             "command": shlex.join([*_program(), *sys.argv[1:]]),
             "versions": {"Python": platform.python_version()}

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from relabel_jax.audio.mix import check_scale
 from relabel_jax.audio.resample import resample
 from relabel_jax.errors import InputError, Rejected
 
 MIN_DURATION_S = 0.01
-_MAX_PEAK = 4.0  # Decoders exceed 1 a little. Larger values are int16 values in a float array.
 _FULL_SCALE = {np.dtype(np.int16): 1 << 15, np.dtype(np.int32): 1 << 31}
 
 
@@ -75,9 +75,6 @@ def to_mono(clip: np.ndarray) -> np.ndarray:
         raise Rejected("empty", f"has no samples (shape {clip.shape})")
     mono = clip / np.float32(_FULL_SCALE.get(clip.dtype, 1))
     mono = (mono if mono.ndim == 1 else mono.mean(axis=1)).astype(np.float32)
-    peak = np.abs(mono).max()
-    if _MAX_PEAK < peak < math.inf:
-        raise Rejected(
-            "level", f"its largest sample is {peak:g}; float samples have the full scale 1: divide"
-        )
+    if np.issubdtype(clip.dtype, np.floating):
+        check_scale(mono)
     return mono

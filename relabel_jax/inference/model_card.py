@@ -13,6 +13,11 @@ _LABELINGS = {
     "pe_cml": "parent-expanded, children-masked labels (PE-CML): a label implies all of its "
     "ancestors, and where a label has no more specific label below it, its descendants are left "
     "out of loss and metric",
+    "hlp": "Hierarchical Label Propagation (HLP): a label implies its nearest used ancestor, and "
+    "so on upwards as long as there is exactly one",
+    "entailed": "entailed labels: a label implies the ancestors that lie on every path to a root; "
+    "its other ancestors, and the descendants of a label that has no more specific label below it, "
+    "are left out of loss and metric",
 }
 _METRICS = (("mAP", "mAP"), ("mean_auc", "mean AUC"), ("d_prime", "d-prime"))
 
@@ -93,13 +98,15 @@ def _training_section(trained: dict[str, Any]) -> str:
         else f"*{trained['root']}* ({trained['root_mid']}) and its descendants"
     )
     clips, test = trained["num_clips"], trained["test"]
+    labeling = trained["labeling"]
+    labels = _LABELINGS.get(labeling, f"the labels of a file, under the name `{labeling}`")
     metrics = "\n".join(
         f"| {label} | {'undefined' if test[field] is None else format(test[field], '.4f')} |"
         for field, label in _METRICS
     )
     return f"""## Training
 
-- Labels: {_LABELINGS[trained["labeling"]]}.
+- Labels: {labels}.
 - Classes: {side}; {trained["num_labels"]} have a positive in the training clips.
 - Clips: {clips["train"]} training, {clips["validation"]} validation, {clips["test"]} test.
 - Method `{trained["method"]}`, seed {trained["seed"]}; the epoch with the best validation mAP

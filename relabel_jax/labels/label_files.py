@@ -1,4 +1,4 @@
-"""Labels from a file: a labeling of one's own, or a reference to compare labelings with.
+"""Labels from a file: your own labeling, or a reference to compare labelings with.
 
 A file gives each clip positive mids and, if it has them, masked ones, which are unknown. Three
 forms are read; `.gz` may follow the extension of the last two:
@@ -14,7 +14,6 @@ forms are read; `.gz` may follow the extension of the last two:
 import csv
 import dataclasses
 import functools
-import gzip
 import hashlib
 import io
 import json
@@ -32,12 +31,16 @@ from scipy import sparse
 
 from relabel_jax.errors import InputError
 from relabel_jax.labels import clip_names, segments_csv
+from relabel_jax.labels.ast_json import read_ast_json
+from relabel_jax.labels.label_texts import parse_label_sets
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.segments import parse_label_sets
+from relabel_jax.labels.text_files import read_text
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_RESERVED = ("base", "clip_id", "end_s", "masked", "positive", "scratch", "start_s", "truth")
+_COLUMNS = ("clip_id", "end_s", "masked", "positive", "start_s")
+_ARRAYS = ("buckets", "clip_ids", "display_names", "mids", "set_numbers")
+_RESERVED = ("base", "scratch", "truth", *_COLUMNS, *_ARRAYS)
 _FORMS = ".parquet, .csv, .csv.gz, .json or .json.gz"
 
 
@@ -94,14 +97,16 @@ class LabelFile:
         return rows
 
     def labels(self, clip_ids: Sequence[str]) -> tuple[sparse.csr_array, sparse.csr_array]:
-        """The labels of clips.
-
-        Returns:
-          `(positive, masked)`, both bool[clips, classes] over the classes of the ontology.
+        """The labels of clips: `(positive, masked)`, both bool[clips, classes of the ontology].
 
         Raises:
           InputError: the file lacks a clip.
         """
+        sets = self.clip_sets(clip_ids)
+        return self.positive_sets[sets], self.masked_sets[sets]
+
+    def clip_sets(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """int32[clips]: the row in the sets of each clip. Raises as `labels` does."""
         rows = self.rows(clip_ids)
         if (absent := np.flatnonzero(rows < 0)).size:
             some = _some([str(clip_ids[i]) for i in absent[:4]])
@@ -109,8 +114,7 @@ class LabelFile:
                 f"{self.path}: has no labels for {len(absent)} of the {len(clip_ids)} clips "
                 f"({some}); expected a row for every clip"
             )
-        sets = self.set_numbers[rows]
-        return self.positive_sets[sets], self.masked_sets[sets]
+        return self.set_numbers[rows]
 
     def _exact_rows(self, clip_ids: Sequence[str]) -> np.ndarray:
         found = pc.index_in(pa.array(clip_ids, pa.string()), value_set=self.clip_ids)
@@ -118,7 +122,7 @@ class LabelFile:
 
 
 def labeling_files(text: str) -> dict[str, pathlib.Path]:
-    """Parses `NAME=FILE,NAME=FILE`, the flag that gives labelings of one's own their names.
+    """Parses `NAME=FILE,NAME=FILE`, the flag that gives your own labelings their names.
 
     >>> labeling_files("psla=psla.json")
     {'psla': PosixPath('psla.json')}
@@ -192,7 +196,7 @@ def _grouped(path: pathlib.Path, table: pa.Table, ontology: Ontology, unknown: s
         encoded = table[column].combine_chunks().dictionary_encode()
         texts.append(encoded.dictionary)
         numbers.append(np.asarray(encoded.indices).astype(np.int64))
-        parsed, unknown_mids = parse_label_sets(encoded.dictionary, ontology)
+        parsed, unknown_mids = parse_label_sets(encoded.dictionary, ontology, path)
         sets.append(parsed)
         clips_per_text = np.bincount(numbers[-1], minlength=len(encoded.dictionary))
         for mid, of_texts in unknown_mids.items():
@@ -251,14 +255,14 @@ def _text(path: pathlib.Path, column: str, values: pa.ChunkedArray) -> pa.Chunke
 
 def _read_csv(path: pathlib.Path) -> pa.Table:
     header = line = ""
-    with _opened(path) as file:
-        for line in file:  # up to the first row
-            if line.strip() and not line.startswith(("#", '"#')):
-                break
-            header += line
+    text = read_text(path, "labels")
+    for line in io.StringIO(text, newline=None):  # up to the first row
+        if line.strip() and not line.startswith(("#", '"#')):
+            break
+        header += line
     fields = [field.strip() for field in next(csv.reader([line], skipinitialspace=True), [])]
     if fields[:1] == ["clip_id"]:
-        return _read_csv_with_header(path, fields)
+        return _read_csv_with_header(path, fields, text)
     columns: tuple[str, ...] = segments_csv.COLUMNS
     if "masked_labels" in header or any(fields[len(columns) :]):
         columns = (*columns, "masked")
@@ -272,14 +276,12 @@ def _read_csv(path: pathlib.Path) -> pa.Table:
     )
 
 
-def _read_csv_with_header(path: pathlib.Path, header: Sequence[str]) -> pa.Table:
+def _read_csv_with_header(path: pathlib.Path, header: Sequence[str], text: str) -> pa.Table:
     if header not in (["clip_id", "positive"], ["clip_id", "positive", "masked"]):
         raise InputError(
             f"{path}: has the columns {', '.join(header)}; expected clip_id,positive or "
             "clip_id,positive,masked"
         )
-    with _opened(path) as file:
-        text = file.read()
     table = pa.csv.read_csv(
         io.BytesIO(text.encode()),
         convert_options=pa.csv.ConvertOptions(
@@ -290,26 +292,7 @@ def _read_csv_with_header(path: pathlib.Path, header: Sequence[str]) -> pa.Table
 
 
 def _read_json(path: pathlib.Path) -> pa.Table:
-    with _opened(path) as file:
-        try:
-            data = json.load(file)["data"]
-            rows = [(each["wav"], each["labels"], each.get("masked", "")) for each in data]
-            strings = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
-        except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            raise InputError(
-                f"{path}: is not a data file of AST or PSLA ({error}); expected "
-                '{"data": [{"wav": PATH, "labels": "mid,mid"}]}'
-            ) from error
-    if not rows:
-        strings = [pa.array([], pa.string())] * 3
-    names = pa.array([clip_names.stem(wav) for wav in strings[0].to_pylist()], pa.string())
-    return pa.table([names, *strings[1:]], names=["clip_id", "positive", "masked"])
-
-
-def _opened(path: pathlib.Path) -> io.TextIOBase:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return open(path, encoding="utf-8-sig")
+    return read_ast_json(path).drop_columns("path")
 
 
 def _with_masked(table: pa.Table) -> pa.Table:

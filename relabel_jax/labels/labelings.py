@@ -41,7 +41,7 @@ array([[False, False,  True]])
 """
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 from scipy import sparse
@@ -51,7 +51,7 @@ from relabel_jax.labels.ontology import Ontology
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a labeling makes of the raters' labels.
+    """A labeling as a rule: the ancestors that it adds, and the classes that it masks.
 
     Attributes:
       adds: gives the relation bool[classes, classes] whose element [a, c] is True if the label c
@@ -63,6 +63,11 @@ class Rule:
     adds: Callable[[Ontology], np.ndarray] | None
     masks_descendants: bool = False
     masks_ancestors: bool = False
+
+    @property
+    def masks(self) -> bool:
+        """Whether the labeling masks anything."""
+        return self.masks_descendants or self.masks_ancestors
 
 
 RULES = {
@@ -80,6 +85,37 @@ RULES = {
 
 LABELINGS = tuple(RULES)
 PAPER_LABELINGS = ("ol", "pel", "pe_cml")
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns labelings in the order in which tables show them, each one once.
+
+    The rules come first, in the order of `LABELINGS`. All other names, which are labelings from
+    files, follow in alphabetical order.
+
+    >>> in_order(["teacher", "pe_cml", "ast", "ol"])
+    ('ol', 'pe_cml', 'ast', 'teacher')
+    """
+    given = set(names)
+    return (*(name for name in LABELINGS if name in given), *sorted(given - set(LABELINGS)))
+
+
+def title(name: str) -> str:
+    """Returns a labeling's name for readers: "PE-CML" for `pe_cml`. Other names stay as they are.
+
+    >>> title("pe_cml"), title("teacher")
+    ('PE-CML', 'teacher')
+    """
+    return {"ol": "OL", "pel": "PEL", "pe_cml": "PE-CML", "hlp": "HLP"}.get(name, name)
+
+
+def label_columns(labeling: str) -> tuple[str, str]:
+    """Returns the names of a labeling's positive and masked labels in files.
+
+    They are `NAME` and `NAME_masked`. The only exception is `pe_cml`: its positive labels are those
+    of `pel`, so a file holds them once, as `pel`, and its masked labels as `masked`.
+    """
+    return ("pel", "masked") if labeling == "pe_cml" else (labeling, f"{labeling}_masked")
 
 
 def relabel(

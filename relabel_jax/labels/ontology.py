@@ -104,7 +104,7 @@ class Ontology:
 
     @classmethod
     def from_json(cls, path: str | pathlib.Path) -> "Ontology":
-        """Reads AudioSet's `ontology.json`: a list of objects with `id`, `name`, `child_ids`.
+        """Reads AudioSet's `ontology.json`: a list of objects with `id`, `name`, maybe `child_ids`.
 
         Raises:
           InputError: the file cannot be read, has another form, or names a child that is not in it.
@@ -133,7 +133,8 @@ class Ontology:
             raise InputError("ontology: expected a non-empty JSON list of classes")
         for position, node in enumerate(nodes):
             for field, kind in (("id", str), ("name", str), ("child_ids", list)):
-                if not isinstance(node, dict) or not isinstance(node.get(field), kind):
+                value = node.get(field) if isinstance(node, dict) else None
+                if not isinstance(value, kind) and (field, value) != ("child_ids", None):
                     raise InputError(
                         f"ontology: class number {position} has no field {field!r} "
                         f"of JSON type {'string' if kind is str else 'list'}"
@@ -142,8 +143,8 @@ class Ontology:
         index = {mid: i for i, mid in enumerate(mids)}
         is_parent = np.zeros((len(mids), len(mids)), bool)
         for parent, node in enumerate(nodes):
-            for child_mid in node["child_ids"]:
-                if child_mid not in index:
+            for child_mid in _children(node):
+                if child_mid not in mids:  # which may be of any type
                     raise InputError(
                         f"ontology: {node['id']} ({node['name']}) has the child {child_mid!r}, "
                         "which is not in the file"
@@ -227,7 +228,7 @@ class Ontology:
 
     @functools.cached_property
     def _parents_first(self) -> tuple[int, ...]:
-        """The class numbers in an order in which all parents of a class stand before it."""
+        """The class numbers in an order in which every class comes after all of its parents."""
         parents = {i: np.flatnonzero(column).tolist() for i, column in enumerate(self.is_parent.T)}
         try:
             return tuple(graphlib.TopologicalSorter(parents).static_order())
@@ -272,7 +273,7 @@ class Ontology:
         kept = [nodes[self.index[mid]] for mid in mids]
         return Ontology.from_text(
             _json_text(
-                node | {"child_ids": [child for child in node["child_ids"] if child in mids]}
+                node | {"child_ids": [child for child in _children(node) if child in mids]}
                 for node in kept
             )
         )
@@ -307,6 +308,11 @@ class Ontology:
 def _audioset_rows() -> list[dict[str, str]]:
     with open(_AUDIOSET_TABLE, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _children(node: dict) -> list[str]:
+    """The `child_ids` of a class; none if they are missing or null."""
+    return node.get("child_ids") or []
 
 
 def _json_text(nodes: Iterable[dict]) -> str:

@@ -25,7 +25,8 @@ def add_inputs(
         required=True,
         type=lambda text: text.split(","),
         metavar="CSV[,CSV.gz]",
-        help=f"{segments}; a folder stands for AudioSet's files in it (*_segments.csv)",
+        help=f"{segments} (CSV, AudioSet-Strong's TSV or the JSON of AST); a folder stands for "
+        "AudioSet's files in it (*_segments.csv)",
     )
     add("--ontology", metavar="JSON", help="(default: AudioSet's, which comes with this package)")
 

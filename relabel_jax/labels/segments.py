@@ -5,11 +5,12 @@ a sparse matrix, and each clip holds the number of its set. Results that depend 
 are computed once for each set.
 """
 
+import collections
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,15 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from relabel_jax.errors import InputError
+from relabel_jax.labels.ast_json import is_json, read_ast_json
+from relabel_jax.labels.label_texts import parse_label_sets
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.segments_csv import BLOCK_BYTES, COLUMNS, read_columns
+from relabel_jax.labels.segment_layout import COLUMNS
+from relabel_jax.labels.segments_csv import BLOCK_BYTES, read_columns
+from relabel_jax.progress import write_line
+
+_JSON_KEYS = {"clip_id": "name in wav", "positive": "labels"}
+_JSON_TIMES_S = ("0", "10")  # the JSON of AST has no times
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,9 +96,14 @@ def read_segments(
     ontology: Ontology,
     unknown: str | None = None,
     *,
+    class_mids: Sequence[str] | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> GroupedSegments:
-    """Reads one or more segment files (`.gz` too) into one table.
+    """Reads one or more segment files into one table.
+
+    A file has one of the forms that docs/data.md lists. The JSON of AST gives no times: its clips
+    have 0 and 10 s. Several segments of one recording get the ids `ID_START`, START in
+    milliseconds, and stderr says how many.
 
     Args:
       paths: the files, in the order of their clips in the result.
@@ -98,31 +111,37 @@ def read_segments(
       unknown: what to do about mids that are not in the ontology. `drop` drops these labels (a
         clip may have none left) and counts them in `dropped`. `refuse` and None raise; with
         `refuse` the message names --unknown=drop, which the caller's command then must have.
+      class_mids: the mids of the class numbers, for labels that are numbers.
       block_bytes: the size of the blocks that are parsed at once.
 
     Raises:
       InputError: a file cannot be read or is empty; a row has too few fields, a time that is not a
-        number, or no label; a mid is not in the ontology; a clip id occurs twice. The message names
-        the file, the first such rows and their number.
+        number, or no label; it ends before it starts; a label is not in the ontology; a row occurs
+        twice. The message names the file, the first such rows and their number.
     """
     if unknown not in (None, "refuse", "drop"):
         raise ValueError(f"unknown={unknown!r} is neither 'refuse' nor 'drop'")
+    names = ", ".join(map(str, paths))
     with ThreadPoolExecutor(2) as pool:
-        files = [read_columns(pathlib.Path(path), pool, block_bytes) for path in paths]
+        files = [_read_file(pathlib.Path(path), pool, block_bytes) for path in paths]
         table = pa.concat_tables(files)
         clip_ids = table["clip_id"].combine_chunks()
-        duplicates = pool.submit(_refuse_duplicates, paths, clip_ids)
+        repeated = pool.submit(_repeated, clip_ids)
         table = table.select(COLUMNS[1:]).unify_dictionaries()
-        label_sets, dropped = parse_label_sets(_dictionary(table["mids"]), ontology)
+        texts = _dictionary(table["mids"])
+        label_sets, dropped = parse_label_sets(texts, ontology, names, class_mids)
         set_numbers = _indices(table["mids"])
         if dropped and unknown != "drop":
             how = "drop these labels (--unknown=drop)" if unknown else "remove these labels"
-            raise _unknown_mids(paths, files, dropped, how)
+            raise _unknown_labels(paths, files, texts, dropped, how)
         seconds = {
             name: np.asarray(_dictionary(table[name]).cast(pa.float64()))[_indices(table[name])]
             for name in ("start_s", "end_s")
         }
-        duplicates.result()
+        if len(repeated.result()):
+            clip_ids = _named_by_start(
+                names, clip_ids, repeated.result(), seconds["start_s"], seconds["end_s"]
+            )
     clips_per_set = np.bincount(set_numbers, minlength=label_sets.shape[0])
     class_numbers = pa.ListArray.from_arrays(
         pa.array(label_sets.indptr, pa.int32()), pa.array(label_sets.indices, pa.int16())
@@ -147,65 +166,106 @@ def _indices(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([np.asarray(chunk.indices) for chunk in column.chunks])
 
 
-def parse_label_sets(
-    texts: pa.Array, ontology: Ontology
-) -> tuple[sparse.csr_array, dict[str, np.ndarray]]:
-    """Parses texts of mids.
-
-    Args:
-      texts: string array [sets], each `mid,mid,...`; an empty text has no labels.
-      ontology: the ontology with the mids.
-
-    Returns:
-      bool[sets, classes] with sorted indices, and by unknown mid the rows of the sets that have it.
-    """
-    mids = pc.split_pattern(texts, ",")
-    used = mids.flatten().dictionary_encode()
-    classes = [ontology.index.get(mid, -1) for mid in used.dictionary.to_pylist()]
-    columns = np.array(classes, np.int32)[np.asarray(used.indices)]
-    rows = np.repeat(np.arange(len(texts), dtype=np.int32), np.diff(np.asarray(mids.offsets)))
-    known = columns >= 0
-    sets = sparse.csr_array(
-        (np.ones(known.sum(), bool), (rows[known], columns[known])), (len(texts), len(ontology))
-    )
-    sets.sum_duplicates()  # the same label twice in a row is one label
-    dropped = {
-        mid: np.unique(rows[np.asarray(used.indices) == number])
-        for number, mid in enumerate(used.dictionary.to_pylist())
-        if classes[number] < 0 and mid
-    }
-    return sets, dropped
+def _read_file(path: pathlib.Path, pool: Executor, block_bytes: int) -> pa.Table:
+    """The table of a segment file, as `segments_csv.read_columns` describes it."""
+    if not is_json(path):
+        return read_columns(path, pool, block_bytes)
+    table = read_ast_json(path, "segments")
+    if not len(table):
+        raise InputError(f"{path}: no segments")
+    masked = pc.greater(pc.binary_length(table["masked"]), 0)
+    if pc.any(masked).as_py():
+        raise InputError(
+            f"{path}: {pc.sum(masked).as_py()} clips have masked labels; expected the raters' "
+            "labels alone, which are not re-labelled yet"
+        )
+    for name in ("clip_id", "positive"):
+        empty = pc.equal(pc.binary_length(table[name]), 0)
+        if pc.any(empty).as_py():
+            raise InputError(
+                f"{path}: {pc.sum(empty).as_py()} clips have no {_JSON_KEYS[name]}, the first is "
+                f"number {pc.index(empty, True).as_py() + 1} of its data"
+            )
+    times = [pa.array([text] * len(table)).dictionary_encode() for text in _JSON_TIMES_S]
+    mids = table["positive"].combine_chunks().dictionary_encode()
+    return pa.table([table["clip_id"], *times, mids], names=list(COLUMNS))
 
 
-def _refuse_duplicates(paths: Sequence[str | pathlib.Path], clip_ids: pa.Array) -> None:
-    """Raises InputError if a clip id occurs twice."""
+def _repeated(clip_ids: pa.Array) -> pa.Array:
+    """The clip ids that occur more than once."""
     # With several threads Arrow takes three times as long for this many groups.
     table = pa.table({"clip_id": clip_ids})
     counts = table.group_by("clip_id", use_threads=False).aggregate([([], "count_all")])
     if len(counts) == len(table):
-        return
-    twice = counts.filter(pc.greater(counts["count_all"], 1))["clip_id"].to_pylist()
-    raise InputError(
-        f"{', '.join(map(str, paths))}: {len(twice)} clip ids occur more than once "
-        f"({_some(twice)}); expected one row a clip; remove the duplicate rows"
+        return clip_ids[:0]
+    return counts.filter(pc.greater(counts["count_all"], 1))["clip_id"].combine_chunks()
+
+
+def _named_by_start(
+    paths: str, clip_ids: pa.Array, repeated: pa.Array, start_s: np.ndarray, end_s: np.ndarray
+) -> pa.Array:
+    """The clip ids with `ID_START` for several segments of one recording, START in milliseconds.
+
+    Where segments of a recording start together, their ids are `ID_START_END`.
+
+    Raises:
+      InputError: a row occurs twice, or such an id is already another clip's.
+    """
+    rows = np.flatnonzero(np.asarray(pc.is_in(clip_ids, value_set=repeated)))
+    ids = clip_ids.take(pa.array(rows)).to_pylist()
+    starts, ends = ((times[rows] * 1000).round().astype(int).tolist() for times in (start_s, end_s))
+    segments = list(zip(ids, starts, ends, strict=True))
+    if twice := [each for each, count in collections.Counter(segments).items() if count > 1]:
+        names = list(dict.fromkeys(clip_id for clip_id, _, _ in twice))
+        raise InputError(
+            f"{paths}: {len(names)} clip ids occur more than once ({_some(names)}) with the same "
+            "times; expected one row a segment; remove the duplicate rows"
+        )
+    together = collections.Counter((clip_id, start) for clip_id, start, _ in segments)
+    new = [
+        f"{clip_id}_{start}" if together[clip_id, start] == 1 else f"{clip_id}_{start}_{end}"
+        for clip_id, start, end in segments
+    ]
+    is_renamed = np.zeros(len(clip_ids), bool)
+    is_renamed[rows] = True
+    result = pc.replace_with_mask(clip_ids, pa.array(is_renamed), pa.array(new, pa.string()))
+    if len(both := _repeated(result)):
+        raise InputError(
+            f"{paths}: {len(both)} clips would have the ids of others ({_some(both.to_pylist())}), "
+            "because recordings with several segments get the ids ID_START; rename them"
+        )
+    write_line(
+        f"{paths}: {len(rows):,} segments of {len(repeated):,} recordings with several segments "
+        f"have the ids ID_START in milliseconds, such as {_some(new[:2])}"
     )
+    return result
 
 
-def _unknown_mids(
+def _unknown_labels(
     paths: Sequence[str | pathlib.Path],
     files: Sequence[pa.Table],
-    unknown: Mapping[str, object],
+    texts: pa.Array,
+    unknown: Mapping[str, np.ndarray],
     how: str,
 ) -> InputError:
+    """The error that names the first file with labels that are not in the ontology.
+
+    Args:
+      paths: the files.
+      files: their tables.
+      texts: string array [sets], the texts of labels in all files.
+      unknown: by label, the rows of `texts` with it.
+      how: what to do instead of another ontology.
+    """
     for path, file in zip(paths, files, strict=True):
-        texts = [text for chunk in file["mids"].chunks for text in chunk.dictionary.to_pylist()]
-        here = {mid for text in texts for mid in text.split(",")}
-        if mids := [mid for mid in unknown if mid in here]:
+        here = pa.concat_arrays([chunk.dictionary for chunk in file["mids"].chunks])
+        is_here = np.asarray(pc.is_in(texts, value_set=here))
+        if labels := [label for label, rows in unknown.items() if is_here[rows].any()]:
             return InputError(
-                f"{path}: {len(mids)} mids are not in the ontology ({_some(mids)}); use the "
+                f"{path}: {len(labels)} mids are not in the ontology ({_some(labels)}); use the "
                 f"ontology that the segments were labelled with, or {how}"
             )
-    raise AssertionError("the unknown mids come from these files")
+    raise AssertionError("the unknown labels come from these files")
 
 
 def _some(values: Sequence[str]) -> str:

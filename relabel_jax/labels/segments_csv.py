@@ -1,15 +1,13 @@
 """The text form of AudioSet's segment files: `YTID, start_seconds, end_seconds, "mid,mid,..."`.
 
-Files are read as columns by pyarrow, never row by row. The variants that common tools produce are
-accepted: gzip, CRLF, a byte order mark, no blank after the comma, commas at the end of a row, no
-header lines. Anything that would change a label is refused.
+Files in exactly this form are read as columns by pyarrow, never row by row. So are the variants
+that differ only in gzip, CRLF, a byte order mark, blanks after commas, commas at the end of a row
+and the lines above the rows. `segment_rows` reads every other file row by row, and finds the rows
+with faults.
 """
 
-import dataclasses
-import gzip
 import pathlib
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import BinaryIO
@@ -20,16 +18,27 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from scipy import sparse
 
-from relabel_jax.errors import InputError
+from relabel_jax.labels import segment_layout, segment_rows
+from relabel_jax.labels.segment_layout import COLUMNS
+from relabel_jax.labels.segment_rows import LONG_S, MAX_S
+from relabel_jax.labels.text_files import UTF8_MARK, opened
 from relabel_jax.progress import Progress
 
-COLUMNS = ("clip_id", "start_s", "end_s", "mids")
 BLOCK_BYTES = 8 << 20
 
-_EXPECTED = 'rows of YTID, start, end, "mid,mid"'
 _PIECE_BYTES = 1 << 18
 _ROWS_PER_WRITE = 1 << 16
 _TRAILING_COMMAS = re.compile(rb",+(?=\r?(?:\n|\Z))")
+_MAX_LINE_BYTES = 1 << 16
+_MAX_COMMENTS = 100
+# The first row of a file in AudioSet's form; later rows are checked as columns.
+_PLAIN_ROW = re.compile(
+    rb"""[^\s"',;#]+, ?[0-9]+(\.[0-9]*)?, ?[0-9]+(\.[0-9]*)?(, ?("[^"]+"|[^\s"',;]+))+,*\r?\n?"""
+)
+# The bytes of an id that needs no second look.
+_ID_BYTES = (
+    rb"!$%&()*+-./0123456789:<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_abcdefghijklmnopqrstuvwxyz{|}~"
+)
 
 
 def read_columns(
@@ -38,7 +47,7 @@ def read_columns(
     block_bytes: int = BLOCK_BYTES,
     columns: Sequence[str] = COLUMNS,
 ) -> pa.Table:
-    """Reads one segment file, gzipped if its name ends in `.gz`.
+    """Reads one segment file, gzipped or not.
 
     Args:
       path: the file.
@@ -52,125 +61,99 @@ def read_columns(
     Raises:
       InputError: the file cannot be read or is empty, or a row is wrong.
     """
-    try:
+    with opened(path, "segments") as file:
         blocks = [
-            executor.submit(_read_block, text, columns) for text in _blocks(path, block_bytes)
+            executor.submit(_plain_table, text, columns)
+            for text in _plain_blocks(file, block_bytes, columns)
         ]
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot read the segments: {error}") from error
-    tables: list[pa.Table] = []
-    problems: list[_Problem] = []
-    rows_before = 0
-    for block in blocks:
-        num_rows, result = block.result()
-        if isinstance(result, _Problem):
-            problems.append(dataclasses.replace(result, row=rows_before + result.row))
-        elif result is not None:
-            tables.append(result)
-        rows_before += num_rows
-    if problems:
-        first = problems[0]
-        count = sum(problem.count for problem in problems if problem.what == first.what)
-        raise InputError(
-            f"{path}: {count} {first.what}, the first is row {first.row}: {first.text}; "
-            f"expected {_EXPECTED}; mend or remove such rows"
-        )
-    if not tables:
-        raise InputError(f"{path}: no segments; expected {_EXPECTED}")
-    return pa.concat_tables(tables)
+    tables = [block.result() for block in blocks]
+    plain = [table for table in tables if table is not None]
+    if plain and len(plain) == len(tables):
+        return pa.concat_tables(plain)
+    return segment_rows.read_rows(path, columns)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Problem:
-    """A problem that `count` rows of a block have.
-
-    Attributes:
-      what: the problem, for a message.
-      count: the number of rows.
-      row: the number of the first such row.
-      text: the content of that row.
-    """
-
-    what: str
-    count: int
-    row: int
-    text: str
-
-
-def _blocks(path: pathlib.Path, block_bytes: int) -> Iterator[bytes]:
-    """The file's text in blocks of whole lines, without a byte order mark."""
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-        rest = file.read(3).removeprefix(b"\xef\xbb\xbf")
-        while block := file.read(block_bytes):
-            end = block.rfind(b"\n") + 1
-            if end:
-                yield rest + block[:end]
-                rest = block[end:]
-            else:
-                rest += block
-        if rest:
-            yield rest
+def _plain_blocks(file: BinaryIO, block_bytes: int, columns: Sequence[str]) -> Iterator[bytes]:
+    """Yields a file's rows in blocks of whole lines; nothing if its first row has another form."""
+    line = file.readline(_MAX_LINE_BYTES).removeprefix(UTF8_MARK)
+    for _ in range(_MAX_COMMENTS):
+        if not line.startswith((b"# ", b'"# ')):  # a spreadsheet may quote a comment
+            break
+        line = file.readline(_MAX_LINE_BYTES)
+    if _is_plain_header(line, columns):
+        line = file.readline(_MAX_LINE_BYTES)
+    if not _PLAIN_ROW.fullmatch(line):
+        return
+    rest = line
+    while block := file.read(block_bytes):
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield rest + block[:end]
+            rest = block[end:]
+        else:
+            rest += block
+    if rest:
+        yield rest
 
 
-def _read_block(text: bytes, columns: Sequence[str]) -> tuple[int, pa.Table | _Problem | None]:
-    """Returns the number of rows of a block, and its table, first problem, or None if empty."""
-    num_rows = text.count(b"\n")
-    header_rows = 0
-    while text.startswith((b"#", b'"#')):  # a spreadsheet may quote a line of the header
-        text = text.partition(b"\n")[2]
-        header_rows += 1
-    if not text.strip():
-        return num_rows, None
-    text = _tidied(text)
-    bad_rows: list[tuple[int, str]] = []
+def _is_plain_header(line: bytes, columns: Sequence[str]) -> bool:
+    """Whether a line is a header that names the columns of AudioSet's form in their order."""
+    fields = segment_layout.fields_of(line.decode(errors="replace").rstrip(), ",", '"')
+    header = segment_layout.header_layout(fields or (), ",", '"')
+    return header == segment_layout.without_header(columns)
 
-    def on_bad_row(row):
-        bad_rows.append((row.number, row.text))
-        return "skip"
 
+def _plain_table(text: bytes, columns: Sequence[str]) -> pa.Table | None:
+    """The table of a block of rows; None if it needs the reader of rows."""
     dictionary = pa.dictionary(pa.int32(), pa.string())
     types = dict.fromkeys(columns, dictionary) | {"clip_id": pa.string()}
+    text = _tidied(text)
     try:
         table = pa.csv.read_csv(
             pa.py_buffer(text),
-            # Arrow numbers the bad rows only if it reads with one thread and in one block.
             read_options=pa.csv.ReadOptions(
                 column_names=columns, use_threads=False, block_size=len(text) + 1
             ),
-            parse_options=pa.csv.ParseOptions(invalid_row_handler=on_bad_row),
             convert_options=pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False),
         )
-    except pa.ArrowInvalid as error:
-        what = "block of rows that is not a segments CSV"
-        return num_rows, _Problem(what, 1, header_rows + 1, str(error))
-    if bad_rows:
-        row, content = bad_rows[0]
-        what = "malformed rows"
-        return num_rows, _Problem(what, len(bad_rows), header_rows + row, repr(content[:200]))
-    return num_rows, _bad_values(table, header_rows) or table
+    except pa.ArrowInvalid:
+        return None
+    return table if _is_plain(table) else None
 
 
-def _bad_values(table: pa.Table, header_rows: int) -> _Problem | None:
-    """The first column with empty or unreadable values, or None."""
-    for column, is_good, what in (
-        ("clip_id", _is_filled, "rows have no clip id"),
-        ("mids", _is_filled, "rows have no label"),
-        ("start_s", _is_number, "rows have a start_s that is not a number of seconds"),
-        ("end_s", _is_number, "rows have a end_s that is not a number of seconds"),
-    ):
-        values = table[column].combine_chunks()
-        if isinstance(values, pa.DictionaryArray):
-            good = is_good(values.dictionary)
-            if not pc.all(good).as_py():
-                good = good.take(values.indices)
-        else:
-            good = is_good(values)
-        if not pc.all(good).as_py():
-            row = pc.index(good, False).as_py()
-            content = ", ".join(table[name][row].as_py() for name in COLUMNS)
-            count = pc.sum(pc.invert(good)).as_py()
-            return _Problem(what, count, header_rows + row + 1, content)
-    return None
+def _is_plain(table: pa.Table) -> bool:
+    """Whether all values have AudioSet's form and no row can be wrong.
+
+    Values of the dictionaries are checked once, not once a row.
+    """
+    if not len(table):
+        return True
+    ids = table["clip_id"].combine_chunks()
+    if not (_id_bytes_are_plain(ids) and pc.all(pc.greater(pc.binary_length(ids), 0)).as_py()):
+        return False
+    encoded = {name: table[name].combine_chunks() for name in table.column_names[1:]}
+    for name, column in encoded.items():
+        form = r"^[0-9]+(\.[0-9]*)?$"
+        if name not in ("start_s", "end_s"):
+            form = (
+                r"""^[^\x00-\x1f"'][^\x00-\x1f"]*$"""
+                if name == "mids"
+                else r"""^[^\x00-\x1f"']*$"""
+            )
+        if not pc.all(pc.match_substring_regex(column.dictionary, form)).as_py():
+            return False
+    start, end = (
+        np.asarray(encoded[name].dictionary.cast(pa.float64()))[np.asarray(encoded[name].indices)]
+        for name in ("start_s", "end_s")
+    )
+    lengths = end - start
+    return bool(lengths.min() > 0 and lengths.min() < LONG_S and end.max() <= MAX_S)
+
+
+def _id_bytes_are_plain(ids: pa.StringArray) -> bool:
+    _, offsets, values = ids.buffers()
+    first, last = np.frombuffer(offsets, np.int32)[[ids.offset, ids.offset + len(ids)]]
+    return not values.slice(first, last - first).to_pybytes().translate(None, _ID_BYTES)
 
 
 def _tidied(text: bytes) -> bytes:
@@ -190,14 +173,6 @@ def _tidied(text: bytes) -> bytes:
         if not text.endswith(b","):
             return b"".join(pieces)
     return _TRAILING_COMMAS.sub(b"", text).replace(b", ", b",")
-
-
-def _is_filled(texts: pa.Array) -> pa.Array:
-    return pc.greater(pc.binary_length(texts), 0)
-
-
-def _is_number(texts: pa.Array) -> pa.Array:
-    return pc.match_substring_regex(texts, r"^\d+(\.\d*)?$")
 
 
 def write_segments(
@@ -238,13 +213,22 @@ def write_segments(
     with Progress("writing", len(clip_ids), "clips") as progress:
         for first in range(0, len(clip_ids), _ROWS_PER_WRITE):
             rows = slice(first, first + _ROWS_PER_WRITE)
-            parts = [clip_ids[rows], ", ", start_texts[rows], ", ", end_texts[rows]]
+            parts = [_id_texts(clip_ids[rows]), ", ", start_texts[rows], ", ", end_texts[rows]]
             for text in texts:
                 parts += [', "', text.take(numbers[rows]), '"']
             lines = pc.binary_join_element_wise(*parts, "\n", "")
             all_lines = pa.ListArray.from_arrays([0, len(lines)], lines)
             file.write(pc.binary_join(all_lines, "")[0].as_buffer())
             progress.update(len(lines))
+
+
+def _id_texts(clip_ids: pa.Array) -> pa.Array:
+    """The ids as fields of a row, in quotes where they have other characters than most."""
+    if _id_bytes_are_plain(clip_ids):
+        return clip_ids
+    doubled = pc.replace_substring(clip_ids, '"', '""')
+    quoted = pc.binary_join_element_wise('"', doubled, '"', "")
+    return pc.if_else(pc.match_substring_regex(clip_ids, r"[^\w./-]"), quoted, clip_ids)
 
 
 def _joined_mids(sets: sparse.csr_array, mids: Sequence[str]) -> pa.Array:

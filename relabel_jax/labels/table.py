@@ -4,7 +4,10 @@
 56,000 different sets of labels. The file holds each set once, as packed bits, and for each clip the
 number of its set. All of AudioSet takes 66 MB, and a process holds only the pages that it reads.
 
-This module needs NumPy alone. `relabel_jax.labels.torch` turns what it returns into tensors.
+The labels of a labeling are members under the names of `label_columns`. A labeling from a file has
+other sets than the rules, so the member `NAME.set_numbers` holds the numbers of its sets.
+
+Lookups need NumPy alone. `relabel_jax.labels.torch` turns what it returns into tensors.
 """
 
 import os
@@ -13,29 +16,20 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from relabel_jax.errors import InputError
 from relabel_jax.labels import clip_names
 from relabel_jax.labels.class_indices import read_class_indices
-from relabel_jax.labels.labelings import PAPER_LABELINGS
+from relabel_jax.labels.labelings import label_columns
 
 MISSING = ("refuse", "unknown")
 
-_MEMBERS = {
-    "clip_ids",
-    "start_s",
-    "set_numbers",
-    "buckets",
-    "mids",
-    "display_names",
-    "ol",
-    "pel",
-    "masked",
-}
+_MEMBERS = {"clip_ids", "start_s", "set_numbers", "buckets", "mids", "display_names"}
+_OWN_NUMBERS = ".set_numbers"
 _ZIP_HEADER_BYTES = 30
 _SETS_PER_STEP = 4096
 _TIME = re.compile(r"(.+)_(\d+(?:\.\d+)?)", re.ASCII)
@@ -70,29 +64,34 @@ class LabelTable:
           classes: the mids in the order of the network's outputs, or the path of AudioSet's
             `class_labels_indices.csv`. None takes all classes of the table in its order, which is
             the ontology's.
-          labeling: `ol`, `pel` or `pe_cml`. Only `pe_cml` has unknown classes.
+          labeling: the name of a labeling in the table. Only those that mask, such as `pe_cml`
+            and `entailed`, have unknown classes.
           missing: what to do about a clip that is not in the table. `refuse` raises; `unknown`
             treats all of its classes as unknown, so that it adds nothing to a masked loss.
 
         Raises:
-          InputError: a file cannot be read, is not a label table, or lacks one of the classes.
-          ValueError: an unknown `labeling` or `missing`.
+          InputError: a file cannot be read, is not a label table, or lacks the labeling or one of
+            the classes.
+          ValueError: an unknown `missing`.
         """
-        if labeling not in PAPER_LABELINGS:
-            raise ValueError(f"labeling {labeling!r} is none of {', '.join(PAPER_LABELINGS)}")
         if missing not in MISSING:
             raise ValueError(f"missing {missing!r} is none of {', '.join(MISSING)}")
         self.path = pathlib.Path(path).resolve()
         self._labeling, self._missing = labeling, missing
         members = _map_members(self.path)
+        if labeling not in (held := _labelings(members)):
+            raise InputError(
+                f"{self.path}: the labeling {labeling!r} is none of {', '.join(held)}, which the "
+                f"table has; write a table that has it with --labelings={labeling}"
+            )
         self._clip_ids = members["clip_ids"]
         self._start_s = members["start_s"]
         self._buckets = members["buckets"]
         self._shift = 33 - len(self._buckets).bit_length()
-        self._set_numbers = members["set_numbers"]
+        positive_name, masked_name = label_columns(labeling)
+        positive, masked = members[positive_name], members.get(masked_name)
+        self._set_numbers = members.get(positive_name + _OWN_NUMBERS, members["set_numbers"])
         mids, names = members["mids"].tolist(), members["display_names"].tolist()
-        positive = members["ol" if labeling == "ol" else "pel"]
-        masked = members["masked"] if labeling == "pe_cml" else None
         if classes is not None:
             if isinstance(classes, str | os.PathLike):
                 classes = read_class_indices(classes)
@@ -223,9 +222,8 @@ def write_label_table(
     set_numbers: np.ndarray,
     mids: Sequence[str],
     display_names: Sequence[str],
-    ol: np.ndarray,
-    pel: np.ndarray,
-    masked: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    own_set_numbers: Mapping[str, np.ndarray],
 ) -> None:
     """Writes the file that `LabelTable` opens: an npz whose members are not compressed.
 
@@ -236,26 +234,34 @@ def write_label_table(
       file: opened for writing bytes.
       clip_ids: bytes[clips], the ids in UTF-8, each once.
       start_s: float64[clips], seconds.
-      set_numbers: int32[clips], the row in `ol`, `pel` and `masked` of each clip.
+      set_numbers: int32[clips], the row in the columns of each clip.
       mids, display_names: the classes.
-      ol, pel, masked: uint8[sets, bytes], the labels as `numpy.packbits(..., axis=1)` packs them.
+      columns: by the names of `label_columns`, uint8[sets, bytes]: the labels as
+        `numpy.packbits(..., axis=1)` packs them.
+      own_set_numbers: by labeling, int32[clips]: the rows where they are not `set_numbers`.
     """
     hashes = np.fromiter(map(zlib.crc32, clip_ids.tolist()), np.int64, len(clip_ids))
     order = np.argsort(hashes, kind="stable")
     num_bits = max(len(clip_ids).bit_length() - 1, 1)  # one or two clips in a bucket
     buckets = np.searchsorted(hashes[order] >> (32 - num_bits), np.arange(2**num_bits + 1))
-    np.savez(
-        file,
-        clip_ids=clip_ids[order],
-        start_s=start_s[order],
-        set_numbers=set_numbers[order],
-        buckets=buckets.astype(np.uint32),
-        mids=np.array(mids),
-        display_names=np.array(display_names),
-        ol=ol,
-        pel=pel,
-        masked=masked,
-    )
+    members: dict[str, Any] = {
+        "clip_ids": clip_ids[order],
+        "start_s": start_s[order],
+        "set_numbers": set_numbers[order],
+        "buckets": buckets.astype(np.uint32),
+        "mids": np.array(mids),
+        "display_names": np.array(display_names),
+        **columns,
+        **{f"{name}{_OWN_NUMBERS}": each[order] for name, each in own_set_numbers.items()},
+    }
+    np.savez(file, **members)
+
+
+def _labelings(members: Collection[str]) -> list[str]:
+    """The labelings that a table with these members has."""
+    names = [name for name in members if name not in _MEMBERS and _OWN_NUMBERS not in name]
+    labelings = [name for name in names if name != "masked" and not name.endswith("_masked")]
+    return [*labelings, "pe_cml"] if {"pel", "masked"} <= set(names) else labelings
 
 
 def _map_members(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -264,7 +270,7 @@ def _map_members(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            if members.keys() != _MEMBERS or any(info.compress_type for info in members.values()):
+            if not members.keys() > _MEMBERS or any(i.compress_type for i in members.values()):
                 raise ValueError("other members")
             for name, info in members.items():
                 # The local header has its own lengths of the name and the extra field.

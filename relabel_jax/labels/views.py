@@ -7,20 +7,30 @@ re-labelled inside the side's classes, because a dropped `Music` must not mask a
 
 All labelings of a root and side have the same columns. A class outside the labeling's label set is
 masked for every clip, so that no other code depends on the labeling.
+
+A custom labeling is a function, or a file. It changes the labels of the clips, but not the clips
+of a side: these follow from the raters' labels, so that all labelings share them.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from relabel_jax.errors import InputError
+from relabel_jax.labels.label_files import LabelFile
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
 
 SIDES = ("base", "target")
 SPLITS = ("train", "validation", "test")
+
+Labeling = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""A custom labeling.
+
+It takes int64[clips], rows of the data set, and int64[classes], class numbers, and returns the
+`(positive, masked)` of these clips and classes, both bool[clips, classes]."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,7 +68,7 @@ def make_view(
     *,
     root: int,
     side: str,
-    labeling: str,
+    labeling: str | Labeling,
 ) -> View:
     """Makes the view of one root, side and labeling.
 
@@ -68,11 +78,14 @@ def make_view(
       clip_splits: int8[clips], the index into `SPLITS` of each clip.
       root: class number of the target root.
       side: `base` or `target`.
-      labeling: a name in `LABELINGS`.
+      labeling: a name in `LABELINGS`, or a function; see `from_file` for labels from a file.
 
     Raises:
       InputError: a split has no clip on that side.
+      ValueError: the function returns another shape or dtype, or a label is positive and masked.
     """
+    if isinstance(labeling, str):
+        labeling = _by_name(labeling, original_labels, ontology)
     target_columns = side_columns(ontology, root, "target")
     columns = side_columns(ontology, root, side)
     is_target_clip = original_labels[:, target_columns].any(axis=1)
@@ -87,14 +100,47 @@ def make_view(
                 f"{side} side ({int(in_side.sum())} clips in all splits); build a larger data set, "
                 "give other --splits, or choose another config.root"
             )
-        labels[split], masked[split] = relabel(
-            original_labels[np.ix_(rows[split], columns)], ontology, labeling, columns
-        )
+        labels[split], masked[split] = labeling(rows[split], columns)
+        _check_labels(labels[split], masked[split], (len(rows[split]), len(columns)))
     label_set = np.asarray(labels["train"].any(axis=0))
     for split in SPLITS:
-        labels[split] &= label_set
-        masked[split] |= ~label_set
+        labels[split] = labels[split] & label_set
+        masked[split] = masked[split] | ~label_set
     return View(rows=rows, columns=columns, labels=labels, masked=masked, label_set=label_set)
+
+
+def from_file(file: LabelFile, clip_ids: Sequence[str]) -> Labeling:
+    """Returns the labeling that takes the labels of a file.
+
+    Args:
+      file: the labels, over the ontology of the data set.
+      clip_ids: the ids of all clips of the data set, in the order of its rows.
+
+    Raises:
+      InputError: the file lacks a clip.
+    """
+    positive, masked = file.labels(clip_ids)
+    return lambda rows, columns: (
+        positive[rows][:, columns].toarray(),
+        masked[rows][:, columns].toarray(),
+    )
+
+
+def _by_name(labeling: str, original_labels: np.ndarray, ontology: Ontology) -> Labeling:
+    return lambda rows, columns: relabel(
+        original_labels[np.ix_(rows, columns)], ontology, labeling, columns
+    )
+
+
+def _check_labels(positive: np.ndarray, masked: np.ndarray, shape: tuple[int, int]) -> None:
+    for name, array in (("positive", positive), ("masked", masked)):
+        if array.shape != shape or array.dtype != bool:
+            raise ValueError(
+                f"labeling: expected {name} as bool{list(shape)}, got {array.dtype}"
+                f"{list(array.shape)}"
+            )
+    if (positive & masked).any():
+        raise ValueError("labeling: a label is both positive and masked; expected one of the two")
 
 
 def classes_digest(ontology: Ontology, columns: np.ndarray) -> str:

@@ -8,16 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from relabel_jax.errors import InputError
-from relabel_jax.labels.labelings import PAPER_LABELINGS
+from relabel_jax.labels.labelings import PAPER_LABELINGS, in_order
 from relabel_jax.metrics import evaluate
 from relabel_jax.progress import track
 from relabel_jax.report.results import FinishedRun, RunKey
 from relabel_jax.report.statistics import bootstrap_map
-from relabel_jax.report.truth import true_labels
+from relabel_jax.report.truth import Truth, true_labels
 from relabel_jax.runs.schema import RunResult, Scores
 from relabel_jax.runs.workdir import TEST_AGAIN
-
-Truth = Mapping[str, frozenset[str]]
 
 
 class TestSetKey(NamedTuple):
@@ -71,18 +69,38 @@ class Measured:
     transfers: dict[RunKey, Transfer]
     test_sets: dict[TestSetKey, TestSet]
 
+    @property
+    def target_labelings(self) -> tuple[str, ...]:
+        """The paper's labelings and those of the transfers, in the order of the tables."""
+        return in_order([*PAPER_LABELINGS, *(key.labeling for key in self.transfers)])
+
+    @property
+    def base_labelings(self) -> tuple[str, ...]:
+        """The paper's labelings and those of the bases, in the order of the tables."""
+        trained = [key.labeling for key in self.test_sets if key.side == "base"]
+        started_from = [key.base_labeling for key in self.transfers if key.base_labeling]
+        return in_order([*PAPER_LABELINGS, *trained, *started_from])
+
+    @property
+    def labelings(self) -> tuple[str, ...]:
+        """All labelings, in the order of the tables."""
+        return in_order([*self.target_labelings, *self.base_labelings])
+
     def by_seed(self, root: str, method: str, base: str, labeling: str) -> dict[int, Transfer]:
         """Returns the runs on the target side that differ only in their seeds."""
         same = (root, method, base, labeling)
         return {key.seed: value for key, value in self.transfers.items() if key[:-1] == same}
 
 
-def measure(runs: Sequence[FinishedRun], truth: Truth | None) -> tuple[Measured, list[str]]:
+def measure(
+    runs: Sequence[FinishedRun], truth: Truth | None, num_replicates: int
+) -> tuple[Measured, list[str]]:
     """Reads and evaluates the scores of runs on one data set.
 
     Args:
       runs: finished runs.
-      truth: the true mids by clip id, or None if they are not known.
+      truth: the true labels, or None if they are not known.
+      num_replicates: bootstrap replicates of each run.
 
     Returns:
       The measurements, and one line for each run with unusable scores.
@@ -99,7 +117,9 @@ def measure(runs: Sequence[FinishedRun], truth: Truth | None) -> tuple[Measured,
             evaluation = scores.evaluate()
             transfers[run.key] = Transfer(
                 evaluation.mean_average_precision,
-                bootstrap_map(scores.scores, scores.labels, scores.masked),
+                bootstrap_map(
+                    scores.scores, scores.labels, scores.masked, num_replicates=num_replicates
+                ),
                 evaluation.average_precision,
             )
     return Measured(usable, metrics, transfers, test_sets), problems
@@ -146,7 +166,7 @@ def _metrics(
 ) -> dict[str, Any]:
     result = run.result
     scored_on = {}
-    for labeling in PAPER_LABELINGS:
+    for labeling in in_order(key.labeling for key in test_sets):
         test_set = test_sets.get(TestSetKey(result.root, result.side, labeling))
         if test_set is not None and np.array_equal(test_set.labels.clip_id, scores.clip_id):
             other = test_set.labels

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from relabel_jax.labels.labelings import title
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.report.transfers import SIGNIFICANT_P
 from relabel_jax.report.web_page import fill_page
@@ -24,6 +25,7 @@ def page(report: Mapping[str, Any], ontology: Ontology) -> str:
     data = {
         **report,
         "names": dict(zip(ontology.mids, ontology.display_names, strict=True)),
+        "titles": {labeling: title(labeling) for labeling in report["labelings"]},
         "tree": _tree(report, ontology),
         "significant_p": SIGNIFICANT_P,
     }

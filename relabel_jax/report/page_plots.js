@@ -1,9 +1,16 @@
 // The plots. Bases differ in dash and symbol, too, not only in colour.
-const style = (base) => ({
-  ol: {color: color("amber"), dash: "solid", symbol: "circle"},
-  pel: {color: color("violet"), dash: "dash", symbol: "diamond"},
-  pe_cml: {color: color("teal"), dash: "dot", symbol: "square"},
-}[base] ?? {color: color("soft"), dash: "longdashdot", symbol: "x"});
+const style = (labeling) => {
+  const ofPaper = {
+    ol: ["amber", "solid", "circle"], pel: ["violet", "dash", "diamond"],
+    pe_cml: ["teal", "dot", "square"],
+  };
+  const others = [["blue", "dashdot", "triangle-up"], ["rose", "longdash", "cross"],
+    ["soft", "longdashdot", "pentagon"]];
+  const rest = LABELINGS.filter((l) => !(l in ofPaper));
+  const [tint, dash, symbol] = ofPaper[labeling] ?? (labeling === "" ?
+    ["soft", "longdashdot", "x"] : others[rest.indexOf(labeling) % others.length]);
+  return {color: color(tint), dash, symbol};
+};
 function controls(id, choices, draw) {
   const selects = {};
   for (const [name, title, values, titles] of choices) {
@@ -39,11 +46,13 @@ function drawCurves() {
   // Base trainings have no base: their own labelings are compared, and the choice of one is moot.
   const isBase = method === "base";
   byId("curve-labeling").disabled = isBase;
+  const labelsOf = (c) => isBase ? c.labeling : c.base_labeling;
   const shown = data.curves.filter((c) => c.root === root &&
     (c.method === method || !isBase && c.method === "scratch" && method === "finetune") &&
-    (isBase || c.labeling === labeling));
+    (isBase || c.labeling === labeling))
+    .sort((a, b) => LABELINGS.indexOf(labelsOf(a)) - LABELINGS.indexOf(labelsOf(b)));
   Plotly.react("curves", shown.map((c) => {
-    const of = isBase ? c.labeling : c.base_labeling, {color, dash, symbol} = style(of);
+    const of = labelsOf(c), {color, dash, symbol} = style(of);
     const isNamed = named.has(of);
     named.add(of);
     return {
@@ -69,7 +78,7 @@ function drawClasses() {
   const group = data.classes.find((g) =>
     g.root === root && g.method === method && g.labeling === labeling);
   const precision = group ? group.average_precision : {};
-  const traces = ["pel", "pe_cml"].filter((base) => precision[base] && precision.ol).map((base) => {
+  const traces = OTHERS.filter((base) => precision[base] && precision.ol).map((base) => {
     const kept = group.mids.map((_, i) => i).filter((i) =>
       precision.ol[i] !== null && precision[base][i] !== null);
     const {color: tint, symbol} = style(base);
@@ -94,14 +103,14 @@ function drawClasses() {
 
 // An interval for each base and method, below the name of its target.
 function drawGains() {
-  const series = ["features", "finetune"].flatMap((method) => ["pel", "pe_cml"].map((base) => ({
-    method, base, paper: method === "features" ? data.paper.table3 : data.paper.table4,
+  const series = ["features", "finetune"].flatMap((method) => OTHERS.map((base) => ({
+    method, base, paper: data.paper.table4[method],
     rows: transfers.filter((row) => row.method === method && row.base_labeling === base &&
       row.difference !== null),
   }))).filter((each) => each.rows.length);
   const target = (row) => `${row.root}/${row.labeling}`;
   const first = new Map(series.flatMap((each) => each.rows).map((row) => [target(row), row]));
-  const targets = [...first.values()].sort((a, b) => a.target_clips - b.target_clips);
+  const targets = [...first.values()].sort((a, b) => a.train_clips - b.train_clips);
   const group = series.length + 1.5;
   const yOf = (row, i) => group * targets.indexOf(first.get(target(row))) + 1 + i;
   const traces = series.map(({method, base, rows}, i) => {
@@ -114,7 +123,7 @@ function drawGains() {
         arrayminus: rows.map((row) => row.difference - (row.low ?? row.difference))},
       marker: {color, symbol: method === "features" ? symbol + "-open" : symbol, size: 10},
       text: rows.map((row) => `<b>${escape(row.root)}</b>, ${TITLES[row.labeling]} labels<br>` +
-        `${count(row.target_clips)} training clips<br>${signed(row.difference)}` +
+        `${count(row.train_clips)} training clips<br>${signed(row.difference)}` +
         (row.low === null ? "" : ` [${signed(row.low)}, ${signed(row.high)}]`)),
       hovertemplate: "%{text}<extra></extra>",
     };
@@ -141,16 +150,19 @@ function drawGains() {
       nticks: narrow() ? 5 : 9},
     yaxis: {visible: false, range: [group * targets.length - 0.4, -0.9], fixedrange: true},
     annotations: targets.map((row, i) => ({
-      xref: "paper", x: 0, xanchor: "left", y: group * i, showarrow: false,
-      text: `<b>${escape(row.root)}</b>, ${TITLES[row.labeling]} labels, ` +
-        `${count(row.target_clips)} clips`,
+      xref: "paper", x: 0, xanchor: "left", y: group * i, showarrow: false, align: "left",
+      text: `<b>${escape(row.root)}</b>,${narrow() ? "<br>" : " "}${TITLES[row.labeling]} labels, ` +
+        `${count(row.train_clips)} clips`,
       bgcolor: color("card"), font: {color: color("ink"), size: 13},
     })),
   }), options);
 }
 
+// PE-CML comes first, because the paper proposes it.
+const treeBases = OTHERS.filter((base) => data.classes.some((g) => g.average_precision[base]))
+  .sort((a, b) => (b === "pe_cml") - (a === "pe_cml"));
 const chosenTree = controls("tree", [
-  ["base", "Base", ["pe_cml", "pel"], TITLES],
+  ["base", "Base", treeBases.length ? treeBases : OTHERS, TITLES],
   ["method", "Method", unique(data.classes.map((group) => group.method)), METHODS],
   ["labeling", "Target labels", labelings, TITLES],
 ], drawTree);

@@ -11,6 +11,15 @@ MAX_WEIGHTS = 2**25
 """The number of float32 weights in memory at once: 128 MiB."""
 
 
+def replicates_for(num_comparisons: int) -> int:
+    """Returns how many replicates a family of comparisons needs.
+
+    The smallest p is 2 / (replicates + 1), and Holm's correction multiplies it by the number of
+    comparisons. With 50 replicates for each comparison the product can go below 0.05.
+    """
+    return max(NUM_REPLICATES, 50 * num_comparisons)
+
+
 class Comparison(NamedTuple):
     """A difference between two means over the same test clips.
 

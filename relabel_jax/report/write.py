@@ -12,7 +12,8 @@ from relabel_jax.labels.ontology import Ontology
 from relabel_jax.report import tables
 from relabel_jax.report.page import page
 from relabel_jax.report.results import FinishedRun, differences, find_runs
-from relabel_jax.report.transfers import TABLES
+from relabel_jax.report.tables import TABLES
+from relabel_jax.report.transfers import HALVES
 from relabel_jax.report.truth import read_truth
 from relabel_jax.runs.grid_folder import GridFolder
 
@@ -49,7 +50,7 @@ def write_report(
     true_mids = None
     try:
         if path := grid.get("config", {}).get("truth", "") if truth is None else truth:
-            true_mids = read_truth(path)
+            true_mids = read_truth(path, ontology)
     except InputError as error:
         raise InputError(f"{error}; --truth=CSV gives another, --truth= none") from error
     _check_roots(runs, ontology, folder)
@@ -66,7 +67,7 @@ def write_report(
         },
         "data_set": runs[0].result.data_set,
     }
-    for name in ("table1", *TABLES):
+    for name in TABLES:
         _write_text(folder.report_path / f"{name}.csv", _csv(result[name]))
     write_json(folder.report_path / "results.json", result)
     _write_text(page_path(workdir), page(result, ontology))
@@ -94,10 +95,13 @@ def _check_form(given: Any, where: str) -> None:
     keep = f"keep to the form of {PAPER_TABLES.name}"
     if not isinstance(given, dict):
         raise InputError(f"{where}: expected an object, got {given!r}; {keep}")
-    for name in ("table1", *TABLES):
+    for name in TABLES:
         if name not in given:
             raise InputError(f"{where}: has no {name!r}; {keep}")
-        _check_figures(given[name], 1 if name == "table1" else 2, f"{where}: {name}", keep)
+        _check_figures(given[name], 3 if name == "table4" else 1, f"{where}: {name}", keep)
+    for half in HALVES:
+        if half not in given["table4"]:
+            raise InputError(f"{where}: table4: has no {half!r}; {keep}")
 
 
 def _check_figures(given: Any, depth: int, where: str, keep: str) -> None:

@@ -1,10 +1,13 @@
 """Reads configs of older versions.
 
-In version 0.1 there was one network, and its fields were beside the fields of the training.
+In version 0.1 there was one network, and its fields were beside the fields of the training. The
+bases of a grid had the paper's labelings.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 
 MOVED = {
     "filters": "model.features",
@@ -25,6 +28,8 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       KeyError: an old config has not all fields of the network.
     """
+    if "roots" in config:  # the config of a grid
+        config = {"base_labelings": list(PAPER_LABELINGS), **config}
     if "model" in config:
         return dict(config)
     kept = {name: value for name, value in config.items() if name not in MOVED}

@@ -16,9 +16,18 @@ from relabel_jax.runs.old_configs import flat, upgraded
 FORMAT_VERSION = 2
 """Version of the JSON files. Files of version 1, which have no such field, can be read too."""
 
-MAY_CHANGE = ("data_dir", "base", "num_epochs", "steps_per_call", "resident", "members_by")
-"""Config fields that may change when a run continues. The data and the base may move, but not
-change. The number of epochs may grow. The other fields change speed and memory, not results."""
+MAY_CHANGE = (
+    "data_dir",
+    "base",
+    "labeling_files",
+    "num_epochs",
+    "steps_per_call",
+    "resident",
+    "members_by",
+)
+"""Config fields that may change when a run continues. The data, the base and the label files may
+move, but not change. The number of epochs may grow. The other fields change speed and memory, not
+results."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,11 +38,13 @@ class Identity:
       config: all fields, as JSON has them.
       data_set: fingerprint of the data set.
       base: digest of the weights of the base; "" for a run without a base, None if not known.
+      label_files: the digest of the labels in each label file, by the name of the labeling.
     """
 
     config: dict[str, Any]
     data_set: str
     base: str | None = ""
+    label_files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, path: pathlib.Path) -> "Identity":
@@ -46,7 +57,8 @@ class Identity:
         try:
             config = upgraded(content["config"])
             int(config["num_epochs"])
-            return cls(config, content["data_set"], content.get("base", ""))
+            label_files = dict(content.get("label_files", {}))
+            return cls(config, content["data_set"], content.get("base", ""), label_files)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{path}: is damaged or of an older version ({error!r}); give another --workdir"
@@ -55,7 +67,7 @@ class Identity:
     def check_same(
         self, now: "Identity", may_change: Collection[str], workdir: pathlib.Path, data_dir: Any
     ) -> None:
-        """Checks that a run or a grid that continues has the same config and data set.
+        """Checks that a run or a grid that continues has the same config, data set and labels.
 
         Args:
           now: the identity with which the run or grid continues.
@@ -63,7 +75,7 @@ class Identity:
           workdir, data_dir: the folders that messages name.
 
         Raises:
-          InputError: the config or the data set differs.
+          InputError: the config, the data set or the content of a label file differs.
         """
         before = flat(self.config)
         for field, value in flat(now.config).items():
@@ -77,6 +89,20 @@ class Identity:
                 f"{workdir}: was begun on another data set than {data_dir}; continue with that one "
                 "or give another --workdir"
             )
+        for name, digest in now.label_files.items():
+            if self.label_files.get(name) != digest:
+                raise InputError(
+                    f"{workdir}: was begun with other labels {name!r} than config.labeling_files="
+                    f"{now.config['labeling_files']} has now; give the file of that time or "
+                    "another --workdir"
+                )
+
+    def as_json(self) -> dict[str, Any]:
+        """The value that `config.json` holds."""
+        content = dataclasses.asdict(self)
+        if not self.label_files:  # as in the run folders of version 0.1
+            del content["label_files"]
+        return {"format_version": FORMAT_VERSION, **content}
 
 
 @dataclasses.dataclass(frozen=True)

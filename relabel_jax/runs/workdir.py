@@ -32,7 +32,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, json_text, only_process, read_json, reading, write_json
 from relabel_jax.runs import digests
 from relabel_jax.runs.classes import SoundClass, read_classes, write_classes
-from relabel_jax.runs.schema import FORMAT_VERSION, MAY_CHANGE, Identity, RunResult, Scores
+from relabel_jax.runs.schema import MAY_CHANGE, Identity, RunResult, Scores
 
 TEST_AGAIN = "delete result.json beside it and run the same command again, which tests again"
 _PUT_BACK = f"put the file of this run back, or {TEST_AGAIN}"
@@ -120,12 +120,7 @@ class Workdir:
         """Writes `config.json` when a run begins or continues, and deletes an older result."""
         for path in (self.result_path, self.path / digests.LIST_NAME):
             path.unlink(missing_ok=True)
-        content = {
-            "format_version": FORMAT_VERSION,
-            "config": identity.config,
-            "data_set": identity.data_set,
-            "base": identity.base,
-        }
+        content = identity.as_json()
         write_json(self.config_path, content | {"run": self.run or _run_of(content)})
 
     @property

@@ -36,7 +36,7 @@ def hierarchical_f1(
     For the clip i, T_i is the set of its positive classes and of all their ancestors, and P_i(t) is
     the set of the classes with a score of at least t and of all their ancestors. Both are then
     restricted to the classes that have scores and are not masked in this clip. With sums over the
-    clips,
+    clips::
 
         precision(t) = sum |P_i(t) & T_i| / sum |P_i(t)|
         recall(t)    = sum |P_i(t) & T_i| / sum |T_i|

@@ -1,10 +1,8 @@
 """Reads files of scores, clips x classes, in the forms that evaluation code writes.
 
-| Extension | Clips | Scores |
-|---|---|---|
-| `.npz`, `.h5`, `.hdf5` | an array of ids | a matrix; `mids` may give its columns |
-| `.parquet` | a column of ids | a column of lists, or a column for each class |
-| `.csv`, `.csv.gz` | a column of ids | a column for each class |
+- `.npz`, `.h5`, `.hdf5`: an array of ids and a matrix of scores; `mids` may give its columns.
+- `.parquet`: a column of ids, and a column of lists or a column for each class.
+- `.csv`, `.csv.gz`: a column of ids, and a column for each class.
 
 `ID_NAMES` and `SCORE_NAMES` are the names that arrays and columns may have. They include those of
 PANNs' evaluation, `audio_name` and `clipwise_output`.

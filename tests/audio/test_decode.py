@@ -11,7 +11,6 @@ import soundfile
 from sounds import paper_waveform, rms_db, tone, write
 
 from relabel_jax.audio.decode import decode, decode_blocks
-from relabel_jax.audio.resample import to_int16
 from relabel_jax.errors import Rejected
 
 
@@ -59,7 +58,8 @@ def test_mp3_inside_wav(tmp_path):
     with soundfile.SoundFile(tmp_path / "x.wav") as file:
         assert (file.format, file.subtype) == ("WAV", "MPEG_LAYER_III")
     waveform, _ = paper_waveform(str(tmp_path / "x.wav"))
-    np.testing.assert_array_equal(waveform, paper_waveform(str(tmp_path / "x.mp3"))[0])
+    # libsndfile decodes the one, FFmpeg the other.
+    np.testing.assert_allclose(waveform, paper_waveform(str(tmp_path / "x.mp3"))[0], atol=1)
 
 
 def test_channels_are_averaged(tmp_path):
@@ -111,7 +111,7 @@ def test_1024_channels_take_no_more_memory_than_one(tmp_path):
     ],
 )
 def test_blocks_change_nothing(tmp_path, extension, subtype):
-    """The result of soundfile.read without blocks."""
+    """The result of soundfile.read without blocks; FFmpeg decodes MP3 and Opus, and rounds."""
     path = tmp_path / f"x.{extension}"
     noise = 0.1 * np.random.default_rng(0).standard_normal((48_000, 2))
     write(path, noise, 48_000, subtype)
@@ -119,8 +119,9 @@ def test_blocks_change_nothing(tmp_path, extension, subtype):
     pieces, rates_hz = zip(*decode_blocks(str(path), block_samples=2_000), strict=True)
     assert set(rates_hz) == {48_000}
     assert max(map(len, pieces)) == 1_000  # of two channels
-    np.testing.assert_array_equal(np.concatenate(pieces), whole.mean(axis=1))
-    np.testing.assert_array_equal(decode(str(path))[0], whole.mean(axis=1))
+    atol = 1e-6 if subtype in ("OPUS", "MPEG_LAYER_III") else 0
+    np.testing.assert_allclose(np.concatenate(pieces), whole.mean(axis=1), rtol=0, atol=atol)
+    np.testing.assert_array_equal(decode(str(path))[0], np.concatenate(pieces))
 
 
 def test_a_duration_that_is_no_whole_number_of_samples(tmp_path):
@@ -134,13 +135,13 @@ def test_a_duration_that_is_no_whole_number_of_samples(tmp_path):
         np.testing.assert_array_equal(np.concatenate(pieces), samples[:expected])
 
 
-def test_blocks_change_nothing_in_real_mp3s(realaudio_dir):
-    """Seeking after each block, as soundfile does, would give other samples for each of these."""
+def test_real_mp3s_and_a_wav_agree_with_libsndfile(realaudio_dir):
     paths = sorted((realaudio_dir / "audio" / "audioset_real").glob("*.mp3"))[:5]
     for path in [*paths, realaudio_dir / "audio" / "animal_sounds" / "koyun_20.wav"]:
         whole, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
         pieces = [mono for mono, _ in decode_blocks(str(path), 11, block_samples=3_000)]
-        np.testing.assert_array_equal(np.concatenate(pieces), whole.mean(axis=1)[: 11 * rate_hz])
+        expected = whole.mean(axis=1)[: 11 * rate_hz]
+        np.testing.assert_allclose(np.concatenate(pieces), expected, rtol=0, atol=1e-5)
 
 
 def test_a_header_that_claims_more_than_there_is(tmp_path):
@@ -172,32 +173,12 @@ def test_silence_is_a_recording_like_any_other(tmp_path):
     assert duration_s == 1
 
 
-def test_an_mp3_that_ends_before_its_header_says(tmp_path):
-    """soundfile's blocks() would fill the rest with arbitrary memory."""
-    path = write(tmp_path / "x.mp3", tone(440, 8_000, 8), 8_000, "MPEG_LAYER_III")
-    content = (tmp_path / "x.mp3").read_bytes()
-    (tmp_path / "x.mp3").write_bytes(content[: len(content) // 2])
-    with soundfile.SoundFile(path) as file:
-        num_claimed = file.frames
-        decoded = file.read(dtype="float32")
-    assert len(decoded) < num_claimed
-    waveform, _ = paper_waveform(path)
-    np.testing.assert_array_equal(waveform[: len(decoded)], to_int16(decoded))
-    assert not waveform[len(decoded) :].any()
-
-
-def _truncated_flac(path):
-    soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, 80_000), 8_000, format="FLAC")
-    path.write_bytes(path.read_bytes()[:50_000])
-
-
 @pytest.mark.parametrize(
     ("reason", "detail", "make"),
     [
         ("unreadable", "No such file", lambda path: None),
         ("unreadable", "Is a directory|not recognised", lambda path: path.mkdir()),
         ("unreadable", "not recognised", lambda path: path.write_text("no audio at all " * 99)),
-        ("unreadable", "flac decoder", _truncated_flac),
         ("empty", "0 bytes", lambda path: path.touch()),
         ("empty", "no samples", lambda path: write(path, [], 8_000, format="WAV")),
         ("empty", "no samples", lambda path: write(path, [0.5], 96_000, format="WAV")),
@@ -214,8 +195,10 @@ def test_rejects(tmp_path, reason, detail, make):
         assert caught.value.reason == reason
 
 
-def test_a_name_that_libsndfile_takes_for_samples_alone(tmp_path):
+def test_the_content_decides_and_not_the_name(tmp_path):
+    """libsndfile takes a file called .raw for samples alone."""
     write(tmp_path / "x.raw", [0.5] * 9, 8_000, format="WAV")
-    with pytest.raises(Rejected, match="does not say its rate") as caught:
-        paper_waveform(str(tmp_path / "x.raw"))
-    assert caught.value.reason == "unreadable"
+    np.testing.assert_array_equal(decode(str(tmp_path / "x.raw"))[0], np.full(9, 0.5))
+    (tmp_path / "x.raw").write_bytes(bytes(range(256)) * 99)
+    with pytest.raises(Rejected, match=r"FFmpeg: .*; libsndfile: "):
+        decode(str(tmp_path / "x.raw"))

@@ -98,11 +98,11 @@ def build_here(output_dir: pathlib.Path, **arguments) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    """Worker processes, without the helper process of multiprocessing."""
+    """The worker processes of a build."""
     workers = []
     for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         try:
-            if b"spawn_main" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"data_prep.worker_program" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
                 workers.append(int(child))
         except FileNotFoundError:
             continue
@@ -110,6 +110,10 @@ def children_of(pid: int) -> list[int]:
 
 
 def start(arguments: dict, data_dir: pathlib.Path) -> subprocess.Popen:
+    """Starts a build. `communicate` waits for its workers too, which share its stdout."""
     return subprocess.Popen(
-        command(arguments, data_dir, num_workers=2), cwd=REPOSITORY, stderr=subprocess.PIPE
+        command(arguments, data_dir, num_workers=2),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )

@@ -14,8 +14,11 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from data_prep.build import main
+from data_prep.source_labels import label_by_source
+from data_prep.sources import Recording, read_recording
 from relabel_jax.audio.resample import to_waveform
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
+from relabel_jax.labels.ontology import Ontology
 
 CHILDREN = {"/m/animal": ["/m/dog", "/m/cat"], "/m/dog": ["/m/bark"]}
 MIDS = ["/m/animal", "/m/dog", "/m/cat", "/m/bark", "/m/music"]
@@ -141,6 +144,29 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(content)
     tar.addfile(info, io.BytesIO(content))
+
+
+def listed(inputs: PackedInputs, audio, **options) -> dict[str, tuple[set[str], np.ndarray]]:
+    """The mids and the waveform of each clip that can be used, by id, without a build."""
+    ontology = Ontology.from_json(inputs.ontology)
+    segments, recordings = label_by_source(str(audio), ontology, inputs.class_mids, 10, **options)
+    return {
+        clip_id: (
+            {MIDS[n] for n in labels},
+            read_recording(recording.path, recording.member, PAPER_FORMAT)[0],
+        )
+        for clip_id, labels, recording in zip(
+            segments.clip_ids.to_pylist(), segments.labels.to_pylist(), recordings, strict=True
+        )
+        if isinstance(recording, Recording)
+    }
+
+
+def check(inputs: PackedInputs, found: dict[str, tuple[set[str], np.ndarray]]) -> None:
+    """Each clip that `listed` found is one of the inputs, with its labels and its samples."""
+    for clip_id, (labels, waveform) in found.items():
+        assert labels == set(inputs.labels[clip_id]), clip_id
+        np.testing.assert_array_equal(waveform, inputs.expected("tar", clip_id))
 
 
 def records(data_dir: pathlib.Path) -> dict[str, dict]:

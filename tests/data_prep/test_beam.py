@@ -1,6 +1,7 @@
 """The tasks as a Beam pipeline: the same bytes as by local processes."""
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -44,6 +45,49 @@ def test_runners_make_the_same_bytes(inputs, tmp_path, capfd, runner, options):
     assert run.returncode == 0, run.stderr
     assert "written                60" in run.stderr
     assert contents(tmp_path / "set") == contents(undisturbed)
+
+
+@pytest.fixture
+def dask_cluster(tmp_path):
+    """A scheduler and two workers over TCP, one of them under a nanny."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    processes = []
+
+    def start(name, *flags):
+        with open(tmp_path / f"{name}.log", "w") as log:
+            flags = [sys.executable, "-m", f"distributed.cli.dask_{name}", *flags, "--no-dashboard"]
+            processes.append(subprocess.Popen(flags, stdout=log, stderr=log, env=environment))
+
+    file = tmp_path / "scheduler.json"
+    start("scheduler", "--port=0", f"--scheduler-file={file}")
+    start("worker", f"--scheduler-file={file}", "--nthreads=1", "--no-nanny")
+    start("worker", f"--scheduler-file={file}", "--nthreads=2", "--nanny")
+    yield file, processes
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(timeout=60)
+
+
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("apache_beam") and importlib.util.find_spec("distributed")),
+    reason="needs Dask: the extra `dask`",
+)
+def test_a_dask_cluster_that_loses_a_worker(inputs, tmp_path, dask_cluster):
+    arguments, undisturbed = inputs
+    file, (_, lost, kept) = dask_cluster
+    data_dir = tmp_path / "set"
+    options = f"--dask_scheduler_file={file} --dask_connection_timeout=60"
+    flags = command(arguments, data_dir, runner="dask", beam_options=options)
+    build_process = subprocess.Popen(flags, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    while len(list(data_dir.glob(".build/*-*.json"))) < 2 and build_process.poll() is None:
+        time.sleep(0.01)
+    lost.kill()
+    error = build_process.communicate(timeout=120)[1]
+    assert build_process.returncode == 0, error
+    assert "written                60" in error
+    assert contents(data_dir) == contents(undisturbed)
+    assert kept.poll() is None
 
 
 @needs_beam

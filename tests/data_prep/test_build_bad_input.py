@@ -1,5 +1,6 @@
 """Bad recordings are listed; bad inputs and folders are refused in one line."""
 
+import csv
 import os
 import pathlib
 import subprocess
@@ -70,6 +71,21 @@ def test_bad_recordings_are_listed_and_the_build_goes_on(tmp_path, capfd):
     )
 
 
+def test_a_bad_recording_does_not_hide_a_good_one(tmp_path):
+    arguments = make_inputs(tmp_path, 8)
+    audio = arguments["audio"]
+    (audio / "-clip000.wav").write_text("preferred, but no audio")
+    (audio / "-clip004.wav").write_bytes(b"")
+    (audio / "-clip004.flac").write_text("no audio either")
+    build(**arguments, output_dir=tmp_path / "set", num_workers=1)
+    with open(tmp_path / "set" / "rejects.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["clip_id"] == "-clip004"
+    assert row["reason"] == "empty"
+    assert row["source"] == str(audio / "-clip004.wav")
+    assert f"{audio / '-clip004.flac'}: " in row["detail"]
+
+
 def test_a_shard_and_a_split_without_a_good_recording(tmp_path):
     arguments = make_inputs(tmp_path, 12) | {"clips_per_shard": 2}
     rows = [(f"{'-_aY'[n % 4]}clip{n:03d}", ["train", "test"][n < 2]) for n in range(12)]
@@ -97,7 +113,7 @@ def test_a_shard_and_a_split_without_a_good_recording(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "text", "message"),
     [
-        ("splits", "clip_id,split\n-clip000,dev\n", "split 'dev'; expected one of train"),
+        ("splits", "clip_id,split\n-clip000,eval\n", "split 'eval'; expected one of train"),
         ("splits", "clip_id,split\na,test\na,test\n", "1 clips occur more than once"),
         ("splits", "-clip000,test\n", "no column 'clip_id'"),
         ("paths", "clip_id,file\n", "no column 'path'"),

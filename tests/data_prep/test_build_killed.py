@@ -1,6 +1,5 @@
 """Builds and workers that are killed: the same command finishes the work."""
 
-import multiprocessing
 import os
 import pathlib
 import random
@@ -74,6 +73,7 @@ def test_a_killed_worker_is_replaced(slower, tmp_path):
     assert contents(tmp_path / "set") == contents(undisturbed)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="finds workers in Linux's /proc")
 def test_a_clip_that_kills_its_worker_is_left_out(tmp_path, capfd):
     """The worker is killed each time it opens one clip, like a crash of the decoder."""
     arguments = make_inputs(tmp_path / "inputs", 20) | {"clips_per_shard": 20}
@@ -92,8 +92,8 @@ def test_a_clip_that_kills_its_worker_is_left_out(tmp_path, capfd):
         nonlocal done, deaths
         done += number
         if done == position and deaths < 3:
-            (worker,) = multiprocessing.active_children()
-            worker.kill()
+            (worker,) = children_of(os.getpid())
+            os.kill(worker, signal.SIGKILL)
             deaths += 1
 
     with Workers(plan, num_workers=1, tick_s=0.01) as workers:

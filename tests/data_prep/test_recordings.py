@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 
 from data_prep.recordings import find_by_list, find_by_name
 from relabel_jax.errors import InputError, Rejected
+from relabel_jax.labels import clip_names
 from relabel_jax.labels.segments import Segments
 
 
@@ -24,9 +26,9 @@ def clips(*rows):
 
 
 def found(recordings, folder):
-    """Paths below the folder, or the reason for the rejection."""
+    """The path below the folder of the first recording, or the reason for the rejection."""
     return [
-        each.reason if isinstance(each, Rejected) else os.path.relpath(str(each), folder)
+        each.reason if isinstance(each, Rejected) else os.path.relpath(str(each[0]), folder)
         for each in recordings
     ]
 
@@ -56,6 +58,12 @@ def by_name(folder, files, *rows):
         "{}_30.000_37.500.wav",
         "{}_30000_37500.wav",
         "{}_30_37.50.caf",
+        "{}_30.0-37.5.wav",
+        "{}_30_7.5.wav",
+        "{}_000030.wav",
+        "Y{}_30.000_37.500.wav",
+        "Y{}_30.flac",
+        "Some title (live) [{}].wav",
     ],
 )
 def test_names(tmp_path, clip_id, form):
@@ -79,10 +87,36 @@ def test_names(tmp_path, clip_id, form):
         "abc.wav.txt",
         ".wav",
         "abc_030.wav",
+        "abc_30-41.wav",
+        "abc_30_11.wav",
+        "abc_0000030.wav",
+        "title-abc.wav",
+        "title [abcd].wav",
+        "[abc] title.wav",
     ],
 )
 def test_names_that_are_not_the_clips(tmp_path, file):
     assert by_name(tmp_path, [file], ("abc", 30, 40)) == ["no_file"]
+
+
+def test_the_name_of_youtube_dl(tmp_path):
+    file = "A title-_x-0123abcd.wav"
+    assert by_name(tmp_path, [file], ("_x-0123abcd", 30, 40)) == [file]
+
+
+def test_every_name_of_the_table_means_the_clip():
+    """The table is in the docstring of the module."""
+    rows = (clip_names.__doc__ or "").partition("|----")[2].splitlines()[1:]
+    names = [
+        name for row in rows if "|" in row for name in re.findall("`([^`]+)`", row.split("|")[1])
+    ]
+    assert len(names) >= 12
+    clip_id = "-0Gj8_vB1q4"
+    for name in names:
+        found = clip_names.clips_of_name(
+            name.replace("ID", clip_id), {clip_id: 7}.get, {7: (30.0, 40.0)}.__getitem__
+        )
+        assert list(found) == [7], name
 
 
 def test_times_that_are_no_whole_seconds(tmp_path):
@@ -98,6 +132,22 @@ def test_of_several_files_the_documented_one(tmp_path):
     for first in range(len(preferred)):
         folder = tmp_path / str(first)
         assert by_name(folder, preferred[first:][::-1], ("x", 30, 40)) == [preferred[first]]
+
+
+def test_several_clips_of_one_video(tmp_path):
+    rows = [("x_30000", 30, 40), ("x_70000", 70, 80)]
+    files = ["x_30_40.wav", "Yx_70.0-80.0.wav"]
+    assert by_name(tmp_path / "1", files, *rows) == files
+    assert by_name(tmp_path / "2", ["x_70000_80000.wav"], *rows) == ["no_file", "x_70000_80000.wav"]
+
+
+def test_all_recordings_of_a_clip_in_the_documented_order(tmp_path):
+    files = ["1/x.wav", "2/x.WAV", "x.flac", "Yx.mp3", "x_30_40.wav", "x_30.wav", "t [x].wav"]
+    for file in reversed(files):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    (candidates,) = find_by_name(clips(("x", 30, 40)), tmp_path)
+    assert [os.path.relpath(each.path, tmp_path) for each in candidates] == files
 
 
 def test_a_clips_own_name_is_no_other_clips(tmp_path):

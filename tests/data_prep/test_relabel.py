@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from segment_inputs import CONTENT, HEADER, ONTOLOGY, rows_of, run_relabel
 
-from data_prep.label_formats import Relabelled, write_parquet
+from data_prep.label_formats import write_parquet
+from data_prep.relabelled import relabel_segments
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import read_segments
 
@@ -59,7 +60,7 @@ def test_groups_of_rows(tmp_path, num_rows):
         "".join(f'c{row}, {row}, {row + 1}, "{labels[row % 3]}"\n' for row in range(num_rows))
     )
     ontology = Ontology.from_text(ONTOLOGY)
-    relabelled = Relabelled(read_segments([tmp_path / "segments.csv"], ontology), ontology)
+    relabelled = relabel_segments(read_segments([tmp_path / "segments.csv"], ontology), ontology)
     path = tmp_path / "labels.parquet"
     with open(path, "wb") as file:
         write_parquet(file, relabelled, rows_per_group=8)

@@ -133,10 +133,12 @@ def test_targets_of_another_label_set(tmp_path, capfd, target, message):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"video_id": [1, 2]}, "video_id is int64; expected strings"),
-        ({"video_id": [b"a", b"b"]}, "video_id is binary; expected strings"),
-        ({"labels": ["/m/dog,/m/cat", "/m/dog"]}, "labels is string; expected lists of mids"),
-        ({"labels": [[0.5], [1.0]]}, "labels is list<.*double>; expected lists"),
+        ({"video_id": [0.5, 1.5]}, "video_id is double; expected strings"),
+        ({"labels": [1, 2]}, "labels is int64; expected lists of mids"),
+        ({"labels": [[["/m/dog"]], []]}, "labels is list<.*list<.*; expected lists"),
+        ({"labels": [[0.5], [1.0]]}, "with 1 values, but --class_indices has 5 classes"),
+        ({"audio": ["a.wav", "b.wav"]}, r"no column audio.bytes \(audio is string\)"),
+        ({"audio": [{"bytes": "a"}, {"bytes": "b"}]}, r"no column audio.bytes \(audio is struct"),
     ],
 )
 def test_parquet_columns_of_another_type(tmp_path, capfd, columns, message):

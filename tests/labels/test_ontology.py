@@ -18,6 +18,15 @@ def node(mid, name, *children, **fields):
 A, B, C = node("/m/a", "A", "/m/b"), node("/m/b", "B", "/m/c"), node("/m/c", "C")
 
 
+@pytest.mark.parametrize("leaf", [{"id": "/m/c", "name": "C"}, C | {"child_ids": None}])
+def test_missing_or_null_child_ids_are_no_children(leaf):
+    ontology = Ontology.from_text(json.dumps([A, B, leaf]))
+    np.testing.assert_array_equal(
+        ontology.is_parent, Ontology.from_text(json.dumps([A, B, C])).is_parent
+    )
+    assert ontology.restricted_to(["/m/b", "/m/c"]).is_parent.tolist() == [[0, 1], [0, 0]]
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
@@ -26,7 +35,12 @@ A, B, C = node("/m/a", "A", "/m/b"), node("/m/b", "B", "/m/c"), node("/m/c", "C"
         ([A, B], "/m/b (B) has the child '/m/c', which is not in the file"),
         ([A, B, C, node("/m/b", "Other")], "the id '/m/b' occurs 2 times"),
         ([A, B, C, node("/m/d", "C")], "the name 'C' occurs 2 times"),
-        ([A, {"id": "/m/b", "name": "B"}], "class number 1 has no field 'child_ids'"),
+        ([A, {"id": "/m/b", "child_ids": []}], "class number 1 has no field 'name'"),
+        (
+            [A, B | {"child_ids": "/m/c"}, C],
+            "class number 1 has no field 'child_ids' of JSON type list",
+        ),
+        ([A, B | {"child_ids": [3]}, C], "/m/b (B) has the child 3, which is not in the file"),
         ([], "expected a non-empty JSON list"),
         ({"id": 1}, "expected a non-empty JSON list"),
     ],

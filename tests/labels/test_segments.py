@@ -90,13 +90,13 @@ def test_several_files(tmp_path):
         (HEADER + ROWS + 'z, 0, nan, "/m/a"\n', "1 rows have a end_s that is not a number"),
         (HEADER + ROWS + 'z, 0, 1, ""\n', "1 rows have no label, the first is row 6"),
         (HEADER + ROWS + ', 0, 1, "/m/a"\n', "1 rows have no clip id, the first is row 6"),
-        (HEADER + ROWS + '_y, 5, 9, "/m/b"\n', "1 clip ids occur more than once (_y)"),
+        (HEADER + ROWS + '_y, 0, 7.001, "/m/b"\n', "1 clip ids occur more than once (_y)"),
         (HEADER, "no segments"),
         ("", "no segments"),
         ("\n\n", "no segments"),
         (b"\x1f\x8b broken", "cannot read the segments"),
         (gzip.compress(ROWS.encode(), mtime=0)[:-9], "cannot read the segments"),
-        (b'x, 0, 1, "/m/a"\n\xff\xfe, 0, 1, "/m/a"\n', "not a segments CSV"),
+        (b'x, 0, 1, "/m/a"\n\xff\xfe, 0, 1, "/m/a"\n', "row 2 has the byte 0xff, which is not UTF"),
     ],
 )
 def test_refused(tmp_path, content, message):

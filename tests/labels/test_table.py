@@ -8,7 +8,7 @@ import pytest
 from data_prep.relabel import relabel_files
 from relabel_jax.errors import InputError
 from relabel_jax.labels.class_indices import class_indices_text, read_class_indices
-from relabel_jax.labels.labelings import PAPER_LABELINGS, relabel_set
+from relabel_jax.labels.labelings import LABELINGS, relabel_set
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import read_segments
 from relabel_jax.labels.table import LabelTable
@@ -17,7 +17,7 @@ from relabel_jax.labels.table import LabelTable
 @pytest.fixture(scope="module")
 def path(segments_sample, tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "labels.npz"
-    relabel_files(segments=[segments_sample], output=path, format="torch")
+    relabel_files(segments=[segments_sample], output=path, format="torch", labelings=LABELINGS)
     return path
 
 
@@ -34,7 +34,7 @@ def originals(segments_sample) -> dict[str, set[str]]:
     }
 
 
-@pytest.mark.parametrize("labeling", PAPER_LABELINGS)
+@pytest.mark.parametrize("labeling", LABELINGS)
 def test_every_clip_against_the_set_form(path, originals, labeling):
     ontology = Ontology.audioset()
     chosen = list(np.random.default_rng(0).permutation(ontology.mids)[:527])
@@ -118,6 +118,19 @@ def test_it_travels_as_a_path(path, originals):
     clip_ids = [*originals, "absent"]
     for ours, theirs in zip(table.lookup(clip_ids), copy.lookup(clip_ids), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_tables_of_earlier_versions_open(segments_sample, tmp_path, originals):
+    """They are as the default is now: `ol`, `pel` and `masked` beside what finds a clip."""
+    path = tmp_path / "labels.npz"
+    relabel_files(segments=[segments_sample], output=path, format="torch")
+    with np.load(path) as members:
+        names = "clip_ids start_s set_numbers buckets mids display_names ol pel masked"
+        assert members.files == names.split()
+    for labeling in ("ol", "pel", "pe_cml"):
+        LabelTable(path, labeling=labeling).lookup(list(originals))
+    with pytest.raises(InputError, match="'hlp' is none of ol, pel, pe_cml, which the table has"):
+        LabelTable(path, labeling="hlp")
 
 
 def test_the_order_of_class_labels_indices(path, tmp_path):

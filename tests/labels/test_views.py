@@ -1,15 +1,16 @@
 """The split by ontology against its rules on Python sets."""
 
 import csv
-import json
+import functools
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_ontologies import CHOIR, make_ontology
 
 from relabel_jax.errors import InputError
-from relabel_jax.labels.labelings import PAPER_LABELINGS
+from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import multi_hot, read_segments
 from relabel_jax.labels.views import SIDES, SPLITS, hashed_splits, make_view, side_columns
@@ -23,14 +24,6 @@ ROOTS = {
 }
 
 
-def make_ontology(children: dict[str, list[str]]) -> Ontology:
-    nodes = [
-        {"id": f"/m/{name}", "name": name, "child_ids": [f"/m/{child}" for child in below_it]}
-        for name, below_it in children.items()
-    ]
-    return Ontology.from_text(json.dumps(nodes))
-
-
 @st.composite
 def ontologies(draw) -> Ontology:
     """A random DAG; the numbers of the classes say nothing about who is above whom."""
@@ -40,7 +33,7 @@ def ontologies(draw) -> Ontology:
     for child in range(1, num_classes):
         for parent in draw(st.sets(st.integers(0, child - 1), max_size=3)):
             children[names[parent]].append(names[child])
-    return make_ontology(children)
+    return make_ontology(children, draw(st.sets(st.sampled_from(names))))
 
 
 def below(ontology: Ontology, of: int, within: set[int]) -> set[int]:
@@ -49,11 +42,37 @@ def below(ontology: Ontology, of: int, within: set[int]) -> set[int]:
     return children.union(*(below(ontology, child, within) for child in children))
 
 
+@functools.cache
+def entailed(ontology: Ontology, label: int) -> set[int]:
+    """The classes on every path from a label up to a root, in the whole ontology."""
+
+    def paths(of):
+        parents = np.flatnonzero(ontology.is_parent[:, of]).tolist()
+        return [{of} | path for parent in parents for path in paths(parent)] or [{of}]
+
+    return set.intersection(*paths(label))
+
+
+@functools.cache
+def propagated(ontology: Ontology, label: int) -> set[int]:
+    """A label and what HLP adds to it, in the whole ontology."""
+
+    def nearest_used(of):
+        found = set()
+        for parent in np.flatnonzero(ontology.is_parent[:, of]).tolist():
+            found |= {parent} if ontology.is_used[parent] else nearest_used(parent)
+        return found
+
+    above = nearest_used(label)
+    return {label} | (propagated(ontology, *above) if len(above) == 1 else set())
+
+
 class BruteForce:
     """One root and side; clips are sets of class numbers."""
 
     def __init__(self, ontology, root, side):
         everything = set(range(len(ontology)))
+        self.ontology = ontology
         self.target = {root} | below(ontology, root, everything)
         self.side = side
         self.classes = self.target if side == "target" else everything - self.target
@@ -62,14 +81,23 @@ class BruteForce:
     def has(self, clip: set[int]) -> bool:
         return bool(clip & self.target) == (self.side == "target")
 
+    @functools.cache  # noqa: B019
+    def expanded(self, clip: frozenset[int]) -> tuple[set[int], set[int]]:
+        """The labels with all classes above them, and all that PE-CML masks."""
+        above = {c for c in self.classes if self.below[c] & clip}
+        return clip | above, set().union(*(self.below[p] for p in clip if p not in above))
+
     def relabel(self, clip: set[int], labeling: str) -> tuple[set[int], set[int]]:
-        clip = clip & self.classes  # first drop, then re-label
-        positive, masked = set(clip), set()
-        if labeling != "ol":
-            positive |= {c for c in self.classes if self.below[c] & clip}
-        if labeling == "pe_cml":
-            masked = masked.union(*(self.below[p] for p in clip if not self.below[p] & clip))
-        return positive, masked
+        clip = frozenset(clip & self.classes)  # first drop, then re-label
+        if labeling == "ol":
+            return set(clip), set()
+        expanded, below = self.expanded(clip)
+        if labeling in ("hlp", "entailed"):
+            of_label = propagated if labeling == "hlp" else entailed
+            of_labels = set().union(*(of_label(self.ontology, label) for label in clip))
+            positive = of_labels & self.classes
+            return positive, below | (expanded - positive) if labeling == "entailed" else set()
+        return expanded, below if labeling == "pe_cml" else set()
 
     def view(self, clips, splits, labeling):
         """{split: (rows, their labels, what is masked)}, label set."""
@@ -127,7 +155,7 @@ def test_any_ontology_root_and_side(data):
     original = labels.copy()
     for side in SIDES:
         brute_force = BruteForce(ontology, root, side)
-        for labeling in PAPER_LABELINGS:
+        for labeling in LABELINGS:
             expected, label_set = brute_force.view(clips, splits, labeling)
             arguments = {"root": root, "side": side, "labeling": labeling}
             empty = [split for split in SPLITS if not expected[split][0]]
@@ -156,7 +184,7 @@ def audioset(real_segments):
 def test_real_segments(audioset, root, side):
     ontology, labels, clips, splits = audioset
     brute_force = BruteForce(ontology, ontology.find(root), side)
-    for labeling in PAPER_LABELINGS:
+    for labeling in LABELINGS:
         view = make_view(
             ontology, labels, splits, root=ontology.find(root), side=side, labeling=labeling
         )
@@ -177,19 +205,6 @@ def test_num_labels_of_a_set_with_all_used_labels(audioset_dir, root, num_used):
         for side in SIDES
     }
     assert sizes == {"base": 527 - num_used, "target": num_used}
-
-
-CHOIR = make_ontology(
-    {
-        "Human sounds": ["Singing"],
-        "Singing": ["Choir", "Rapping"],
-        "Choir": [],
-        "Rapping": [],
-        "Music": ["Choir", "Opera"],
-        "Opera": [],
-        "Rain": [],
-    }
-)
 
 
 def view_of_three(labels: list[list[str]], side: str, labeling: str):

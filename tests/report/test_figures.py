@@ -24,42 +24,39 @@ def test_every_mean_and_difference(reported):
         clip_id, _, _, mids = line.split(", ")
         truth[clip_id] = set(mids.strip('"').split(","))
     checked = 0
-    for table in ("table3", "table4"):
-        for row in read_csv(reported / "report" / f"{table}.csv"):
-            cell = (row["root"], row["method"], row["base_labeling"], row["labeling"])
-            if row["root"] not in ROOTS or cell == ("Human sounds", "finetune", "pel", "ol"):
-                assert (row["seeds"], row["mAP"], row["difference"]) == ("0", "", "")
-                continue
-            runs = [read_scores(reported, *cell, seed) for seed in SEEDS]
-            means = [expected_map(run) for run in runs]
-            assert float(row["mAP"]) == near(np.mean(means))
-            assert float(row["mAP_sd"]) == near(np.std(means, ddof=1))
-            if row["base_labeling"] == "ol":
-                assert row["difference"] == row["p"] == ""
-            else:
-                method = "features" if table == "table3" else "finetune"
-                others = [
-                    read_scores(reported, row["root"], method, "ol", row["labeling"], seed)
-                    for seed in SEEDS
-                ]
-                gain = np.mean(means) - np.mean([expected_map(other) for other in others])
-                assert float(row["difference"]) == near(gain)
-                assert float(row["low"]) <= gain <= float(row["high"])
-            for form in PAPER_LABELINGS:
-                other = read_scores(reported, row["root"], "scratch", "", form, 0)
-                both = sorted(set(other["mids"]) & set(runs[0]["mids"]))
-                ours = [list(runs[0]["mids"]).index(mid) for mid in both]
-                theirs = [list(other["mids"]).index(mid) for mid in both]
-                labels, masked = other["labels"][:, theirs], other["masked"][:, theirs]
-                values = [expected_map(run, ours, labels, masked) for run in runs]
-                assert float(row[f"mAP_on_{form}"]) == near(np.mean(values))
-            labels = [
-                [mid in truth[clip] for mid in runs[0]["mids"]] for clip in runs[0]["clip_id"]
+    for row in read_csv(reported / "report" / "table4.csv"):
+        cell = (row["root"], row["method"], row["base_labeling"], row["labeling"])
+        if row["root"] not in ROOTS or cell == ("Human sounds", "finetune", "pel", "ol"):
+            assert (row["seeds"], row["mAP"], row["difference"]) == ("0", "", "")
+            continue
+        runs = [read_scores(reported, *cell, seed) for seed in SEEDS]
+        means = [expected_map(run) for run in runs]
+        assert float(row["mAP"]) == near(np.mean(means))
+        assert float(row["mAP_sd"]) == near(np.std(means, ddof=1))
+        if row["base_labeling"] == "ol":
+            assert row["difference"] == row["p"] == ""
+        else:
+            method = "features" if row["method"] == "features" else "finetune"
+            others = [
+                read_scores(reported, row["root"], method, "ol", row["labeling"], seed)
+                for seed in SEEDS
             ]
-            labels = np.array(labels)
-            values = [expected_map(run, labels=labels, masked=~labels & False) for run in runs]
-            assert float(row["mAP_on_truth"]) == near(np.mean(values))
-            checked += 1
+            gain = np.mean(means) - np.mean([expected_map(other) for other in others])
+            assert float(row["difference"]) == near(gain)
+            assert float(row["low"]) <= gain <= float(row["high"])
+        for form in PAPER_LABELINGS:
+            other = read_scores(reported, row["root"], "scratch", "", form, 0)
+            both = sorted(set(other["mids"]) & set(runs[0]["mids"]))
+            ours = [list(runs[0]["mids"]).index(mid) for mid in both]
+            theirs = [list(other["mids"]).index(mid) for mid in both]
+            labels, masked = other["labels"][:, theirs], other["masked"][:, theirs]
+            values = [expected_map(run, ours, labels, masked) for run in runs]
+            assert float(row[f"mAP_on_{form}"]) == near(np.mean(values))
+        labels = [[mid in truth[clip] for mid in runs[0]["mids"]] for clip in runs[0]["clip_id"]]
+        labels = np.array(labels)
+        values = [expected_map(run, labels=labels, masked=~labels & False) for run in runs]
+        assert float(row["mAP_on_truth"]) == near(np.mean(values))
+        checked += 1
     assert checked == 2 * 3 * (3 + 4) - 1
 
 
@@ -77,7 +74,7 @@ def test_an_interval_and_its_p(reported):
     cell = ("Natural sounds", "features", "pel", "ol")
     (row,) = (
         row
-        for row in read_csv(reported / "report" / "table3.csv")
+        for row in read_csv(reported / "report" / "table4.csv")
         if (row["root"], row["method"], row["base_labeling"], row["labeling"]) == cell
     )
     pairs = [
@@ -115,9 +112,11 @@ def test_an_interval_and_its_p(reported):
 
 def test_correction_and_wins(reported):
     results = json.loads((reported / "report" / "results.json").read_text())
-    for table in ("table3", "table4"):
-        compared = [row for row in results[table] if row["p"] is not None]
-        assert len(compared) == {"table3": 12, "table4": 18 - 1}[table]
+    halves = {"features": ["features"], "finetune": ["scratch", "finetune"]}
+    for half, methods in halves.items():
+        of_half = [row for row in results["table4"] if row["method"] in methods]
+        compared = [row for row in of_half if row["p"] is not None]
+        assert len(compared) == {"features": 12, "finetune": 18 - 1}[half]
         for row in compared:  # by the definition: the largest of those at or before it
             steps = [
                 (sum(other["p"] >= one["p"] for other in compared)) * one["p"]
@@ -126,7 +125,7 @@ def test_correction_and_wins(reported):
             ]
             assert row["p_holm"] == near(min(1, max(steps)))
         for win in results["wins"]:
-            if win["table"] == table:
+            if win["method"] == half:
                 gains = [
                     row["difference"] > 0
                     for row in compared
@@ -140,29 +139,74 @@ def test_correction_and_wins(reported):
                         if row["base_labeling"] == win["base_labeling"]
                     )
     # The scores were made so that the bases with masked labels are better by far.
-    wins = {(win["table"], win["base_labeling"]): win["wins"] for win in results["wins"]}
-    assert wins["table3", "pe_cml"] == wins["table4", "pe_cml"] == 6
+    wins = {(win["method"], win["base_labeling"]): win["wins"] for win in results["wins"]}
+    assert wins["features", "pe_cml"] == wins["finetune", "pe_cml"] == 6
 
 
-def test_counts_and_curves(reported):
-    for row in read_csv(reported / "report" / "table1.csv"):
+def test_counts(reported):
+    rows = read_csv(reported / "report" / "table1.csv")
+    clips = {(row["root"], row["side"]): row["clips"] for row in rows}
+    for row in rows:
+        if row["root"] not in ROOTS:  # was not run: the paper's row alone
+            assert (row["clips"], row["labels"], row["share_percent"]) == ("", "", "")
+            assert (row["paper_clips"], row["paper_labels"]) == ("27329", "176")
+            continue
         method = "base" if row["side"] == "base" else "scratch"
         runs = [
             read_scores(reported, row["root"], method, "", row["labeling"], seed) for seed in SEEDS
         ]
         assert int(row["labels"]) == len(runs[0]["mids"])
         assert int(row["test_clips"]) == len(runs[0]["clip_id"])
+        parts = [int(row[f"{split}_clips"]) for split in ("train", "validation", "test")]
+        assert int(row["clips"]) == sum(parts)
         assert float(row["labels_per_test_clip"]) == near(
             runs[0]["labels"].sum() / len(runs[0]["labels"])
         )
         assert float(row["masked_per_test_clip"]) == near(
             runs[0]["masked"].sum() / len(runs[0]["labels"])
         )
-        if row["side"] == "base":
-            assert float(row["mAP"]) == near(np.mean([expected_map(run) for run in runs]))
-        expected = {"Human sounds": "72", "Natural sounds": "18"}[row["root"]]
+        assert int(clips[row["root"], "base"]) + int(clips[row["root"], "target"]) == 500
+        assert float(row["share_percent"]) == near(int(row["clips"]) / 5)
+        (other,) = (
+            int(each["labels"])
+            for each in rows
+            if (each["root"], each["labeling"]) == (row["root"], row["labeling"])
+            and each["side"] != row["side"]
+        )
+        percent = 100 * int(row["labels"]) / (int(row["labels"]) + other)
+        assert float(row["labels_percent"]) == near(percent)
+        expected = {
+            "Human sounds": ("35644", "35", "72", "14"),
+            "Natural sounds": ("3168", "3", "18", "3"),
+        }[row["root"]]
         is_papers = (row["side"], row["labeling"]) == ("target", "ol")
-        assert row["paper_labels"] == (expected if is_papers else "")
+        fields = ("clips", "share_percent", "labels", "labels_percent")
+        found = tuple(row[f"paper_{field}"] for field in fields)
+        assert found == (expected if is_papers else ("",) * 4)
+    assert len(rows) == 2 * 2 * 3 + 1
+
+
+def test_bases(reported):
+    rows = read_csv(reported / "report" / "table3.csv")
+    assert len(rows) == 3 * 3
+    paper = {"ol": 0.361, "pel": 0.497, "pe_cml": 0.562}
+    for row in rows:
+        if row["root"] not in ROOTS:
+            assert (row["seeds"], row["mAP"], row["minus_paper"]) == ("0", "", "")
+            continue
+        runs = [
+            read_scores(reported, row["root"], "base", "", row["labeling"], seed) for seed in SEEDS
+        ]
+        means = [expected_map(run) for run in runs]
+        assert int(row["seeds"]) == len(SEEDS)
+        assert float(row["mAP"]) == near(np.mean(means))
+        assert float(row["mAP_sd"]) == near(np.std(means, ddof=1))
+        if row["root"] == "Human sounds":
+            assert float(row["paper"]) == paper[row["labeling"]]
+            assert float(row["minus_paper"]) == near(np.mean(means) - paper[row["labeling"]])
+
+
+def test_curves_and_metrics(reported):
     results = json.loads((reported / "report" / "results.json").read_text())
     assert len(results["curves"]) == len(results["runs"]) == 2 * 2 * (3 + 21) - 2
     for curve in results["curves"]:

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 DRAWN = "return document.querySelectorAll('#tree .slice').length > 5"
+HALVES = ("table4-features", "table4-finetune")
 CELL = "return document.querySelector(`td[data-key='${arguments[0]}']`)?.innerText"
 
 
@@ -25,8 +26,9 @@ def with_the_paper(grid_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper") / "W"
     shutil.copytree(grid_folder, folder)
     paper = json.loads(PAPER_TABLES.read_text())
-    paper["table1"]["Human sounds"]["target_clips"] = 4321
-    paper["table3"]["Human sounds"]["ol"] = {"ol": 0.25, "pel": 0.5, "pe_cml": 0.375}
+    paper["table1"]["Human sounds"]["clips"] = 4321
+    paper["table3"]["Human sounds"]["pel"] = 0.625
+    paper["table4"]["features"]["Human sounds"]["ol"] = {"ol": 0.25, "pel": 0.5, "pe_cml": 0.375}
     (folder / "paper.json").write_text(json.dumps(paper))
     main(
         [
@@ -52,27 +54,30 @@ def test_the_page_in_a_browser(with_the_paper, browser, width):
 
     for name in ("table3", "table4"):
         for row in read_csv(with_the_paper / "report" / f"{name}.csv"):
-            key = "/".join(row[f] for f in ("root", "labeling", "method", "base_labeling"))
+            fields = [row["root"], row["labeling"], row.get("method", "base")]
+            key = "/".join([*fields, row.get("base_labeling", "")])
             shown = browser.execute_script(CELL, key)
             if row["root"] == "Sounds of things":  # was not run
                 assert shown is None
-                empty = browser.find_element(By.ID, f"{name}-empty").text
-                assert empty == "No results: Sounds of things (OL, PEL, PE-CML labels)."
                 continue
             assert shown.startswith(f"{float(row['mAP']):.4f}" if row["mAP"] else "–"), key
-            if row["difference"]:
+            if row.get("difference"):
                 signed = [
                     f"{float(row[f]):+.4f}".replace("-", "−") for f in ("difference", "low", "high")
                 ]
                 assert signed[0] in shown
                 assert f"[{signed[1]}, {signed[2]}]" in shown
-            if row["paper"]:
-                assert f"paper {float(row['paper'])}" in shown
+            assert f"paper {float(row['paper']):.3f}" in shown
+    for name, labels in (("table3", ""), *((half, " (OL, PEL, PE-CML labels)") for half in HALVES)):
+        empty = browser.find_element(By.ID, f"{name}-empty").text
+        assert empty == f"No results: Sounds of things{labels}."
+    assert "paper 4,321 (35%)" in browser.find_element(By.ID, "table1").text
     Select(browser.find_element(By.ID, "scored")).select_by_value("truth")
     (row,) = (
         row
         for row in read_csv(with_the_paper / "report" / "table4.csv")
-        if (row["root"], row["base_labeling"], row["labeling"]) == ("Natural sounds", "pel", "ol")
+        if row["method"] == "finetune"
+        and (row["root"], row["base_labeling"], row["labeling"]) == ("Natural sounds", "pel", "ol")
     )
     shown = browser.execute_script(CELL, "Natural sounds/ol/finetune/pel")
     assert shown == f"{float(row['mAP_on_truth']):.4f}"
@@ -116,7 +121,7 @@ def test_layout(with_the_paper, browser):
         open_page(browser, (with_the_paper / "report" / "index.html").as_uri(), view)
         wait_for(browser, DRAWN)
         check_layout(browser, view)
-        for table in ("table3", "table4"):
+        for table in ("table3", *HALVES):
             box = f"document.getElementById('{table}').parentElement"
             assert browser.execute_script(f"return {box}.scrollWidth <= {box}.clientWidth"), view
         hint = "return document.querySelector('.scroll:has(#table1)').previousElementSibling.hidden"

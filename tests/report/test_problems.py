@@ -1,4 +1,4 @@
-"""What cannot be used is left out or refused, in one line."""
+"""Runs and files that cannot be used are left out or refused, in one line."""
 
 import json
 import re
@@ -112,7 +112,7 @@ def test_seeds_without_a_positive_test_clip(grid_folder, tmp_path):
     shutil.copy(grid_folder / "ontology.json", folder)
     assert main([f"--workdir={folder}"]) == 0
     results = json.loads((folder / "report" / "results.json").read_text())
-    (row,) = (row for row in results["table3"] if row["seeds"])
+    (row,) = (row for row in results["table4"] if row["seeds"])
     assert (row["seeds"], row["mAP"], row["mAP_sd"]) == (2, None, None)
 
 
@@ -151,7 +151,8 @@ def test_nothing_to_report(tmp_path, capsys, prepare, flags, message):
 
 
 @pytest.mark.parametrize(
-    "case", ["data set", "ontology", "truth", "truth of the grid", "grid", "paper", "figure"]
+    "case",
+    ["data set", "ontology", "truth", "truth of the grid", "grid", "paper", "half", "figure"],
 )
 def test_what_does_not_fit(grid_folder, tmp_path, capsys, case):
     folder = tmp_path / "W"
@@ -172,9 +173,14 @@ def test_what_does_not_fit(grid_folder, tmp_path, capsys, case):
     if case == "paper":
         (tmp_path / "paper.json").write_text("{}")
         flags = [f"--paper={tmp_path / 'paper.json'}"]
+    if case == "half":
+        paper = json.loads(PAPER_TABLES.read_text())
+        del paper["table4"]["finetune"]
+        (tmp_path / "paper.json").write_text(json.dumps(paper))
+        flags = [f"--paper={tmp_path / 'paper.json'}"]
     if case == "figure":
         paper = json.loads(PAPER_TABLES.read_text())
-        paper["table3"]["Human sounds"]["ol"]["pel"] = "0.31"
+        paper["table4"]["features"]["Human sounds"]["ol"]["pel"] = "0.31"
         (tmp_path / "paper.json").write_text(json.dumps(paper))
         flags = [f"--paper={tmp_path / 'paper.json'}"]
     assert main([f"--workdir={folder}", *flags]) == 1
@@ -186,7 +192,8 @@ def test_what_does_not_fit(grid_folder, tmp_path, capsys, case):
         "truth of the grid": "--truth=CSV gives another, --truth= none",
         "grid": "is damaged or of an older version (expected an object); run the grid again",
         "paper": "has no 'table1'",
-        "figure": "paper.json: table3, 'Human sounds', 'ol': 'pel' is '0.31', expected a number",
+        "half": "table4: has no 'finetune'; keep to the form of paper_tables.json",
+        "figure": "table4, 'features', 'Human sounds', 'ol': 'pel' is '0.31', expected a number",
     }
     assert error.startswith("error: ")
     assert expected[case] in error

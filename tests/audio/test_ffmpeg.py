@@ -1,9 +1,8 @@
-"""Formats that libsndfile does not read, decoded by PyAV."""
+"""Formats that libsndfile does not read, decoded by FFmpeg."""
 
 import functools
 import io
 import pathlib
-import sys
 import tarfile
 
 import av
@@ -142,7 +141,7 @@ def test_found_by_name_and_in_tars(tmp_path):
         form = next(form for form in FORMS if form[0] == extension)
         encode(str(tmp_path / name), form, [tone(440, 48_000, 1)], 48_000)
     clips = Segments(pa.array(list("abc")), np.full(3, 30.0), np.full(3, 40.0), pa.array([[0]] * 3))
-    names = [pathlib.Path(each.path).name for each in find_by_name(clips, tmp_path)]
+    names = [pathlib.Path(each[0].path).name for each in find_by_name(clips, tmp_path)]
     assert names == ["a.m4a", "Yb.WEBM", "c_30.mkv"]
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         for name in names:
@@ -158,18 +157,6 @@ def rejected(path) -> Rejected:
         paper_waveform(str(path))
     assert "\n" not in caught.value.detail
     return caught.value
-
-
-def test_without_pyav(tmp_path, monkeypatch):
-    for form in FORMS:
-        encode(str(tmp_path / f"x.{form[0]}"), form, [tone(440, 48_000, 1)], 48_000)
-    (tmp_path / "x.wav").write_text("no audio at all " * 99)
-    monkeypatch.setitem(sys.modules, "av", None)
-    for form in FORMS:
-        error = rejected(tmp_path / f"x.{form[0]}")
-        assert error.reason == "needs_pyav"
-        assert "pip install '.[sources]'" in error.detail
-    assert rejected(tmp_path / "x.wav").reason == "unreadable"
 
 
 @pytest.mark.parametrize("form", FORMS[:4], ids="-".join)
@@ -197,12 +184,13 @@ def test_a_codec_without_a_decoder(tmp_path):
     assert content.count(b"A_OPUS") == 1
     path.write_bytes(content.replace(b"A_OPUS", b"A_NONE"))
     error = rejected(path)
-    assert (error.reason, error.detail) == ("unreadable", "no decoder for its audio")
+    assert error.reason == "unreadable"
+    assert error.detail.startswith("FFmpeg: no decoder for its audio; libsndfile: ")
 
 
 def test_no_sound_in_it(tmp_path):
     encode(str(tmp_path / "x.mp4"), FORMS[2], [], 48_000, video=True, audio=False)
-    assert rejected(tmp_path / "x.mp4").detail == "no audio in it"
+    assert rejected(tmp_path / "x.mp4").detail.startswith("FFmpeg: no audio in it; libsndfile: ")
 
 
 @pytest.mark.parametrize("name", ["x.m4a", "x.wav", "x.mkv", "x.mp3", "x.aac"])
@@ -221,16 +209,6 @@ def test_a_file_that_names_another_does_not_open_it(tmp_path, name, text):
     encode(str(tmp_path / "secret.m4a"), FORMS[0], [tone(440, 48_000, 1)], 48_000)
     (tmp_path / name).write_text(text.format(tmp_path / "secret.m4a"))
     assert rejected(tmp_path / name).reason == "unreadable"
-
-
-def test_first_bytes_open_no_other_format(tmp_path):
-    """FFmpeg finds some formats anywhere in a file, such as playlists of DASH."""
-    encode(str(tmp_path / "x.ts"), ("ts", "mpegts", "aac"), [tone(440, 48_000)], 48_000)
-    path = tmp_path / "x.wma"
-    path.write_bytes(b"\x30\x26\xb2\x75" + (tmp_path / "x.ts").read_bytes())
-    with av.open(io.BytesIO(path.read_bytes())) as container:
-        assert container.format.name == "mpegts"
-    assert rejected(path).reason == "unreadable"
 
 
 def test_a_quicktime_reference_is_not_followed(tmp_path):

@@ -1,0 +1,19 @@
+"""Facts that a decoder finds out about a recording, besides its samples."""
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class Facts:
+    """Facts about one recording. They are complete when the last block is decoded.
+
+    Attributes:
+      partial: a part of the recording is missing or damaged, within the seconds that were asked
+        for: the file ends before its header says, or the decoder had to leave something out.
+      cancelled: the channels cancel each other in their mean; see `mix.Mixer`.
+      decoder: the library that decoded it, "libsndfile" or "FFmpeg"; "" if there are no samples.
+    """
+
+    partial: bool = False
+    cancelled: bool = False
+    decoder: str = ""

@@ -1,0 +1,82 @@
+"""Opens text files as spreadsheets, editors and scripts leave them.
+
+A file is gzipped if its content says so, whatever its name. Text is UTF-8, or UTF-16 with or
+without a byte order mark.
+"""
+
+import contextlib
+import gzip
+import pathlib
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+from relabel_jax.errors import InputError
+
+UTF8_MARK = b"\xef\xbb\xbf"
+
+_READ_ERRORS = (OSError, EOFError, zlib.error)
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path, what: str = "file") -> Iterator[BinaryIO]:
+    """Opens a file for reading bytes, and decompresses it if it is gzipped.
+
+    Args:
+      path: the file.
+      what: the content of the file, for messages.
+
+    Raises:
+      InputError: the file cannot be read. This includes errors within the block.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.peek(2)[:2] == b"\x1f\x8b":
+                with gzip.GzipFile(fileobj=file) as decompressed:
+                    yield cast(BinaryIO, decompressed)
+            else:
+                yield file
+    except _READ_ERRORS as error:
+        raise InputError(f"{path}: cannot read the {what}: {error}") from error
+
+
+def read_text(path: pathlib.Path, what: str = "file") -> str:
+    """Reads a text file; a byte order mark is left out.
+
+    Args:
+      path: the file.
+      what: the content of the file, for messages.
+
+    Raises:
+      InputError: the file cannot be read, or is not UTF-8 or UTF-16. The message names the row.
+    """
+    with opened(path, what) as file:
+        content = file.read()
+    encoding = _encoding(content)
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        row = content.count(b"\n", 0, error.start) + 1
+        problem = f"row {row} has the byte 0x{content[error.start]:02x}, which is not UTF-8"
+    else:
+        if "\0" not in text:
+            return text
+        problem = "it is a binary file"
+    raise InputError(
+        f"{path}: cannot read the {what}: {problem}; expected a text file in UTF-8; export it again"
+    )
+
+
+def _encoding(content: bytes) -> str:
+    """The encoding by the byte order mark, or by the place of the zero bytes of ASCII letters."""
+    if content.startswith(_UTF16_MARKS):
+        return "utf-16"
+    # A text begins with ASCII characters: `#`, an id or `{`.
+    first = content[:64]
+    if len(first) >= 4 and len(content) % 2 == 0:
+        if not any(first[1::2]) and all(first[::2]):
+            return "utf-16-le"
+        if not any(first[::2]) and all(first[1::2]):
+            return "utf-16-be"
+    return "utf-8-sig"
