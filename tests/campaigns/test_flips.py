@@ -13,4 +13,4 @@ def test_no_flipped_bit_passes_in_silence(tmp_path):
     bad = [each for each in outcomes if each[2] in ("crashed", "silent")]
     assert not bad
     counts = collections.Counter(outcome for _, _, outcome, _ in outcomes)
-    assert counts["refused"] > 10  # or the campaign would say nothing
+    assert counts["refused"] + counts["fell back"] > 5  # or the campaign would say nothing
