@@ -208,7 +208,7 @@ class Search:
         extension = os.path.splitext(name)[1].lower()
         is_apple_double = name.startswith("._")  # macOS writes ._NAME beside NAME
         if not is_file and os.path.exists(path):
-            self.kinds["pipes, sockets and devices"] += 1  # opening these may hang
+            self.kinds["pipes or devices"] += 1  # opening these may hang
             return False
         if extension in self._packed or (extension in EXTENSIONS and not is_apple_double):
             return True
