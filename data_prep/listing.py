@@ -20,7 +20,7 @@ def audio_places(audio: str | pathlib.Path) -> list[str]:
 def audio_files(
     audio: str | pathlib.Path,
 ) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-    """Lists the files in `audio`, and says on stderr which of them are no recordings.
+    """Lists the files in `audio`, and says on stderr how many are not recordings.
 
     Returns:
       `(recordings, packed)`: the files that are one recording, and the files with many recordings.

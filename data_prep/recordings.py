@@ -4,11 +4,11 @@ Ids never become paths. Folders and files with many recordings (`data_prep.sourc
 once, and each name is looked up among the clips (`relabel_jax.labels.clip_names`). An id with `/`
 or `..` finds nothing.
 
-If several recordings fit a clip, they are tried in this order until one can be read: the plainest
-name first (ID, YID, with two times, with one, with a title), then the place that `--audio` names
-first, then single files before files with many recordings, then the extension that comes first in
-`EXTENSIONS`, then the path that sorts first. A name that fits several clips serves a clip only if
-all the others have recordings of their own.
+If several recordings fit a clip, they are tried in order until one can be read. The plainest name
+comes first (ID, YID, with two times, with one, with a title). Among equal names, the place that
+`--audio` names first comes first, then single files before files with many recordings, then the
+extension by its position in `EXTENSIONS`, then the path. A name that fits several clips serves a
+clip only if all the others have other recordings.
 """
 
 import collections
@@ -53,7 +53,7 @@ def find_by_name(
     Args:
       segments: the clips.
       audio: see `places.audio_places`.
-      options: what the user says about files with many recordings.
+      options: the user's word on files with many recordings.
 
     Returns:
       For each clip its recordings in the order in which they are tried, or the reason if there is

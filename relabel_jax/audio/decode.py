@@ -126,7 +126,7 @@ def decode_blocks(
         if isinstance(file, str):
             with open(file, "rb", buffering=0, opener=_open_at_once) as opened:
                 if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                    raise Rejected("unreadable", "it is no regular file")
+                    raise Rejected("unreadable", "not a regular file")
                 yield from decode_blocks(opened, duration_s, block_samples, mono=mono, facts=facts)
             return
         if not (size := file.seek(0, os.SEEK_END)):

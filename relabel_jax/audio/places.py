@@ -1,9 +1,9 @@
 """Finds recordings in folders and in the places that `--audio` names.
 
 A file is a recording if its name says so (`EXTENSIONS`, in any case), or else if its first bytes
-do. Hidden files are no exception. So a recording with a usual name is not opened, and one with an
-unusual name or no extension is not passed over. The other files are counted; `Search.lines` says
-what they are.
+do. This includes hidden files. So a recording with a usual name is not opened, and one with an
+unusual name or without an extension is not passed over. The other files are counted, and
+`Search.lines` describes them.
 """
 
 import collections
@@ -113,13 +113,13 @@ def audio_places(audio: str | os.PathLike[str]) -> list[Place]:
 
 
 class Search:
-    """A search for recordings, which also counts the files that are none.
+    """A search for recordings, which also counts the other files.
 
     Args:
       packed: extensions of files with many recordings, in lower case. The search finds these too.
 
     Attributes:
-      kinds: number of files that are no recordings, by extension or by what they are.
+      kinds: number of files that are not recordings, by extension or kind.
       archives: paths of archives and compressed files, which are not searched.
     """
 
@@ -183,20 +183,24 @@ class Search:
             pending += [os.path.join(folder, name) for name in sorted(folders, reverse=True)]
 
     def lines(self) -> list[str]:
-        """Says in a line each what was not a recording, and which archives were not searched."""
+        """Returns a line about the files that are not recordings, and one about archives."""
         lines = []
         if number := self.kinds.total():
             kinds = self.kinds.most_common()
             shown = [f"{kind} {count:,}" for kind, count in kinds[:_MAX_KINDS]]
             if rest := sum(count for _, count in kinds[_MAX_KINDS:]):
                 shown.append(f"others {rest:,}")
-            what = "file is no recording" if number == 1 else "files are no recordings"
+            what = "file is not a recording" if number == 1 else "files are not recordings"
             lines.append(f"{number:,} {what} ({', '.join(shown)})")
         if number := len(self.archives):
             one = number == 1
-            what = "archive or compressed file is" if one else "archives or compressed files are"
+            what = (
+                "archive or compressed file is not searched"
+                if one
+                else "archives or compressed files are not searched"
+            )
             lines.append(
-                f"{number:,} {what} not searched, {'' if one else 'the first: '}"
+                f"{number:,} {what}, {'' if one else 'the first: '}"
                 f"{path_text(self.archives[0])}; unpack {'it' if one else 'them'} if there are "
                 "recordings inside"
             )
@@ -238,8 +242,8 @@ def _listed(folder: str) -> tuple[list[str], list[str], set[str]]:
     """Lists a folder.
 
     Returns:
-      `(folders, files, others)`: the names of its folders, those of everything else, and which of
-      the latter are no regular files.
+      `(folders, files, others)`: the names of its folders, of everything else, and of that which
+      is not a regular file.
     """
     folders: list[str] = []
     files: list[str] = []

@@ -1,7 +1,7 @@
 """The list of the recordings that `relabel_jax.embed` embeds, kept while it is at work.
 
-The list has the size and the time of modification of each recording. So a recording that is
-replaced later is not taken for the one of the list.
+The list has the size and the time of modification of each recording. So the command notices if a
+recording is replaced later.
 """
 
 import array
@@ -59,7 +59,7 @@ class RecordingList:
     def begin(self, identity: dict[str, Any], audio: str) -> int:
         """Writes the list, unless it exists, and returns the number of recordings.
 
-        It says on stderr which files are no recordings.
+        It says on stderr how many files are not recordings.
 
         Args:
           identity: the arguments of the command. They must be the same when it is started again.

@@ -82,7 +82,7 @@ class LabelFile:
     def rows(self, clip_ids: Sequence[str]) -> np.ndarray:
         """The row of each clip.
 
-        An id that the file lacks is taken for the name of a recording, with or without folder and
+        An id that the file lacks counts as the name of a recording, with or without folder and
         extension: `relabel_jax.labels.clip_names` has the names. It is also tried with the prefix
         `Y` that PANNs' recordings have. If the file has no times, times in a name fit any clip.
 

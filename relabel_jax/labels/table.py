@@ -37,7 +37,7 @@ _SETS_PER_STEP = 4096
 class LabelTable:
     """Targets and known classes for lists of clip ids.
 
-    An id is looked up as it is. If the table lacks it, it is taken for the name of a recording,
+    An id is looked up as it is. If the table lacks it, it counts as the name of a recording,
     with or without folder and extension: `relabel_jax.labels.clip_names` has the names. The table
     has the start of a clip but not its end, so only the start must be the clip's own.
 

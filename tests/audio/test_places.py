@@ -80,12 +80,12 @@ def test_what_is_no_recording_is_counted(tmp_path, monkeypatch):
     }
     (line,) = search.lines()
     assert line == (
-        "13 files are no recordings (no extension 3, .txt 3, broken links 2, pipes or devices 2, "
+        "13 files are not recordings (no extension 3, .txt 3, broken links 2, pipes or devices 2, "
         "._ files of macOS 1, .json 1, others 1)"
     )
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "x.txt").touch()
-    assert found(tmp_path / "b")[1].lines() == ["1 file is no recording (.txt 1)"]
+    assert found(tmp_path / "b")[1].lines() == ["1 file is not a recording (.txt 1)"]
 
 
 def test_links_to_recordings(tmp_path):
@@ -118,7 +118,7 @@ def test_archives_are_named(tmp_path):
 
 def test_a_pipe_does_not_hang_the_decoder(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(Rejected, match="no regular file"):
+    with pytest.raises(Rejected, match="not a regular file"):
         decode(os.fspath(tmp_path / "pipe.wav"))
 
 

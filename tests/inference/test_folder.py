@@ -66,7 +66,7 @@ def test_embed(small_base, audio, tmp_path, capsys):
     assert "23 windows of 21 recordings; 4 rejected, see" in captured.out
     assert f"relabel_jax.nearest --checkpoint={small_base} --embeddings={output}" in captured.out
     # Progress would be a line a minute.
-    assert captured.err == f"{audio}: 1 file is no recording (.txt 1)\n"
+    assert captured.err == f"{audio}: 1 file is not a recording (.txt 1)\n"
     rows = pq.read_table(output).to_pylist()
     listed = [path for path in Search().in_folder(audio) if path in {r["path"] for r in rows}]
     assert list(dict.fromkeys(row["path"] for row in rows)) == listed
