@@ -1,36 +1,26 @@
 """Lists the recordings that `--audio` names: single files, and files with many recordings."""
 
-import glob
 import os
 import pathlib
 from collections.abc import Generator, Sequence
 
 from data_prep import sources
 from data_prep.sources import Entry, SourceOptions
-from relabel_jax.audio.decode import EXTENSIONS, list_recordings
+from relabel_jax.audio import places
+from relabel_jax.audio.places import Place, Search
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.progress import track, write_line
 
 
 def audio_places(audio: str | pathlib.Path) -> list[str]:
-    """Returns the folders and files that `--audio` names: one, or several with commas or wildcards.
-
-    Raises:
-      InputError: a name is empty.
-    """
-    places: list[str] = []
-    for item in [os.fspath(audio)] if os.path.exists(audio) else os.fspath(audio).split(","):
-        if not item:  # an empty name would mean the current folder
-            raise InputError(f"--audio={audio}: an empty name; expected folders or files")
-        found = [item] if os.path.exists(item) else sorted(glob.glob(item, recursive=True))
-        places += found or [item]
-    return [os.path.abspath(place) for place in places]
+    """Returns the absolute paths of `places.audio_places`. Raises as it does."""
+    return [os.path.abspath(place.path) for place in places.audio_places(audio)]
 
 
 def audio_files(
     audio: str | pathlib.Path,
 ) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-    """Lists the files in `audio`.
+    """Lists the files in `audio`, and says on stderr how many are not recordings.
 
     Returns:
       `(recordings, packed)`: the files that are one recording, and the files with many recordings.
@@ -39,24 +29,24 @@ def audio_files(
     Raises:
       InputError: a place cannot be listed.
     """
-    recordings: list[tuple[int, str]] = []
-    packed: list[tuple[int, str]] = []
-    for place, item in enumerate(audio_places(audio)):
-        if os.path.isfile(item) and not item.lower().endswith(sources.EXTENSIONS):
+    named = [
+        Place(os.path.abspath(place.path), place.is_named) for place in places.audio_places(audio)
+    ]
+    for place in named:
+        is_file = place.is_named and os.path.isfile(place.path)
+        if is_file and not place.path.lower().endswith(sources.EXTENSIONS):
             raise InputError(
-                f"{item}: cannot list the recordings: not a folder, nor a file with many "
+                f"{place.path}: cannot list the recordings: not a folder, nor a file with many "
                 f"recordings ({', '.join(sources.EXTENSIONS)}, not compressed)"
             )
-        for path in (
-            [item]
-            if os.path.isfile(item)
-            else list_recordings(item, (*EXTENSIONS, *sources.EXTENSIONS))
-        ):
-            extension = os.path.splitext(path)[1].lower()
-            if extension in EXTENSIONS:
-                recordings.append((place, path))
-            elif extension in sources.EXTENSIONS:
-                packed.append((place, path))
+    recordings: list[tuple[int, str]] = []
+    packed: list[tuple[int, str]] = []
+    search = Search(sources.EXTENSIONS)
+    for number, path in search.in_places(named):
+        extension = os.path.splitext(path)[1].lower()
+        (packed if extension in sources.EXTENSIONS else recordings).append((number, path))
+    for line in search.lines():
+        write_line(f"{audio}: {line}")
     return recordings, packed
 
 

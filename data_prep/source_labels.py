@@ -54,7 +54,13 @@ def label_by_source(
     clips = _Clips()
     damaged: list[str] = []
     classes = _Classes(audio, ontology, class_mids, label_threshold)
-    paths = [path for _, path in audio_files(audio)[1]]
+    single, packed = audio_files(audio)
+    if single:
+        warn(
+            f"{audio}: {len(single):,} single recordings have no labels and are left out (the "
+            f"first: {single[0][1]}); give --segments to use them"
+        )
+    paths = [path for _, path in packed]
     with contextlib.closing(packed_entries(paths, with_labels=True, options=options)) as entries:
         for entry in entries:
             if clips.is_repeated(entry):

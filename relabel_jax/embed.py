@@ -8,14 +8,17 @@ The common case:
 The output has a row for each window. A window has the length that the network takes: 10 s for the
 paper's network.
 
-  path       the path of the recording, as found below --audio
+  path       the path of the recording, as found below --audio; bytes that are not UTF-8 are
+             written as \xff, and a backslash before x and two digits as \x5c
   start_s    the start of the window in the recording; the last window is zero-padded
   embedding  list<float32>: 128 values for the paper's network
   mids, display_names, scores    with --scores: the classes with the highest scores, best first
 
+A file is a recording if its extension or its first bytes say so; stderr says how many are none.
 OUTPUT.rejects.csv lists the recordings that cannot be read (path, reason, detail). The output has
 no rows of them. If the command is stopped, the same command continues: OUTPUT.parts keeps what is
-done until the output is complete.
+done, and the list of the recordings, until the output is complete. Recordings that are new since
+then are left out, and those that were replaced are rejected (changed); stderr says so.
 """
 
 import shlex
@@ -43,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files.add_argument(
         "--audio",
         required=True,
-        help="folders and recordings, separated by commas; any format and sample rate",
+        help="folders and recordings, separated by commas, wildcards too; any format and sample "
+        "rate",
     )
     files.add_argument("--output", required=True, help="the Parquet file to write")
     files.add_argument(

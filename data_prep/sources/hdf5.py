@@ -35,8 +35,9 @@ from data_prep.sources import (
     Recording,
     SourceOptions,
 )
-from relabel_jax.audio.decode import EXTENSIONS, decode
+from relabel_jax.audio.decode import decode
 from relabel_jax.audio.mix import MAX_PEAK, check_scale
+from relabel_jax.audio.places import EXTENSIONS
 from relabel_jax.errors import InputError, Rejected, install_command
 from relabel_jax.progress import write_line
 

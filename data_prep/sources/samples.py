@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_prep.sources import Entry, Labels, Recording
-from relabel_jax.audio.decode import EXTENSIONS
+from relabel_jax.audio.places import EXTENSIONS
 from relabel_jax.errors import Rejected
 
 MAX_SIDECAR_BYTES = 1 << 20

@@ -9,6 +9,7 @@ The `start_s` and `end_s` of a segment only help to find the file.
 
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
@@ -22,27 +23,7 @@ from relabel_jax.audio.mix import Mixer
 from relabel_jax.audio.resample import at_one_rate, to_waveform
 from relabel_jax.audio.splice import spliced
 from relabel_jax.audio.waveform_format import WaveformFormat
-from relabel_jax.errors import InputError, Rejected
-
-EXTENSIONS = (
-    ".wav",
-    ".flac",
-    ".aiff",
-    ".aif",
-    ".caf",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".m4a",
-    ".mp4",
-    ".webm",
-    ".mkv",
-    ".mka",
-    ".aac",
-    ".wma",
-)
-"""If several recordings have the same name, the one whose extension comes first is used."""
+from relabel_jax.errors import Rejected
 
 _BLOCK_SAMPLES = 1 << 20
 
@@ -143,7 +124,9 @@ def decode_blocks(
     mixer = Mixer(mono, facts)
     try:
         if isinstance(file, str):
-            with open(file, "rb", buffering=0) as opened:
+            with open(file, "rb", buffering=0, opener=_open_at_once) as opened:
+                if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                    raise Rejected("unreadable", "not a regular file")
                 yield from decode_blocks(opened, duration_s, block_samples, mono=mono, facts=facts)
             return
         if not (size := file.seek(0, os.SEEK_END)):
@@ -219,28 +202,6 @@ def _order(file: IO[bytes], first_bytes: bytes) -> list[tuple[str, _Decoder]]:
     return [_FFMPEG] if signatures.may_be_mpeg(first_bytes) else [_FFMPEG, _LIBSNDFILE]
 
 
-def list_recordings(top: str, extensions: tuple[str, ...] = EXTENSIONS) -> Iterator[str]:
-    """Yields the files below a folder that have one of `extensions`, sorted by name.
-
-    Args:
-      top: the folder. Links to folders are followed, but each folder is listed only once.
-      extensions: in lower case, with the dot.
-
-    Raises:
-      InputError: a folder cannot be listed.
-    """
-
-    def refuse(error: OSError):
-        raise InputError(f"{error.filename}: cannot list the recordings: {error.strerror}")
-
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(top, onerror=refuse, followlinks=True):
-        real_folder = os.path.realpath(folder)
-        if real_folder in seen:  # links may form a cycle
-            folders.clear()
-            continue
-        seen.add(real_folder)
-        folders.sort()
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in extensions:
-                yield os.path.join(folder, name)
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens a file. A pipe without a writer would block otherwise."""
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -12,7 +12,8 @@ from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import only_process, reading
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.parts import PartWriter, assemble, count_rows, first_without_part
-from relabel_jax.inference.recordings import Readers, RecordingList
+from relabel_jax.inference.recording_list import RecordingList
+from relabel_jax.inference.recordings import Readers
 from relabel_jax.progress import Progress
 
 PART_ROWS = 4_096
@@ -32,10 +33,12 @@ def embed(
     """Embeds all recordings and writes a Parquet file.
 
     If the program is stopped, even by a kill, the same call continues after the last complete part.
+    It embeds the recordings of the list that the first call made. Files that were replaced since
+    are rejected, even if they are in a complete part.
 
     Args:
       checkpoint: the workdir of a finished training, or an exported folder.
-      audio: folders and files, separated by commas.
+      audio: folders and files, separated by commas; wildcards too.
       output: the Parquet file.
       hop_s: seconds from the start of one window to the start of the next. The default, and the
         largest value, is the length of a window.
@@ -78,13 +81,15 @@ def embed(
             "scores": num_scores,
             "network": embedder.fingerprint,
         }
+        is_begun = recordings.exists
         num_recordings = recordings.begin(identity, str(audio))
         if not output.exists():  # if it does, the program was stopped while it deleted the parts
+            changed = recordings.changed(str(audio)) if is_begun else set()
             workers = num_workers or os.cpu_count() or 1
             _write_parts(
                 embedder, recordings, parts, num_recordings, hop_s, num_scores, workers, part_rows
             )
-            assemble(parts, output, num_recordings, embedder.fingerprint)
+            assemble(parts, output, num_recordings, embedder.fingerprint, changed)
         num_windows, num_rejects = count_rows(output)
         # Before the list, which says what the output was made of.
         for part in parts.glob("*.parquet"):

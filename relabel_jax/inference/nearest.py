@@ -8,6 +8,7 @@ The similarity of two windows is the cosine of their embeddings.
 """
 
 import dataclasses
+import itertools
 import os
 import pathlib
 
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from relabel_jax.audio.places import path_of_text
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.listen import listen, without_padding
@@ -99,7 +101,8 @@ class Clips:
         embeddings = without_padding(embedder, duration_s, embeddings)
         itself = os.path.realpath(recording)
         others = self.nearest(embeddings, number + 1)
-        return [each for each in others if os.path.realpath(each[0]) != itself][:number]
+        is_other = [os.path.realpath(path_of_text(path)) != itself for path, *_ in others]
+        return list(itertools.compress(others, is_other))[:number]
 
     def nearest(self, embeddings: np.ndarray, number: int) -> list[tuple[str, float, float]]:
         """Returns the recordings that are nearest to a sound, the nearest first.

@@ -5,23 +5,26 @@ A part is complete or absent, so a command that is stopped continues after the l
 
 import csv
 import json
-import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from relabel_jax.audio.places import path_text
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
 from relabel_jax.inference.pretrained import SoundClass
+from relabel_jax.inference.recording_list import Listed
 
 NETWORK_KEY = b"relabel_jax.network"
 """Key of the Parquet file's metadata for the fingerprint of the network."""
 
 _REJECTS_FIELDS = ("path", "reason", "detail")
+_CHANGED = "the file was replaced after it was embedded"
 
 
 class PartWriter:
@@ -30,7 +33,7 @@ class PartWriter:
     def __init__(
         self,
         parts: pathlib.Path,
-        recordings: Iterator[tuple[int, str]],
+        recordings: Iterator[tuple[int, Listed]],
         first: int,
         *,
         part_rows: int,
@@ -42,7 +45,7 @@ class PartWriter:
 
         Args:
           parts: the folder of the parts.
-          recordings: number and path of each recording, beginning with `first`.
+          recordings: number of each recording, and the recording, beginning with `first`.
           first: number of the first recording that is not in a part yet.
           part_rows: a part is complete when it has this many rows, or this many recordings.
           embedding_size: number of values of an embedding.
@@ -90,8 +93,8 @@ class PartWriter:
         while self._next in self._ended and self._next not in waiting_numbers:
             outcome = self._ended.pop(self._next)
             rows = self._rows.pop(self._next, [])
-            _, path = next(self._recordings)
-            name = os.fsencode(path).decode(errors="replace")
+            _, listed = next(self._recordings)
+            name = path_text(listed.path)
             self._next += 1
             if outcome is not None:
                 self._rejects.append((name, outcome.reason, outcome.detail))
@@ -135,7 +138,11 @@ def first_without_part(parts: pathlib.Path) -> int:
 
 
 def assemble(
-    parts: pathlib.Path, output: pathlib.Path, num_recordings: int, fingerprint: str
+    parts: pathlib.Path,
+    output: pathlib.Path,
+    num_recordings: int,
+    fingerprint: str,
+    changed: Collection[str] = (),
 ) -> None:
     """Writes all parts to one file and their rejects to another one.
 
@@ -146,8 +153,11 @@ def assemble(
       output: the Parquet file.
       num_recordings: number of recordings in all parts.
       fingerprint: the fingerprint of the network.
+      changed: the texts of paths whose files were replaced. Their rows are left out, and they are
+        rejected.
     """
     first = 0
+    replaced = pa.array(sorted(changed), pa.string())
     schema = pq.read_schema(_part_path(parts, 0)).with_metadata({NETWORK_KEY: fingerprint})
     with (
         complete_file(output) as temporary,
@@ -161,8 +171,11 @@ def assemble(
             part = _part_path(parts, first)
             about = _read_about(part)
             table = pq.read_table(part).replace_schema_metadata(None)
-            writer.write_table(table.cast(schema))
+            is_replaced = pc.is_in(table["path"], value_set=replaced)
+            writer.write_table(table.filter(pc.invert(is_replaced)).cast(schema))
             rejects.writerows(about["rejects"])
+            for path in table["path"].filter(is_replaced).unique().to_pylist():
+                rejects.writerow((path, "changed", _CHANGED))
             first = about["end"]
 
 

@@ -1,26 +1,22 @@
-"""Lists the recordings of a folder that is embedded, and decodes them by threads."""
+"""Decodes the recordings of a folder that is embedded, by threads."""
 
 import contextlib
-import itertools
 import math
-import os
-import pathlib
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from relabel_jax.audio.decode import EXTENSIONS, decode_blocks, list_recordings
+from relabel_jax.audio.decode import decode_blocks
 from relabel_jax.audio.resample import resample_blocks
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.audio.windows import cut_windows
-from relabel_jax.errors import InputError, Rejected
-from relabel_jax.files import complete_file, read_json, reading, write_json
-from relabel_jax.progress import track
+from relabel_jax.errors import Rejected
+from relabel_jax.inference.recording_list import Listed
 
 _QUEUE = 64  # windows that are read but not yet embedded
+_CHANGED = "the file was replaced since the recordings were listed"
 
 Item = tuple[int, tuple[int, np.ndarray] | Rejected | Exception | None]
 """The number of a recording, and an event of its decoding.
@@ -49,78 +45,6 @@ def read_samples(
     return resample_blocks(decode_blocks(path, duration_s), waveform_format.sample_rate_hz)
 
 
-class RecordingList:
-    """The list of recordings, in the folder of the parts.
-
-    It is written once. So a command that is started again embeds the same recordings in the same
-    order.
-    """
-
-    def __init__(self, parts: pathlib.Path):
-        self._path = parts / "plan.json"
-        self._list_path = parts / "recordings"
-
-    @property
-    def exists(self) -> bool:
-        """Whether the list is written."""
-        return self._path.exists()
-
-    def begin(self, identity: dict[str, Any], audio: str) -> int:
-        """Writes the list, unless it exists, and returns the number of recordings.
-
-        Args:
-          identity: the arguments of the command. They must be the same when it is started again.
-          audio: folders and files, separated by commas.
-
-        Raises:
-          InputError: the list was written with another identity, or there are no recordings.
-        """
-        if self.exists:
-            before = read_json(self._path)
-            for field, value in identity.items():
-                if before.get(field) != value:
-                    parts = self._path.parent
-                    raise InputError(
-                        f"{parts}: was begun with {field} {before.get(field)!r}, not {value!r}; "
-                        f"give the same, or delete {parts} to begin again"
-                    )
-            return before["num_recordings"]
-        number = 0
-        with complete_file(self._list_path) as temporary, open(temporary, "wb") as file:
-            for path in track(_find_recordings(audio), "listing", "recordings"):
-                file.write(os.fsencode(path) + b"\0")  # a name may have line ends
-                number += 1
-        if not number:
-            raise InputError(
-                f"--audio={audio}: no recordings below it; expected files that end in "
-                f"{', '.join(EXTENSIONS)}"
-            )
-        write_json(self._path, identity | {"num_recordings": number})
-        return number
-
-    def read(self, first: int) -> Iterator[tuple[int, str]]:
-        """Yields the number and path of each recording, beginning with number `first`."""
-
-        def paths() -> Iterator[str]:
-            rest = b""
-            with reading(self._list_path), open(self._list_path, "rb") as file:
-                while block := file.read(1 << 16):
-                    *names, rest = (rest + block).split(b"\0")
-                    yield from map(os.fsdecode, names)
-
-        return itertools.islice(enumerate(paths()), first, None)
-
-
-def _find_recordings(audio: str) -> Iterator[str]:
-    for place in [audio] if os.path.exists(audio) else audio.split(","):
-        if os.path.isdir(place):
-            yield from list_recordings(place)
-        elif os.path.isfile(place):
-            yield place
-        else:
-            raise InputError(f"--audio: {place}: no such file or folder")
-
-
 class Readers:
     """Threads that decode recordings and cut them into windows.
 
@@ -128,7 +52,7 @@ class Readers:
     FFmpeg and soxr release Python's lock.
 
     Args:
-      recordings: number and path of each recording.
+      recordings: number of each recording, and the recording.
       waveform_format: sample rate and length of the windows.
       hop: samples from the start of one window to the start of the next.
       num_workers: number of threads.
@@ -136,7 +60,7 @@ class Readers:
 
     def __init__(
         self,
-        recordings: Iterator[tuple[int, str]],
+        recordings: Iterator[tuple[int, Listed]],
         waveform_format: WaveformFormat,
         hop: int,
         num_workers: int,
@@ -186,19 +110,23 @@ class Readers:
     def _read_recordings(self) -> None:
         while not self._stopped.is_set():
             with self._lock:
-                number, path = next(self._recordings, (-1, ""))
+                number, listed = next(self._recordings, (-1, Listed("", "")))
             if number < 0:
                 break
             outcome: Rejected | None = None
             try:
-                pieces = read_samples(path, self._format)
+                if listed.has_changed():
+                    raise Rejected("changed", _CHANGED)
+                pieces = read_samples(listed.path, self._format)
                 for window in cut_windows(pieces, self._format.num_samples, self._hop):
                     self._items.put((number, window))
                     if self._stopped.is_set():
                         return
+                if listed.has_changed():  # while it was read
+                    raise Rejected("changed", _CHANGED)
             except Rejected as rejected:
                 outcome = rejected
             except Exception as error:
-                error.add_note(f"While reading the recording {path!r}.")
+                error.add_note(f"While reading the recording {listed.path!r}.")
                 raise
             self._items.put((number, outcome))

@@ -17,8 +17,12 @@ Times are decimal seconds or whole milliseconds, and must be those of the clip. 
 id of a clip means that clip and no other.
 """
 
+import collections
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
 
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{2,4}$")
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -27,9 +31,10 @@ _START_END = re.compile(rf"(.+)_({_NUMBER})[_-]({_NUMBER})", re.ASCII)
 _IN_BRACKETS = re.compile(r".*\[([^\[\]]+)\]")
 _YOUTUBE_ID_LENGTH = 11
 _VGGSOUND_DIGITS = 6
+_WITH_TIMES = (2, 3)  # the plainness of names with times
 
 Times = tuple[float, float]
-"""Start and end of a clip in seconds."""
+"""Start and end of a clip in seconds. NaN stands for a time that is not known and fits any time."""
 
 
 def stem(name: str) -> str:
@@ -70,24 +75,67 @@ def clips_of_name(
         return {row: 0}
     found: dict[int, int] = {}
     for clip_id, times, plainness in _readings(name):
-        for row in _rows(clip_id, times, row_of):
-            if row not in found and _fit(times, times_of(row)):
+        for each in _ids(clip_id, times):
+            row = row_of(each)
+            if row is not None and row not in found and _fit(times, times_of(row)):
                 found[row] = plainness
     return found
 
 
-def _rows(
-    clip_id: str, times: tuple[str, ...], row_of: Callable[[str], int | None]
-) -> Iterator[int]:
-    """Yields the clip of an id, and the clip with that start if a video has several clips.
+def rows_of_names(
+    names: Sequence[str],
+    rows_of: Callable[[Sequence[str]], np.ndarray],
+    times_of: Callable[[int], Times],
+) -> np.ndarray:
+    """Finds the clip that each name means.
 
-    Those have the ids `ID_START`, in milliseconds.
+    Args:
+      names: names of recordings, without folder and extension.
+      rows_of: gives the rows of clip ids, int64[ids]; -1 where there is no such clip.
+      times_of: gives the times of the clip in a row.
+
+    Returns:
+      int64[names]: the row of the clip; -1 if there is none, or if the name is ambiguous. Several
+      names with times do not mean the same clip if its start is not known.
     """
-    starts = {str(round(float(time) * 1000)) for time in times[:1]} | set(times[:1])
-    for each in (clip_id, *(f"{clip_id}_{start}" for start in starts)):
-        row = row_of(each)
-        if row is not None:
-            yield row
+    ids = list(dict.fromkeys(clip_id for name in names for clip_id in _possible_ids(name)))
+    rows = dict(zip(ids, rows_of(ids).tolist(), strict=True))
+    known = {clip_id: row for clip_id, row in rows.items() if row >= 0}
+    found = np.full(len(names), -1)
+    unsure: dict[int, set[str]] = collections.defaultdict(set)
+    for number, name in enumerate(names):
+        clips = clips_of_name(name, known.get, times_of)
+        if len(clips) == 1:
+            ((row, plainness),) = clips.items()
+            found[number] = row
+            if plainness in _WITH_TIMES and math.isnan(times_of(row)[0]):
+                unsure[row].add(name)
+    for of_row in unsure.values():
+        if len(of_row) > 1:
+            found[[name in of_row for name in names]] = -1
+    return found
+
+
+def _possible_ids(name: str) -> Iterator[str]:
+    """Yields all ids that `clips_of_name` looks up."""
+    yield name
+    for clip_id, times, _ in _readings(name):
+        yield from _ids(clip_id, times)
+
+
+def _ids(clip_id: str, times: Sequence[str]) -> Iterable[str]:
+    """Returns an id, and those of the clips with these times if a video has several clips.
+
+    Those have the ids `ID_START` or `ID_START_END`, in milliseconds.
+    """
+    if not times:
+        return (clip_id,)
+    start, *ends = (round(float(time) * 1000) for time in times)
+    ids = [clip_id, f"{clip_id}_{start}", f"{clip_id}_{times[0]}"]
+    for text, end in zip(times[1:], ends, strict=True):  # it may be the duration
+        ids += [f"{clip_id}_{start}_{end}", f"{clip_id}_{start}_{start + end}"]
+        ids.append(f"{clip_id}_{times[0]}_{text}")
+    return dict.fromkeys(ids)
 
 
 def _readings(name: str) -> Iterator[tuple[str, tuple[str, ...], int]]:
@@ -95,13 +143,14 @@ def _readings(name: str) -> Iterator[tuple[str, tuple[str, ...], int]]:
     names = (name, name[1:]) if name.startswith("Y") else (name,)
     if len(names) > 1:
         yield names[1], (), 1
-    for each in names:
-        if match := _START_END.fullmatch(each):
-            yield match[1], (match[2], match[3]), 2
-    for each in names:
-        if match := _START.fullmatch(each):
-            yield match[1], (match[2],), 3
-    if match := _IN_BRACKETS.fullmatch(name):
+    if name[-1:].isdigit():
+        for each in names:
+            if match := _START_END.fullmatch(each):
+                yield match[1], (match[2], match[3]), 2
+        for each in names:
+            if match := _START.fullmatch(each):
+                yield match[1], (match[2],), 3
+    if name.endswith("]") and (match := _IN_BRACKETS.fullmatch(name)):
         yield match[1], (), 4
     if name[:-_YOUTUBE_ID_LENGTH].endswith("-"):
         yield name[-_YOUTUBE_ID_LENGTH:], (), 4
@@ -118,6 +167,8 @@ def _fit(texts: tuple[str, ...], times: Times) -> bool:
 
 
 def _is_time(text: str, seconds: float) -> bool:
+    if math.isnan(seconds):
+        return True
     whole = text.partition(".")[0]
     if len(whole) > 1 and whole[0] == "0" and len(text) != _VGGSOUND_DIGITS:
         return False

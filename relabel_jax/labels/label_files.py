@@ -17,6 +17,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,7 @@ class LabelFile:
       positive_sets, masked_sets: bool[sets, classes], sparse, over the classes of the ontology.
       set_numbers: int32[clips], the row in the sets of each clip.
       dropped: by mid, the number of clips that lost this label because the ontology lacks it.
+      times_s: float64[2, clips]: start and end of each clip; None if the file has no times.
     """
 
     path: pathlib.Path
@@ -62,6 +64,7 @@ class LabelFile:
     masked_sets: sparse.csr_array
     set_numbers: np.ndarray
     dropped: Mapping[str, int]
+    times_s: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -79,21 +82,20 @@ class LabelFile:
     def rows(self, clip_ids: Sequence[str]) -> np.ndarray:
         """The row of each clip.
 
-        An id that the file lacks is tried without folder and extension, and with and without the
-        prefix `Y` that PANNs' recordings have.
+        An id that the file lacks counts as the name of a recording, with or without folder and
+        extension: `relabel_jax.labels.clip_names` has the names. It is also tried with the prefix
+        `Y` that PANNs' recordings have. If the file has no times, times in a name fit any clip.
 
         Returns:
           int64[clips]; -1 where the file lacks the clip.
         """
         rows = self._exact_rows(clip_ids)
-        absent = np.flatnonzero(rows < 0)
+        if not (absent := np.flatnonzero(rows < 0)).size:
+            return rows
         stems = [clip_names.stem(clip_ids[i]) for i in absent.tolist()]
-        for names in (
-            stems,
-            [f"Y{stem}" for stem in stems],
-            [stem.removeprefix("Y") for stem in stems],
-        ):
-            rows[absent] = np.where(rows[absent] < 0, self._exact_rows(names), rows[absent])
+        found = clip_names.rows_of_names(stems, self._exact_rows, self._times)
+        with_y = self._exact_rows([f"Y{stem}" for stem in stems])
+        rows[absent] = np.where(found < 0, with_y, found)
         return rows
 
     def labels(self, clip_ids: Sequence[str]) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -115,6 +117,12 @@ class LabelFile:
                 f"({some}); expected a row for every clip"
             )
         return self.set_numbers[rows]
+
+    def _times(self, row: int) -> clip_names.Times:
+        if self.times_s is None:
+            return math.nan, math.nan
+        start_s, end_s = self.times_s[:, row].tolist()
+        return start_s, end_s
 
     def _exact_rows(self, clip_ids: Sequence[str]) -> np.ndarray:
         found = pc.index_in(pa.array(clip_ids, pa.string()), value_set=self.clip_ids)
@@ -181,7 +189,7 @@ def read_label_file(
 
 
 def _grouped(path: pathlib.Path, table: pa.Table, ontology: Ontology, unknown: str) -> LabelFile:
-    """Makes a `LabelFile` of string columns: clip_id, positive and masked as `mid,mid`."""
+    """Makes a `LabelFile` of the columns clip_id, positive and masked as `mid,mid`, maybe times."""
     clip_ids = table["clip_id"].combine_chunks()
     counts = pc.value_counts(clip_ids)
     twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
@@ -218,7 +226,11 @@ def _grouped(path: pathlib.Path, table: pa.Table, ontology: Ontology, unknown: s
             f"({ontology.display_names[ontology.index[mid]]}) as positive and as masked; expected "
             "each label in at most one of the two"
         )
-    return LabelFile(path, clip_ids, positive, masked, set_numbers.astype(np.int32), dropped)
+    times_s = None
+    if "start_s" in table.column_names:
+        times_s = np.stack([table[name].to_numpy() for name in ("start_s", "end_s")])
+    numbers = set_numbers.astype(np.int32)
+    return LabelFile(path, clip_ids, positive, masked, numbers, dropped, times_s)
 
 
 def _read_parquet(path: pathlib.Path, name: str) -> pa.Table:
@@ -268,12 +280,10 @@ def _read_csv(path: pathlib.Path) -> pa.Table:
         columns = (*columns, "masked")
     with ThreadPoolExecutor(2) as pool:
         table = segments_csv.read_columns(path, pool, columns=columns)
-    return _with_masked(
-        pa.table(
-            [table[column].cast(pa.string()) for column in ("clip_id", "mids", *columns[4:])],
-            names=["clip_id", "positive", *columns[4:]],
-        )
-    )
+    texts = pa.table([table[name].cast(pa.string()) for name in columns], names=list(columns))
+    for number, name in enumerate(columns[1:3], start=1):
+        texts = texts.set_column(number, name, texts[name].cast(pa.float64()))
+    return _with_masked(texts.rename_columns({"mids": "positive"}))
 
 
 def _read_csv_with_header(path: pathlib.Path, header: Sequence[str], text: str) -> pa.Table:

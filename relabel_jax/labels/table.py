@@ -10,13 +10,13 @@ other sets than the rules, so the member `NAME.set_numbers` holds the numbers of
 Lookups need NumPy alone. `relabel_jax.labels.torch` turns what it returns into tensors.
 """
 
+import math
 import os
 import pathlib
-import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,15 +32,14 @@ _MEMBERS = {"clip_ids", "start_s", "set_numbers", "buckets", "mids", "display_na
 _OWN_NUMBERS = ".set_numbers"
 _ZIP_HEADER_BYTES = 30
 _SETS_PER_STEP = 4096
-_TIME = re.compile(r"(.+)_(\d+(?:\.\d+)?)", re.ASCII)
 
 
 class LabelTable:
     """Targets and known classes for lists of clip ids.
 
-    An id is looked up as it is. If the table lacks it, the usual names of AudioSet's recordings are
-    tried: without folder and extension, without PANNs' prefix `Y`, and without the times of the
-    clip (`ID_30`, `ID_30000`, `ID_30.000_40.000`, `ID_30000_40000`) if the start is the clip's own.
+    An id is looked up as it is. If the table lacks it, it counts as the name of a recording,
+    with or without folder and extension: `relabel_jax.labels.clip_names` has the names. The table
+    has the start of a clip but not its end, so only the start must be the clip's own.
 
     A table can be pickled, so that the workers of a data loader open the file themselves.
 
@@ -164,22 +163,12 @@ class LabelTable:
         whole, rest = np.split(self._exact_rows([*stems.values(), *without_y]), 2)
         rows[absent] = np.where(whole >= 0, whole, rest)
         if stems := {i: stem for i, stem in stems.items() if rows[i] < 0}:
-            rows[list(stems)] = self._rows_by_times(list(stems.values()))
+            names = list(stems.values())
+            rows[list(stems)] = clip_names.rows_of_names(names, self._exact_rows, self._times)
         return rows
 
-    def _rows_by_times(self, stems: Sequence[str]) -> np.ndarray:
-        """int64[names]: the row of the only clip that a name with times can mean, else -1."""
-        readings = [
-            (number, clip_id, start)
-            for number, stem in enumerate(stems)
-            for clip_id, start in _readings(stem)
-        ]
-        found = self._exact_rows([clip_id for _, clip_id, _ in readings])
-        rows: list[set[int]] = [set() for _ in stems]
-        for (number, _, start), row in zip(readings, found.tolist(), strict=True):
-            if row >= 0 and self._start_s[row] in (start, start / 1000):
-                rows[number].add(row)
-        return np.array([each.pop() if len(each) == 1 else -1 for each in rows], np.int64)
+    def _times(self, row: int) -> clip_names.Times:
+        return float(self._start_s[row]), math.nan
 
     def _exact_rows(self, clip_ids: Sequence[str]) -> np.ndarray:
         """int64[clips]: the row of each clip under its own id, -1 if the table lacks it."""
@@ -199,15 +188,6 @@ class LabelTable:
             row += 1
             pending = pending[~found & (row[pending] < end[pending])]
         return rows
-
-
-def _readings(stem: str) -> Iterator[tuple[str, float]]:
-    """The clip ids and start times that a name can mean: ID_START or ID_START_END, maybe with Y."""
-    for name in (stem, stem[1:]) if stem.startswith("Y") else (stem,):
-        if last := _TIME.fullmatch(name):
-            yield last[1], float(last[2])
-            if first := _TIME.fullmatch(last[1]):
-                yield first[1], float(first[2])
 
 
 def _open(path: pathlib.Path, mids: Sequence[str], labeling: str, missing: str) -> LabelTable:

@@ -229,4 +229,5 @@ def _with_labels(
         masked_sets=masked_sets,
         set_numbers=segments.set_numbers,
         dropped={},
+        times_s=np.stack([segments.start_s, segments.end_s]),
     )

@@ -138,6 +138,10 @@ def test_several_clips_of_one_video(tmp_path):
     rows = [("x_30000", 30, 40), ("x_70000", 70, 80)]
     files = ["x_30_40.wav", "Yx_70.0-80.0.wav"]
     assert by_name(tmp_path / "1", files, *rows) == files
+    rows += [("x_90000_95000", 90, 95), ("x_90000_99000", 90, 99)]
+    files += ["x_90_99.wav", "x_90.0-95.0.flac"]
+    assert by_name(tmp_path / "3", files, *rows) == [*files[:2], files[3], files[2]]
+    rows = rows[:2]
     assert by_name(tmp_path / "2", ["x_70000_80000.wav"], *rows) == ["no_file", "x_70000_80000.wav"]
 
 

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from relabel_jax.audio.decode import list_recordings, read_waveform
+from relabel_jax.audio.decode import read_waveform
+from relabel_jax.audio.places import Search
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.embed import main
 from relabel_jax.errors import InputError
@@ -64,9 +65,10 @@ def test_embed(small_base, audio, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "23 windows of 21 recordings; 4 rejected, see" in captured.out
     assert f"relabel_jax.nearest --checkpoint={small_base} --embeddings={output}" in captured.out
-    assert captured.err == ""  # a log gets a line a minute
+    # Progress would be a line a minute.
+    assert captured.err == f"{audio}: 1 file is not a recording (.txt 1)\n"
     rows = pq.read_table(output).to_pylist()
-    listed = [path for path in list_recordings(str(audio)) if path in {r["path"] for r in rows}]
+    listed = [path for path in Search().in_folder(audio) if path in {r["path"] for r in rows}]
     assert list(dict.fromkeys(row["path"] for row in rows)) == listed
     assert [row["start_s"] for row in rows if "long" in row["path"]] == [0, 10, 20]
     embedder = Embedder.load(small_base)

@@ -133,6 +133,9 @@ def test_the_command(small_base, embeddings, capsys):
     assert len(rows) == 2
     assert all(-1 <= float(row.split()[0]) <= 1 for row in rows)
     assert main([*arguments, f"--audio={embeddings}"]) == 1
-    assert capsys.readouterr().err == f"error: {embeddings}: Format not recognised.\n"
+    assert capsys.readouterr().err == (
+        f"error: {embeddings}: FFmpeg: Invalid data found when processing input; "
+        "libsndfile: Format not recognised.\n"
+    )
     assert main([*arguments, "--audio=x.wav", "--number=0"]) == 1
     assert "--number=0: expected a number of at least 1" in capsys.readouterr().err

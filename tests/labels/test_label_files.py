@@ -127,6 +127,32 @@ def test_clips_are_found_under_their_usual_names(tmp_path):
         file.labels(["abc", "def", "x"])
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{}_30.0-40.0.wav",
+        "Y{}_30.000_40.000",
+        "{}_000030.mp4",
+        "{}_30",
+        "{}_30000",
+        "Live [{}].mp3",
+    ],
+)
+def test_clips_are_found_under_names_with_times(tmp_path, name):
+    """A file without times takes any, unless several names would mean the same clip."""
+    (tmp_path / "timed.csv").write_text('ab_c, 30, 40, "/m/a"\ndef, 0, 10, "/m/b"\n')
+    write_csv(tmp_path / "plain.csv", {"ab_c": (("/m/a",), ()), "def": ((), ())})
+    for file in ("timed.csv", "plain.csv"):
+        labels = read_label_file(tmp_path / file, ONTOLOGY)
+        assert labels.rows([name.format("ab_c"), "def"]).tolist() == [0, 1]
+    timed, plain = (
+        read_label_file(tmp_path / f"{each}.csv", ONTOLOGY) for each in ("timed", "plain")
+    )
+    assert timed.rows(["ab_c_70.0-80.0", "ab_c_30_41", "def_0"]).tolist() == [-1, -1, 1]
+    assert plain.rows(["ab_c_70.0-80.0"]).tolist() == [0]
+    assert plain.rows(["ab_c_70.0-80.0", "ab_c_30", "def_0"]).tolist() == [-1, -1, 1]
+
+
 def test_unknown_mids_are_refused_or_counted(tmp_path):
     write_csv(tmp_path / "a.csv", {"x": (("/m/a", "/m/no"), ()), "y": (("/m/no",), ("/m/b",))})
     with pytest.raises(InputError, match=r"1 mids are not in the ontology \(/m/no\)"):
