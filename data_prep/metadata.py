@@ -294,8 +294,13 @@ Downloads need pooch and requests (pip install pooch requests), --from_dir does 
 The files are Google's: the ontology CC BY-SA 4.0, the segments CC BY 4.0.""",
     )
     add = parser.add_argument_group("folders").add_argument
-    add("--output_dir", required=True, metavar="META", help="the folder to fill")
-    add("--from_dir", metavar="FOLDER", help="copy the files from here (.csv or .csv.gz)")
+    add("--output_dir", required=True, type=cli.path, metavar="META", help="the folder to fill")
+    add(
+        "--from_dir",
+        type=cli.path,
+        metavar="FOLDER",
+        help="copy the files from here (.csv or .csv.gz)",
+    )
     add = parser.add_argument_group("addresses").add_argument
     for name, source in SOURCES.items():
         flag = f"--{name.partition('.')[0]}_url"

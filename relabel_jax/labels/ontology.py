@@ -38,6 +38,9 @@ from relabel_jax.errors import InputError
 # Facts of AudioSet's ontology.json alone (no descriptions, no examples), and whether AudioSet's
 # segments use the class as a label. Its licence is in NOTICE.
 _AUDIOSET_TABLE = pathlib.Path(__file__).with_name("audioset_ontology.csv")
+_MAX_CLASSES = 1 << 14  # the matrices have a byte for each pair of classes
+_MAX_BYTES = 1 << 28
+_MAX_PATHS_LENGTH = 2_000_000  # AudioSet's paths have 3,000 classes in all
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +56,8 @@ class Ontology:
       text: the JSON of the ontology, so that a data set can carry its own.
 
     Raises:
-      InputError: a mid or name occurs twice, or the relation has a cycle.
+      InputError: a mid or name occurs twice, the relation has a cycle, or the classes have too many
+        paths from the roots.
     """
 
     mids: tuple[str, ...]
@@ -71,6 +75,7 @@ class Ontology:
                         f"ontology: the {field} {value!r} occurs {count} times; it must be unique"
                     )
         _ = self.is_ancestor  # raises for a cycle now, not on first use
+        self._check_paths()
 
     @classmethod
     @functools.cache
@@ -110,9 +115,14 @@ class Ontology:
           InputError: the file cannot be read, has another form, or names a child that is not in it.
         """
         try:
-            text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+            with open(path, encoding="utf-8-sig") as file:
+                text = file.read(_MAX_BYTES + 1)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot read the ontology: {error}") from error
+        if len(text) > _MAX_BYTES:
+            raise InputError(
+                f"{path}: has more than {_MAX_BYTES:,} characters; expected an ontology.json"
+            )
         try:
             return cls.from_text(text)
         except InputError as error:
@@ -127,24 +137,20 @@ class Ontology:
         """
         try:
             nodes = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number may have too many digits
             raise InputError(f"ontology: not JSON: {error}") from error
         if not isinstance(nodes, list) or not nodes:
             raise InputError("ontology: expected a non-empty JSON list of classes")
+        if len(nodes) > _MAX_CLASSES:
+            raise InputError(f"ontology: has {len(nodes):,} classes, at most {_MAX_CLASSES:,} fit")
         for position, node in enumerate(nodes):
-            for field, kind in (("id", str), ("name", str), ("child_ids", list)):
-                value = node.get(field) if isinstance(node, dict) else None
-                if not isinstance(value, kind) and (field, value) != ("child_ids", None):
-                    raise InputError(
-                        f"ontology: class number {position} has no field {field!r} "
-                        f"of JSON type {'string' if kind is str else 'list'}"
-                    )
+            _check_types(position, node)
         mids = tuple(node["id"] for node in nodes)
         index = {mid: i for i, mid in enumerate(mids)}
         is_parent = np.zeros((len(mids), len(mids)), bool)
         for parent, node in enumerate(nodes):
             for child_mid in _children(node):
-                if child_mid not in mids:  # which may be of any type
+                if child_mid not in index:
                     raise InputError(
                         f"ontology: {node['id']} ({node['name']}) has the child {child_mid!r}, "
                         "which is not in the file"
@@ -159,6 +165,26 @@ class Ontology:
             is_blacklisted=np.array(["blacklist" in r for r in restrictions]),
             text=text,
         )
+
+    def _check_paths(self) -> None:
+        """Raises InputError if the paths of all classes would not fit into memory.
+
+        Classes with two parents each, one below the other, double the number of paths at every
+        step.
+        """
+        counts, lengths = [0] * len(self), [0] * len(self)
+        for child in self._parents_first:
+            parents = np.flatnonzero(self.is_parent[:, child]).tolist()
+            counts[child] = sum(counts[parent] for parent in parents) or 1
+            lengths[child] = sum(lengths[parent] for parent in parents) + counts[child]
+        if sum(lengths) > _MAX_PATHS_LENGTH:
+            worst = max(range(len(self)), key=counts.__getitem__)
+            number = f"{counts[worst]:,}" if counts[worst] < 10**12 else "over 10^12"
+            raise InputError(
+                f"ontology: the paths from the roots to all classes do not fit into memory; "
+                f"{self.mids[worst]} ({self.display_names[worst]}) alone has {number}; leave out "
+                "parents"
+            )
 
     def __len__(self) -> int:
         return len(self.mids)
@@ -298,16 +324,59 @@ class Ontology:
 
     def paths(self, to: int) -> list[tuple[int, ...]]:
         """All paths from a root to class number `to`, as class numbers with both ends included."""
-        parents = np.flatnonzero(self.is_parent[:, to]).tolist()
-        if not parents:
-            return [(to,)]
-        return [(*path, to) for parent in parents for path in self.paths(parent)]
+        paths: list[tuple[int, ...]] = []
+        upwards = [(to,)]  # paths from a class that may have parents, the last one first
+        while upwards:
+            path = upwards.pop()
+            parents = np.flatnonzero(self.is_parent[:, path[0]]).tolist()
+            if not parents:
+                paths.append(path)
+            upwards += [(parent, *path) for parent in reversed(parents)]
+        return paths
 
 
 @functools.cache
 def _audioset_rows() -> list[dict[str, str]]:
     with open(_AUDIOSET_TABLE, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _check_types(position: int, node: object) -> None:
+    """Raises InputError if a class does not have the fields of AudioSet's ontology.json.
+
+    Args:
+      position: its place in the file, for messages.
+      node: a value of JSON.
+    """
+    fields = node if isinstance(node, dict) else {}
+    for field in ("id", "name"):
+        value = fields.get(field)
+        if not isinstance(value, str):
+            raise InputError(
+                f"ontology: class number {position} has no field {field!r} of JSON type string"
+            )
+        if not _is_text(value):
+            raise InputError(
+                f"ontology: class number {position} has the {field} {value!r}, expected text"
+            )
+    for field in ("child_ids", "restrictions"):
+        value = fields.get(field)
+        if value is None:
+            continue
+        if not isinstance(value, list):
+            raise InputError(
+                f"ontology: class number {position} has no field {field!r} of JSON type list"
+            )
+        for each in value:
+            if not isinstance(each, str):
+                raise InputError(
+                    f"ontology: class number {position} has {each!r} in its {field}, expected texts"
+                )
+
+
+def _is_text(value: str) -> bool:
+    """Whether the text is not empty and can be written as UTF-8."""
+    return bool(value) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _children(node: dict) -> list[str]:
