@@ -27,19 +27,17 @@ import dataclasses
 import difflib
 import functools
 import graphlib
-import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from relabel_jax.errors import InputError
+from relabel_jax.labels.ontology_json import children, json_text, read_nodes, read_text
 
 # Facts of AudioSet's ontology.json alone (no descriptions, no examples), and whether AudioSet's
 # segments use the class as a label. Its licence is in NOTICE.
 _AUDIOSET_TABLE = pathlib.Path(__file__).with_name("audioset_ontology.csv")
-_MAX_CLASSES = 1 << 14  # the matrices have a byte for each pair of classes
-_MAX_BYTES = 1 << 28
 _MAX_PATHS_LENGTH = 2_000_000  # AudioSet's paths have 3,000 classes in all
 
 
@@ -56,8 +54,7 @@ class Ontology:
       text: the JSON of the ontology, so that a data set can carry its own.
 
     Raises:
-      InputError: a mid or name occurs twice, the relation has a cycle, or the classes have too many
-        paths from the roots.
+      InputError: a mid or name occurs twice, or the relation has a cycle or too many paths.
     """
 
     mids: tuple[str, ...]
@@ -96,7 +93,7 @@ class Ontology:
             }
             for row in _audioset_rows()
         ]
-        return cls.from_text(_json_text(nodes))
+        return cls.from_text(json_text(nodes))
 
     @classmethod
     def read(cls, path: str | pathlib.Path | None = None) -> "Ontology":
@@ -114,15 +111,7 @@ class Ontology:
         Raises:
           InputError: the file cannot be read, has another form, or names a child that is not in it.
         """
-        try:
-            with open(path, encoding="utf-8-sig") as file:
-                text = file.read(_MAX_BYTES + 1)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot read the ontology: {error}") from error
-        if len(text) > _MAX_BYTES:
-            raise InputError(
-                f"{path}: has more than {_MAX_BYTES:,} characters; expected an ontology.json"
-            )
+        text = read_text(path)
         try:
             return cls.from_text(text)
         except InputError as error:
@@ -135,22 +124,13 @@ class Ontology:
         Raises:
           InputError: as `from_json`.
         """
-        try:
-            nodes = json.loads(text)
-        except (ValueError, RecursionError) as error:  # a number may have too many digits
-            raise InputError(f"ontology: not JSON: {error}") from error
-        if not isinstance(nodes, list) or not nodes:
-            raise InputError("ontology: expected a non-empty JSON list of classes")
-        if len(nodes) > _MAX_CLASSES:
-            raise InputError(f"ontology: has {len(nodes):,} classes, at most {_MAX_CLASSES:,} fit")
-        for position, node in enumerate(nodes):
-            _check_types(position, node)
+        nodes = read_nodes(text)
         mids = tuple(node["id"] for node in nodes)
         index = {mid: i for i, mid in enumerate(mids)}
         is_parent = np.zeros((len(mids), len(mids)), bool)
         for parent, node in enumerate(nodes):
-            for child_mid in _children(node):
-                if child_mid not in index:
+            for child_mid in children(node):
+                if not isinstance(child_mid, str) or child_mid not in index:
                     raise InputError(
                         f"ontology: {node['id']} ({node['name']}) has the child {child_mid!r}, "
                         "which is not in the file"
@@ -167,23 +147,18 @@ class Ontology:
         )
 
     def _check_paths(self) -> None:
-        """Raises InputError if the paths of all classes would not fit into memory.
-
-        Classes with two parents each, one below the other, double the number of paths at every
-        step.
-        """
+        """Raises InputError if the paths, which may double at each level, do not fit in memory."""
         counts, lengths = [0] * len(self), [0] * len(self)
         for child in self._parents_first:
             parents = np.flatnonzero(self.is_parent[:, child]).tolist()
             counts[child] = sum(counts[parent] for parent in parents) or 1
             lengths[child] = sum(lengths[parent] for parent in parents) + counts[child]
         if sum(lengths) > _MAX_PATHS_LENGTH:
-            worst = max(range(len(self)), key=counts.__getitem__)
+            worst = int(np.argmax(np.array(counts, object)))
             number = f"{counts[worst]:,}" if counts[worst] < 10**12 else "over 10^12"
             raise InputError(
-                f"ontology: the paths from the roots to all classes do not fit into memory; "
-                f"{self.mids[worst]} ({self.display_names[worst]}) alone has {number}; leave out "
-                "parents"
+                "ontology: the paths from the roots to all classes do not fit into memory; "
+                f"{self.mids[worst]} alone has {number}; leave out parents"
             )
 
     def __len__(self) -> int:
@@ -295,11 +270,11 @@ class Ontology:
         Raises:
           KeyError: a mid that is not in the ontology.
         """
-        nodes = json.loads(self.text)
+        nodes = read_nodes(self.text)
         kept = [nodes[self.index[mid]] for mid in mids]
         return Ontology.from_text(
-            _json_text(
-                node | {"child_ids": [child for child in _children(node) if child in mids]}
+            json_text(
+                node | {"child_ids": [child for child in children(node) if child in mids]}
                 for node in kept
             )
         )
@@ -325,7 +300,9 @@ class Ontology:
     def paths(self, to: int) -> list[tuple[int, ...]]:
         """All paths from a root to class number `to`, as class numbers with both ends included."""
         paths: list[tuple[int, ...]] = []
-        upwards = [(to,)]  # paths from a class that may have parents, the last one first
+        upwards: list[tuple[int, ...]] = [
+            (to,)
+        ]  # paths from a class that may have parents, the last one first
         while upwards:
             path = upwards.pop()
             parents = np.flatnonzero(self.is_parent[:, path[0]]).tolist()
@@ -339,50 +316,3 @@ class Ontology:
 def _audioset_rows() -> list[dict[str, str]]:
     with open(_AUDIOSET_TABLE, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _check_types(position: int, node: object) -> None:
-    """Raises InputError if a class does not have the fields of AudioSet's ontology.json.
-
-    Args:
-      position: its place in the file, for messages.
-      node: a value of JSON.
-    """
-    fields = node if isinstance(node, dict) else {}
-    for field in ("id", "name"):
-        value = fields.get(field)
-        if not isinstance(value, str):
-            raise InputError(
-                f"ontology: class number {position} has no field {field!r} of JSON type string"
-            )
-        if not _is_text(value):
-            raise InputError(
-                f"ontology: class number {position} has the {field} {value!r}, expected text"
-            )
-    for field in ("child_ids", "restrictions"):
-        value = fields.get(field)
-        if value is None:
-            continue
-        if not isinstance(value, list):
-            raise InputError(
-                f"ontology: class number {position} has no field {field!r} of JSON type list"
-            )
-        for each in value:
-            if not isinstance(each, str):
-                raise InputError(
-                    f"ontology: class number {position} has {each!r} in its {field}, expected texts"
-                )
-
-
-def _is_text(value: str) -> bool:
-    """Whether the text is not empty and can be written as UTF-8."""
-    return bool(value) and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _children(node: dict) -> list[str]:
-    """The `child_ids` of a class; none if they are missing or null."""
-    return node.get("child_ids") or []
-
-
-def _json_text(nodes: Iterable[dict]) -> str:
-    return json.dumps(list(nodes), indent=1) + "\n"
