@@ -108,7 +108,10 @@ def serving(page: Any, port: int | None) -> Iterator[str]:
             css_paths=_STYLE,
             theme=gradio.themes.Base(font=_FONT, radius_size="lg").set(**_COLORS),
         )
-        config = uvicorn.Config(LocalOnly(app, port), log_level="warning", use_colors=False)
+        # An open page holds a connection, which uvicorn would wait for, and complain about.
+        config = uvicorn.Config(
+            LocalOnly(app, port), log_level="critical", timeout_graceful_shutdown=1
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
@@ -116,7 +119,7 @@ def serving(page: Any, port: int | None) -> Iterator[str]:
             _wait_until_started(server, thread)
             yield f"http://{HOST}:{port}/"
         finally:
-            server.should_exit = server.force_exit = True
+            server.should_exit = True
             thread.join(timeout=5)
 
 

@@ -69,7 +69,7 @@ def test_no_field_is_more_than_text(field, harm):
     assert found == expected
     assert not re.search("[\x00-\x09\x0b-\x1f\u2028]", text)
     for markup in ("<script", "![x]", "](http", "**", "| b"):
-        unescaped = re.sub(r"`+.*?`+", "", re.sub(r"\\.", "", body))
+        unescaped = re.sub(r"`+.*?`+", "", re.sub(r"\\.", "x", body))
         assert unescaped.count(markup) == usual_body.count(markup)
 
 
