@@ -159,7 +159,9 @@ stderr. The page needs plotly: pip install plotly""",
     segment_flags.add_inputs(parser)
     output = parser.add_argument_group("output")
     folder_help = "the folder to write into"
-    output.add_argument("--output_dir", required=True, metavar="AUDIT", help=folder_help)
+    output.add_argument(
+        "--output_dir", required=True, type=cli.path, metavar="AUDIT", help=folder_help
+    )
     segment_flags.add_overwrite(output)
     segment_flags.add_unknown(parser.add_argument_group("labels"))
     return parser.parse_args(arguments)

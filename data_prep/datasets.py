@@ -209,8 +209,8 @@ META gets segments.csv, splits.csv and paths.csv. A summary goes to stderr.""",
     )
     add = parser.add_argument
     add("--dataset", required=True, choices=("fsd50k", "esc50"), help="the data set")
-    add("--input_dir", required=True, type=pathlib.Path, metavar="FOLDER", help="its archive")
-    add("--output_dir", required=True, type=pathlib.Path, metavar="META", help="the folder to fill")
+    add("--input_dir", required=True, type=cli.path, metavar="FOLDER", help="its archive")
+    add("--output_dir", required=True, type=cli.path, metavar="META", help="the folder to fill")
     add(
         "--test_fold",
         type=int,

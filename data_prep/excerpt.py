@@ -213,7 +213,9 @@ original labels, but 0.2 fewer labels and 3.8 fewer masked classes a clip than t
         "whole",
     )
     output = parser.add_argument_group("output")
-    output.add_argument("--output", required=True, metavar="CSV", help="the segment file to write")
+    output.add_argument(
+        "--output", required=True, type=cli.path, metavar="CSV", help="the segment file to write"
+    )
     segment_flags.add_overwrite(output)
     add = parser.add_argument_group("draw").add_argument
     add(

@@ -183,7 +183,9 @@ tables classes.csv and edges.csv, and judge.html, which needs plotly: pip instal
     )
     segment_flags.add_unknown(parser.add_argument_group("labels"))
     output = parser.add_argument_group("output")
-    output.add_argument("--output_dir", metavar="JUDGE", help="the folder to write into, if any")
+    output.add_argument(
+        "--output_dir", type=cli.path, metavar="JUDGE", help="the folder to write into, if any"
+    )
     segment_flags.add_overwrite(output)
     return parser.parse_args(arguments)
 

@@ -19,12 +19,11 @@ import re
 import shutil
 import sys
 import tempfile
-import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from data_prep.download import MAX_BYTES, MAX_TIMEOUT_S, Source, download
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
@@ -33,15 +32,6 @@ from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segment_flags import with_or_without_gz
 from relabel_jax.labels.segments import GroupedSegments, read_segments
 from relabel_jax.labels.text_files import opened
-from relabel_jax.progress import Progress
-
-
-class Source(NamedTuple):
-    """The address of a file, gzipped if it ends in `.gz`, and the file's hash if it is known."""
-
-    url: str
-    sha256: str | None = None
-
 
 _CSV_FOLDER = "https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
 
@@ -67,11 +57,6 @@ SOURCES = {
 RETRIES = 6
 TIMEOUT_S = 30.0
 
-_RETRIED_STATUSES = {408, 425, 429, 500, 502, 503, 504}
-_CHUNK_BYTES = 1 << 18
-# A gzipped file must arrive as it is.
-_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "relabel_jax"}
-
 _Path = str | pathlib.Path
 
 
@@ -82,6 +67,7 @@ def metadata(
     from_dir: _Path | None = None,
     retries: int = RETRIES,
     timeout_s: float = TIMEOUT_S,
+    max_bytes: int = MAX_BYTES,
 ) -> None:
     """Fills a folder with AudioSet's metadata; reports on stderr.
 
@@ -91,16 +77,20 @@ def metadata(
       from_dir: a folder to copy the files from (`.gz` or not), instead of downloading them.
       retries: how often a failed download of a file is tried again.
       timeout_s: seconds without a byte after which a download has failed.
+      max_bytes: the most bytes of a download.
 
     Raises:
-      InputError: a file cannot be fetched, fails its check, or cannot be written.
+      InputError: a file cannot be fetched, fails its check, or cannot be written; or a name in the
+        folder is a symbolic link, which others may have made.
     """
     if retries < 0:
         raise InputError(f"--retries={retries}: expected 0 or more")
-    if not timeout_s > 0:
-        raise InputError(f"--timeout_s={timeout_s}: expected more than 0")
+    if not 0 < timeout_s <= MAX_TIMEOUT_S:
+        raise InputError(f"--timeout_s={timeout_s}: expected more than 0, up to {MAX_TIMEOUT_S:g}")
     folder = pathlib.Path(output_dir)
     checks = _Checks()
+    for name in (*sources, class_indices.FILE_NAME):
+        _refuse_links(folder, name)
     for name, source in sources.items():
         if path := _existing(folder, name):
             try:
@@ -114,7 +104,7 @@ def metadata(
                 origin = str(_existing(pathlib.Path(from_dir), name) or "")
                 if not origin:
                     raise InputError(f"{from_dir}: has neither {name} nor {name}.gz")
-            is_gzip = urllib.parse.urlparse(origin).path.endswith(".gz")
+            is_gzip = re.split("[?#]", origin)[0].endswith(".gz")
             path = folder / (f"{name}.gz" if is_gzip else name)
             with (
                 complete_file(path) as temporary,
@@ -122,7 +112,7 @@ def metadata(
             ):
                 part = pathlib.Path(part_folder) / path.name
                 if from_dir is None:
-                    download(source, part, retries, timeout_s)
+                    download(source, part, retries, timeout_s, max_bytes)
                 else:
                     shutil.copyfile(origin, part)
                 try:
@@ -179,71 +169,6 @@ class _Checks:
         return f"{len(segments):,} segments"
 
 
-class _Refused(Exception):
-    """The server's answer, which another attempt would not change."""
-
-
-def download(source: Source, path: pathlib.Path, retries: int, timeout_s: float) -> None:
-    """Downloads a file to `path`, whose folder exists; the numbers are those of `metadata`.
-
-    Raises:
-      InputError: pooch or requests is not installed; the server refuses or keeps failing; the
-        file's hash is not the known one.
-      OSError: the file cannot be written.
-    """
-    try:
-        import pooch
-        import requests
-    except ImportError as error:
-        raise InputError(
-            f"downloading needs {error.name}: pip install pooch requests; or take the files from a "
-            "folder (--from_dir)"
-        ) from error
-    url = source.url
-    if urllib.parse.urlparse(url).scheme not in ("http", "https"):
-        raise InputError(f"{url}: not a web address; expected https://HOST/FILE")
-
-    # pooch.HTTPDownloader leaves the connection open when it fails, and retries a 404 too.
-    def get(url: str, output_file: str, caller: pooch.Pooch) -> None:
-        with requests.get(url, stream=True, timeout=timeout_s, headers=_HEADERS) as answer:
-            if not answer.ok and answer.status_code not in _RETRIED_STATUSES:
-                raise _Refused(f"{answer.status_code} {answer.reason}")
-            answer.raise_for_status()
-            total = int(answer.headers.get("Content-Length", 0)) or None
-            with (
-                Progress(path.name, total, "B") as progress,
-                open(output_file, "wb") as file,
-            ):
-                for chunk in answer.iter_content(_CHUNK_BYTES):
-                    file.write(chunk)
-                    progress.update(len(chunk))
-
-    server = pooch.Pooch(
-        path=path.parent,
-        base_url="",
-        registry={path.name: source.sha256},
-        urls={path.name: url},
-        retry_if_failed=retries,
-    )
-    try:
-        server.fetch(path.name, downloader=get)
-    except _Refused as error:
-        raise InputError(
-            f"{url}: the server answers {error}; give another address, or a folder that has the "
-            "file (--from_dir)"
-        ) from error
-    except requests.RequestException as error:
-        raise InputError(
-            f"{url}: given up after {retries + 1} attempts: {error}; try the same command later, "
-            "or take the files from a folder (--from_dir)"
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"{url}: its SHA-256 is not {source.sha256}; try the same command later, or take the "
-            "files from a folder (--from_dir), where their headers alone are checked"
-        ) from error
-
-
 def _read_checked(path: pathlib.Path, ontology: Ontology) -> GroupedSegments:
     """Reads the segments. Raises InputError if the file differs from what its header says."""
     segments = read_segments([path], ontology)
@@ -267,6 +192,17 @@ def _read_checked(path: pathlib.Path, ontology: Ontology) -> GroupedSegments:
                 "complete or was changed"
             )
     return segments
+
+
+def _refuse_links(folder: pathlib.Path, name: str) -> None:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_symlink():
+            raise InputError(
+                f"{path}: is a symbolic link; remove it, and give a folder that has the file as "
+                "--from_dir"
+            )
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is not a file; remove it to get the file")
 
 
 def _existing(folder: pathlib.Path, name: str) -> pathlib.Path | None:
@@ -294,8 +230,13 @@ Downloads need pooch and requests (pip install pooch requests), --from_dir does 
 The files are Google's: the ontology CC BY-SA 4.0, the segments CC BY 4.0.""",
     )
     add = parser.add_argument_group("folders").add_argument
-    add("--output_dir", required=True, metavar="META", help="the folder to fill")
-    add("--from_dir", metavar="FOLDER", help="copy the files from here (.csv or .csv.gz)")
+    add("--output_dir", required=True, type=cli.path, metavar="META", help="the folder to fill")
+    add(
+        "--from_dir",
+        type=cli.path,
+        metavar="FOLDER",
+        help="copy the files from here (.csv or .csv.gz)",
+    )
     add = parser.add_argument_group("addresses").add_argument
     for name, source in SOURCES.items():
         flag = f"--{name.partition('.')[0]}_url"

@@ -215,7 +215,7 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--output_dir",
-        type=pathlib.Path,
+        type=cli.path,
         required=True,
         metavar="MINI",
         help="the folder to create; it must not exist, or hold the same miniature already",

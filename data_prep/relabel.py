@@ -272,7 +272,7 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     segment_flags.add_inputs(parser)
     output = parser.add_argument_group("output")
     add = output.add_argument
-    add("--output", required=True, metavar="FILE", help="the file to write")
+    add("--output", required=True, type=cli.path, metavar="FILE", help="the file to write")
     add("--format", choices=FORMATS, default="parquet", help="(default: %(default)s)")
     add(
         "--wav",

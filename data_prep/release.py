@@ -247,7 +247,13 @@ The labelings are those of python -m data_prep.relabel.""",
     )
     segment_flags.add_inputs(parser, "segment files; each is a split")
     output = parser.add_argument_group("output")
-    output.add_argument("--output_dir", required=True, metavar="LABELS", help="the folder to fill")
+    output.add_argument(
+        "--output_dir",
+        required=True,
+        type=cli.path,
+        metavar="LABELS",
+        help="the folder to fill",
+    )
     segment_flags.add_overwrite(output)
     return parser.parse_args(arguments)
 

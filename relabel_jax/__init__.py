@@ -1,8 +1,12 @@
 """Re-labels AudioSet by its ontology, and measures by transfer learning what that is worth."""
 
-from typing import Any
+from relabel_jax import interrupts
 
-from relabel_jax.version import __version__
+interrupts.begin()  # before the other imports, which Ctrl-C may interrupt
+
+from typing import Any  # noqa: E402
+
+from relabel_jax.version import __version__  # noqa: E402
 
 __all__ = ["Embedder", "__version__"]
 

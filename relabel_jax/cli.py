@@ -14,10 +14,11 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import relabel_jax
+from relabel_jax import interrupts, terminal
 from relabel_jax.errors import InputError, Interrupted
 
 SCRIPT = "relabel-jax"
@@ -79,8 +80,10 @@ the whole chain on synthetic data, in minutes:
 Results go to the folder or file that a flag names. The last lines of a command name them."""
 
 
-def run(command: Callable[[], int | None], *, stopped: str = "stopped") -> int:
-    """Runs a command and answers the user's mistakes with one line on stderr.
+def run(command: Callable[[], int | None], *, stopped: str = interrupts.STOPPED) -> int:
+    """Runs a command and answers mistakes of the user and failures of the system with one line.
+
+    Control characters in what the command prints are shown as escapes.
 
     After an error the program ends within seconds, even if threads are left.
 
@@ -93,19 +96,46 @@ def run(command: Callable[[], int | None], *, stopped: str = "stopped") -> int:
     """
     code = 1
     try:
-        code = command() or 0
+        with _interruptible(), terminal.printable_output():
+            code = command() or 0
+            sys.stdout.flush()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        code = _failed(str(error))
+    except MemoryError as error:
+        code = _failed(f"out of memory{f': {error}' if str(error) else ''}")
+    except OSError as error:  # such as a full disk, or too many open files
+        code = _failed(str(error))
     except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
+        print(terminal.one_line(str(interrupted)), file=sys.stderr)
         code = 143
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
-        code = 130
+        code = interrupts.CODE
     finally:
         if code and _is_program():
             threading.Thread(target=_end, args=(code,), daemon=True).start()
     return code
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets Ctrl-C raise KeyboardInterrupt within the block, and then stop the process at once."""
+    was_quiet = interrupts.raise_errors()
+    try:
+        yield
+    finally:
+        if was_quiet:
+            interrupts.stop_quietly()
+
+
+def _failed(message: str) -> int:
+    """Prints the error line and returns the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try again when it exits, and tell of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(f"error: {terminal.one_line(message)}", file=sys.stderr)
+    return 1
 
 
 def _is_program() -> bool:
@@ -149,6 +179,10 @@ class _Parser(argparse.ArgumentParser):
         arguments = sys.argv[1:] if args is None else args
         return super().parse_known_args([expand_home(each) for each in arguments], namespace)
 
+    def error(self, message):
+        """Ends the program with the usage and an error line, exit code 2."""
+        super().error(terminal.one_line(message))
+
 
 def expand_home(argument: str) -> str:
     """The argument with home folders for `~/` and `~USER/` where a path can begin.
@@ -187,6 +221,13 @@ def parser(module: str, description: str | None, **options: Any) -> argparse.Arg
     )
 
 
+def path(text: str) -> pathlib.Path:
+    """The path that a flag gives, as the `type` of an argument. An empty one is wrong usage."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got an empty text")
+    return pathlib.Path(text)
+
+
 def _as_called(text: str) -> str:
     """The text with the commands in it in the form in which the user called this one."""
     for module, _ in VERBS.values():
@@ -213,7 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     nearest = difflib.get_close_matches(verb, VERBS, n=1)
     problem = f"{verb!r} is not a verb" if verb else "expected a verb"
     suggestion = f"; did you mean {nearest[0]}" if nearest else ""
-    print(f"error: {problem}{suggestion}; {SCRIPT} --help lists the verbs", file=sys.stderr)
+    problem = terminal.one_line(f"{problem}{suggestion}")
+    print(f"error: {problem}; {SCRIPT} --help lists the verbs", file=sys.stderr)
     return 2
 
 

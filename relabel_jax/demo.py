@@ -15,6 +15,7 @@ dropped or recorded.
 Needs an extra: pip install '.[demo]'.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -28,9 +29,10 @@ from absl import logging as absl_logging
 
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.inference.demo import make_page, serve
+from relabel_jax.inference.demo import make_page
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.nearest import Clips
+from relabel_jax.inference.serving import serving
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,18 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             page = make_page(embedder, clips)
             rate_hz = embedder.sample_rate_hz
             embedder.embed(np.zeros(rate_hz), rate_hz)  # compiles
-            address = serve(page, flags.port)
-            # Each of these signals ends the page and deletes the sounds, as Ctrl-C does. SIGINT is
-            # in the list because a page that a script starts in the background ignores it.
-            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(each, signal.default_int_handler)
-            try:
-                print(f"{address}  (Ctrl-C ends it)", flush=True)
-                if not flags.no_browser:
-                    webbrowser.open(address)
-                threading.Event().wait()
-            except KeyboardInterrupt:
-                page.close(verbose=False)
+            with serving(page, flags.port) as address:
+                # Each of these signals ends the page and deletes the sounds, as Ctrl-C does. SIGINT
+                # is in the list because a page that a script starts in the background ignores it.
+                for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(each, signal.default_int_handler)
+                with contextlib.suppress(KeyboardInterrupt):
+                    print(f"{address}  (Ctrl-C ends it)", flush=True)
+                    if not flags.no_browser:
+                        webbrowser.open(address)
+                    threading.Event().wait()
 
     return cli.run(command)
 

@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--workdir",
         required=True,
-        type=pathlib.Path,
+        type=cli.path,
         metavar="W",
         help="the folder of this run or grid alone; it is created if it does not exist",
     )

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from relabel_jax import terminal
+
 LOG_EVERY_S = 60.0
 _T = TypeVar("_T")
 
@@ -56,7 +58,7 @@ class Progress:
             Progress._shown = self
             if sys.stderr.isatty():
                 self._bar = tqdm(
-                    desc=self._what,
+                    desc=terminal.printable(self._what),
                     total=self._total,
                     initial=self._done,
                     unit=self._unit if self._unit == "B" else f" {self._unit}",
@@ -64,7 +66,7 @@ class Progress:
                     dynamic_ncols=True,
                     smoothing=0.05,
                     leave=False,
-                    file=sys.stderr,
+                    file=terminal.raw(sys.stderr),
                 )
         return self
 
@@ -88,7 +90,7 @@ class Progress:
         """Changes the name of the work, such as `epoch 3/5`."""
         self._what = what
         if self._bar is not None:
-            self._bar.set_description(what)
+            self._bar.set_description(terminal.printable(what))
 
     def __str__(self) -> str:
         """The line of a log."""
@@ -122,9 +124,10 @@ def track(items: Iterable[_T], what: str, unit: str, total: int | None = None) -
 
 
 def write_line(text: str) -> None:
-    """Prints a line on stderr, above the bar if one is shown."""
+    """Prints a line on stderr, above the bar if one is shown, without control characters."""
+    text = terminal.printable(text)
     if Progress._shown is not None and Progress._shown._bar is not None:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(text, file=terminal.raw(sys.stderr))
     else:
         print(text, file=sys.stderr, flush=True)
 

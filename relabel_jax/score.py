@@ -156,7 +156,10 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     segment_flags.add_unknown(labels)
     results = parser.add_argument_group("output")
     results.add_argument(
-        "--output_dir", metavar="OUT", help="the folder for scores.json and classes.csv"
+        "--output_dir",
+        type=cli.path,
+        metavar="OUT",
+        help="the folder for scores.json and classes.csv",
     )
     segment_flags.add_overwrite(results)
     return parser.parse_args(arguments)

@@ -12,6 +12,8 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 # A part, which is a package or a module, imports only what stands before it.
 ORDER = (
     "version",
+    "interrupts",
+    "terminal",
     "errors",
     "files",
     "cli",

@@ -1,7 +1,9 @@
 """The runs of a grid, the bases that they start from, and the runs that are trained together."""
 
+import hashlib
 import itertools
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +16,11 @@ from relabel_jax.labels.labelings import PAPER_LABELINGS
 
 # Fields that a grid has and a run has not.
 _OF_GRID = ("roots", "base_labelings", "target_labelings", "num_seeds", "only", "truth")
+_MAX_SEEDS = 1000
+_UNSAFE = re.compile(r"[/\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in the name of a folder
+_MAX_NAME_BYTES = 255  # of most file systems
+# Names that are no folder, or that another file in the workdir of a grid has.
+_RESERVED = ("", ".", "..", ".lock", "grid.json", "ontology.json")
 
 
 class Cell(NamedTuple):
@@ -33,7 +40,7 @@ class Cell(NamedTuple):
         """The folder of the run, relative to the workdir of the grid."""
         from_base = f"from_{self.base_labeling}" if self.base_labeling else ""
         parts = (self.method, from_base, self.labeling, f"seed{self.seed}")
-        return pathlib.Path(self.root.lower().replace(" ", "_"), "_".join(filter(None, parts)))
+        return pathlib.Path(folder_name(self.root), "_".join(filter(None, parts)))
 
     @property
     def base(self) -> "Cell | None":
@@ -41,6 +48,37 @@ class Cell(NamedTuple):
         if not self.base_labeling:
             return None
         return Cell(self.root, "base", "", self.seed, self.base_labeling)
+
+
+def folder_name(root: str) -> str:
+    """Returns the name of the folder of a root: one part of a path, whatever the name holds.
+
+    A name that is no safe part of a path gets a digest, so that `A/B` and `A_B` have two folders.
+
+    >>> folder_name("Human sounds")
+    'human_sounds'
+    >>> folder_name("/tmp/Speech")
+    '_tmp_speech_e45c0d0e'
+    """
+    name = root.lower().replace(" ", "_")
+    safe = _UNSAFE.sub("_", name)
+    if safe == name and name not in _RESERVED and len(name.encode()) <= _MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(root.encode(errors="surrogatepass")).hexdigest()[:8]
+    start = safe.encode()[: _MAX_NAME_BYTES - len(digest) - 1].decode(errors="ignore")
+    return f"{start}_{digest}"
+
+
+def check_folders(roots: Sequence[str]) -> None:
+    """Raises InputError if two roots of a grid would share a folder."""
+    names: dict[str, str] = {}
+    for root in roots:
+        other = names.setdefault(folder_name(root), root)
+        if other != root:
+            raise InputError(
+                f"config.roots: {other!r} and {root!r} would both write to the folder "
+                f"{folder_name(root)}; train each in a --workdir of its own"
+            )
 
 
 def grid_config(
@@ -82,14 +120,19 @@ def all_cells(config: ConfigDict) -> list[Cell]:
     """Lists the runs of a grid in the order in which they are run.
 
     Raises:
-      InputError: there are no roots or seeds, a labeling is unknown or is there twice, or `only`
-        names no root and no method of the grid.
+      InputError: there are no roots or too few or many seeds, a labeling is unknown or is there
+        twice, or `only` names no root and no method of the grid.
     """
-    seeds = range(config.seed, config.seed + config.num_seeds)
     if not config.roots:
         raise InputError("config.roots: expected at least one target root")
-    if config.num_seeds < 1:
-        raise InputError(f"config.num_seeds: expected 1 or more, got {config.num_seeds}")
+    for root in config.roots:
+        if not isinstance(root, str):
+            raise InputError(f"config.roots: expected display names or mids, got {root!r}")
+    if not 1 <= config.num_seeds <= _MAX_SEEDS:
+        raise InputError(
+            f"config.num_seeds: expected 1 or more, up to {_MAX_SEEDS}, got {config.num_seeds}"
+        )
+    seeds = range(config.seed, config.seed + config.num_seeds)
     for field in ("base_labelings", "target_labelings"):
         check_labelings(config, field, config[field])
     cells = []

@@ -20,6 +20,9 @@ METHODS = ("base", "features", "finetune", "scratch")
 TUNED = ("features", "finetune")
 """The methods that start from a base."""
 _SEEDS = 2**32  # JAX's keys use the lower 32 bits of a seed
+_MAX_BATCH_SIZE = 1 << 16  # 40 GB of the paper's waveforms
+_MAX_COUNT = 1 << 31
+_MAX_UNITS = 1 << 20
 
 
 def paper_config(root: str, method: str) -> ConfigDict:
@@ -80,7 +83,13 @@ def members(config: ConfigDict) -> list[ConfigDict]:
 
     There is a config for each combination of `labelings` and `seeds`. It is the config that a
     single run with that labeling and seed would have.
+
+    Raises:
+      InputError: a seed is no whole number.
     """
+    for seed in config.seeds:
+        if type(seed) is not int:
+            raise InputError(f"config.seeds: expected whole numbers, such as 0,1,2, got {seed!r}")
     labelings = config.labelings.split(",") if config.labelings else [config.labeling]
     configs = []
     for labeling, seed in itertools.product(labelings, config.seeds or [config.seed]):
@@ -111,23 +120,25 @@ def check(config: ConfigDict) -> None:
     ):
         if config[field] not in choices:
             raise InputError(f"config.{field}: {config[field]!r} is none of {', '.join(choices)}")
-    for field in (
-        "batch_size",
-        "num_epochs",
-        "steps_per_call",
-        "learning_rate",
-        "learning_rate_decay",
+    for field, limit in (
+        ("batch_size", _MAX_BATCH_SIZE),
+        ("num_epochs", _MAX_COUNT),
+        ("steps_per_call", _MAX_COUNT),
+        ("learning_rate", math.inf),
+        ("learning_rate_decay", math.inf),
     ):
         if not 0 < config[field] < math.inf:
             raise InputError(f"config.{field}: expected a positive number, got {config[field]}")
+        if config[field] > limit:
+            raise InputError(f"config.{field}: expected at most {limit:,}, got {config[field]}")
     if config.classifier.norm_order not in NORM_ORDERS:
         raise InputError(
             f"config.classifier.norm_order: {config.classifier.norm_order!r} is none of "
             f"{', '.join(NORM_ORDERS)}"
         )
-    if config.classifier.hidden_units < 1:
+    if not 1 <= config.classifier.hidden_units <= _MAX_UNITS:
         raise InputError(
-            f"config.classifier.hidden_units: expected at least 1, got "
+            f"config.classifier.hidden_units: expected at least 1, at most {_MAX_UNITS:,}, got "
             f"{config.classifier.hidden_units}"
         )
     if not config.data_dir:

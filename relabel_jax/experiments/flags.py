@@ -1,14 +1,16 @@
 """The config of a command line: a file or a name, and `--config.FIELD=VALUE` for its fields."""
 
 import difflib
-import importlib.util
+import types
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from relabel_jax.errors import InputError
-from relabel_jax.experiments.config import model_config, plain
+from relabel_jax.experiments.cells import grid_config
+from relabel_jax.experiments.config import model_config, paper_config, plain
 from relabel_jax.experiments.config_files import find_config
 from relabel_jax.runs.old_configs import MOVED, flat
 
@@ -28,6 +30,7 @@ def read_config(name: str, overrides: Sequence[str]) -> ConfigDict:
       InputError: there is no such config, it fails, it has no such field, or a value does not fit.
     """
     config = _load(name)
+    _check_form(config, grid_config((), ()) if "roots" in config else paper_config("", ""), name)
     model = _value_of(_MODEL_NAME, overrides)
     if model is not None and "model" in config and model != config.model.name:
         config.model = model_config(model)
@@ -81,15 +84,64 @@ def _load(name: str) -> ConfigDict:
     """Returns what `get_config` of a config file returns."""
     file, _, argument = name.partition(":")
     path = find_config(file)
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = types.ModuleType(f"config_{path.stem}")
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
-        return module.get_config(*([argument] if argument else []))
+        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+        config = module.get_config(*([argument] if argument else []))
     except InputError:
         raise
-    except Exception as error:  # whatever the code in a config file raises
+    except (Exception, SystemExit) as error:  # whatever the code in a config file raises
         cause = f"{error}\n".splitlines()[0]
         raise InputError(f"--config={name}: it fails: {type(error).__name__}: {cause}") from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"--config={name}: its get_config returns {type(config).__name__}, expected a "
+            "ConfigDict, such as experiments.config.paper_config makes"
+        )
+    return config
+
+
+def _check_form(config: ConfigDict, expected: ConfigDict, name: str) -> None:
+    """Checks that a config has the fields of the recipe, and values of their types.
+
+    Args:
+      config: the config of a file.
+      expected: a config with all fields.
+      name: the name of the config, for messages.
+
+    Raises:
+      InputError: a field is missing or has a value of another type.
+    """
+    values = _leaves(config)
+    for field, default in _leaves(expected).items():
+        if field.startswith("model.") and field != "model.name":
+            continue  # each network has options of its own
+        if field not in values:
+            raise InputError(
+                f"--config={name}: has no field {field}; begin with experiments.config.paper_config"
+            )
+        if not _fits(values[field], default):
+            raise InputError(
+                f"--config={name}: {field} is {values[field]!r}, expected a value like {default!r}"
+            )
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """The fields of a config and of the configs in it, such as `model.name`."""
+    found: dict[str, Any] = {}
+    for field, value in config.items():
+        if isinstance(value, ConfigDict):
+            found |= _leaves(value, f"{prefix}{field}.")
+        else:
+            found[f"{prefix}{field}"] = value
+    return found
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value has the type of a default; a float may be given as a whole number."""
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple)
+    return type(value) is type(default)

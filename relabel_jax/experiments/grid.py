@@ -1,5 +1,6 @@
 """A grid of runs: base trainings, the transfers from them, and the report."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
@@ -17,8 +18,14 @@ from ml_collections import ConfigDict
 from relabel_jax.data.data_set import DataSet, open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.experiments import labelings
-from relabel_jax.experiments.cells import Cell, all_cells, populations, run_config
-from relabel_jax.experiments.config import plain
+from relabel_jax.experiments.cells import (
+    Cell,
+    all_cells,
+    check_folders,
+    populations,
+    run_config,
+)
+from relabel_jax.experiments.config import check, plain
 from relabel_jax.experiments.progress import GridProgress
 from relabel_jax.experiments.run import run_population
 from relabel_jax.files import complete_file
@@ -56,8 +63,8 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
       failed; None in all processes except process 0.
 
     Raises:
-      InputError: nothing can be run, or the workdir belongs to another grid. If cells failed, it is
-        also raised in all processes except process 0.
+      InputError: nothing can be run, or the workdir belongs to another grid or is in use. If cells
+        failed, it is also raised in all processes except process 0.
       Interrupted: a SIGTERM stopped the program, after its work was saved.
     """
     grid = processes.together(lambda: _Grid.open(config))
@@ -69,14 +76,15 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
         }
         | labelings.facts(grid.label_files)
     )
-    processes.on_primary(lambda: _begin(grid, workdir))
-    with GridProgress(grid.config, grid.data_set, workdir, grid.cells) as progress:
-        problems = _run_cells(grid, workdir, progress)
-    if not progress.done:
-        raise InputError(problems[0])
-    processes.on_primary(lambda: _note_problems(workdir, problems))
-    if processes.is_primary():
-        return write_report(workdir)
+    with contextlib.ExitStack() as stack:  # holds the lock of the folder
+        processes.on_primary(lambda: _begin(grid, workdir, stack))
+        with GridProgress(grid.config, grid.data_set, workdir, grid.cells) as progress:
+            problems = _run_cells(grid, workdir, progress)
+        if not progress.done:
+            raise InputError(problems[0])
+        processes.on_primary(lambda: _note_problems(workdir, problems))
+        if processes.is_primary():
+            return write_report(workdir)
     if problems:
         raise InputError("some runs failed, see process 0")
     return None
@@ -106,7 +114,9 @@ class _Grid:
         names = {root: ontology.display_names[ontology.find(root)] for root in config.roots}
         config = config.copy_and_resolve_references()
         config.roots = tuple(names.values())
+        check_folders(config.roots)
         cells = [cell._replace(root=names[cell.root]) for cell in cells]
+        check(run_config(config, cells[0], pathlib.Path()))  # a wrong field would fail every cell
         used = (*config.base_labelings, *config.target_labelings)
         label_files = labelings.read_files(config, used, ontology)
         for file in label_files.values():  # refuses a file that lacks a clip before any run begins
@@ -157,12 +167,17 @@ def _run_part(
     return None
 
 
-def _begin(grid: _Grid, workdir: pathlib.Path) -> None:
+def _begin(grid: _Grid, workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
     """Checks that the grid can run in this workdir, and writes the description of the grid there.
 
+    Args:
+      grid: the grid.
+      workdir: its folder.
+      stack: holds the lock of the folder until it is closed.
+
     Raises:
-      InputError: the report could not be written at the end, or the workdir belongs to another grid
-        or to a single run.
+      InputError: the report could not be written at the end, or the workdir is in use, or belongs
+        to another grid or to a single run.
     """
     require_plotly("report")
     config, data_set = grid.config, grid.data_set
@@ -183,6 +198,7 @@ def _begin(grid: _Grid, workdir: pathlib.Path) -> None:
         before.check_same(identity, _MAY_CHANGE, workdir, data_set.path)
     elif Workdir(workdir).is_begun:
         raise InputError(f"{workdir}: is the workdir of a single run; give another --workdir")
+    stack.enter_context(Workdir(workdir).locked())
     with complete_file(folder.ontology_path) as temporary:
         temporary.write_text(data_set.ontology.text, encoding="utf-8")
     folder.write_description(

@@ -106,7 +106,7 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
         num_epochs=config.num_epochs,
         learning_rate=config.learning_rate,
         learning_rate_decay=config.learning_rate_decay,
-        steps_per_call=config.steps_per_call,
+        steps_per_call=_steps_per_call(experiment),
         resident=config.resident,
         members_by=config.members_by,
         loss=config.loss,
@@ -114,6 +114,13 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
         on_start=lambda: processes.on_primary(begin),
         on_clips=on_clips,
     )
+
+
+def _steps_per_call(experiment: Experiment) -> int:
+    """The steps in one program: no more than an epoch has, because a program has room for all."""
+    config = experiment.config
+    num_steps = len(experiment.view(0).rows["train"]) // config.batch_size
+    return min(config.steps_per_call, max(1, num_steps))
 
 
 def _start(
@@ -150,8 +157,9 @@ def _classifier_start(
             [base.variables],
             functools.partial(read_waveforms, split),
             len(view.rows[split]),
-            batch_size=config.batch_size,
-            batches_per_call=config.steps_per_call,
+            # `Training` refuses a batch of more clips than there are. This must not hold them.
+            batch_size=min(config.batch_size, max(1, len(view.rows["train"]))),
+            batches_per_call=_steps_per_call(experiment),
             method="embed",
         )[0]
         for split in SPLITS
@@ -177,7 +185,7 @@ def _test(
         training.read("test"),
         len(experiment.view(0).rows["test"]),
         batch_size=config.batch_size,
-        batches_per_call=config.steps_per_call,
+        batches_per_call=_steps_per_call(experiment),
         members_by=config.members_by,
         population=len(experiment.configs),
     )

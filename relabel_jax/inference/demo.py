@@ -5,7 +5,6 @@ import hashlib
 import html
 import io
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,34 +18,11 @@ from relabel_jax.inference.listen import listen, without_padding
 from relabel_jax.inference.nearest import Clips
 from relabel_jax.inference.recordings import read_samples
 
-HOST = "127.0.0.1"
 _NUM_CLASSES = 10
 _NUM_CLIPS = 6
 _NUM_EXAMPLES = 4
 _FEW_CLIPS = 10_000  # a network trained on fewer clips is shown as a toy
 _ROUNDING = 1e-4  # the most by which a sound's similarity with itself differs from 1
-_STYLE = pathlib.Path(__file__).with_name("demo.css")
-# Fonts that need no download.
-_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
-_COLORS = {  # as on the report's page, light and dark
-    "body_background_fill": "#faf8f4",
-    "body_background_fill_dark": "#14171a",
-    "body_text_color": "#22262b",
-    "body_text_color_dark": "#e9e6e0",
-    "body_text_color_subdued": "#5f666e",
-    "body_text_color_subdued_dark": "#9aa1a8",
-    "block_background_fill": "#ffffff",
-    "block_background_fill_dark": "#1c2024",
-    "border_color_primary": "#e5e0d7",
-    "border_color_primary_dark": "#30363c",
-    "color_accent": "#14766e",
-    "error_border_color": "#c96f14",
-    "error_border_color_dark": "#e0923d",
-    "error_background_fill": "#f7ecdf",
-    "error_background_fill_dark": "#2b241c",
-    "error_text_color": "#22262b",
-    "error_text_color_dark": "#e9e6e0",
-}
 
 
 def _cut_wav(embedder: Embedder, path: str, start_s: float) -> bytes:
@@ -248,32 +224,3 @@ def make_page(embedder: Embedder, clips: Clips | None) -> Any:
                 near = text(near_hint, elem_id="near")
         sound.change(show, sound, [heard, near], api_visibility="private")
     return page
-
-
-def serve(page: Any, port: int | None) -> str:
-    """Serves the page to this machine and returns its address.
-
-    Raises:
-      InputError: the port is taken.
-    """
-    import gradio  # make_page has checked that it is installed
-
-    # Gradio asks its own server whether it is up. A proxy cannot reach that server.
-    for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = ",".join(filter(None, [HOST, os.environ.get(name)]))
-    try:
-        _, address, _ = page.launch(
-            server_name=HOST,
-            server_port=port,
-            share=False,
-            prevent_thread_lock=True,
-            quiet=True,
-            ssr_mode=False,
-            run_history=False,
-            footer_links=[],
-            css_paths=_STYLE,
-            theme=gradio.themes.Base(font=_FONT, radius_size="lg").set(**_COLORS),
-        )
-    except OSError as error:
-        raise InputError(f"--port={port}: is taken or not allowed; give another") from error
-    return address

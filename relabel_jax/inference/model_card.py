@@ -1,10 +1,14 @@
 """Writes the model card of an exported folder in the format of Hugging Face."""
 
 import json
+import re
 from typing import Any
 
+from relabel_jax.errors import InputError
 from relabel_jax.inference.exported import CLASSES_NAME
 from relabel_jax.inference.pretrained import Pretrained, describe_network
+from relabel_jax.labels.views import SPLITS
+from relabel_jax.terminal import printable
 from relabel_jax.version import __version__
 
 _LABELINGS = {
@@ -19,6 +23,10 @@ _LABELINGS = {
     "its other ancestors, and the descendants of a label that has no more specific label below it, "
     "are left out of loss and metric",
 }
+# What Markdown or HTML would take for markup within a line. Underscores within words are text.
+_MARKUP = re.compile(r"[\\`*\[\]<>&|#$~]|(?<![^\W_])_|_(?![^\W_])")
+# What YAML reads as this text without quotes.
+_PLAIN_YAML = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)$)[a-z][\w.-]*", re.ASCII | re.I)
 _METRICS = (("mAP", "mAP"), ("mean_auc", "mean AUC"), ("d_prime", "d-prime"))
 
 
@@ -32,14 +40,19 @@ def model_card(
       license_name: licence of the weights, by its name in Hugging Face's model cards.
       title: name of the model.
       example_name: name of the program in the folder that runs the network in PyTorch, if any.
+
+    Raises:
+      InputError: a fact of the training is not of its type, as in a folder that others wrote.
     """
     network, trained = pretrained.network, pretrained.trained
+    _check_facts(trained)
+    licence = _text(license_name)
     waveforms = network.waveform_format
     name = describe_network(network)["name"]
-    description = getattr(network, "description", f"The network `{name}`.")
+    description = getattr(network, "description", f"The network {_code(name)}.")
     example = f"\nWithout JAX: `{example_name}` runs it in PyTorch.\n" if example_name else ""
     return f"""---
-license: {license_name}
+license: {_yaml(license_name)}
 library_name: relabel_jax
 pipeline_tag: audio-classification
 tags:
@@ -50,7 +63,7 @@ tags:
 - jax
 {_model_index(title, trained)}---
 
-# {title}
+# {_text(title)}
 
 {description}
 
@@ -85,21 +98,59 @@ probabilities.
 
 ## Licence
 
-The weights: {license_name}. AudioSet's labels are CC BY 4.0, its ontology (names and paths in
+The weights: {licence}. AudioSet's labels are CC BY 4.0, its ontology (names and paths in
 `{CLASSES_NAME}`) is CC BY-SA 4.0; the recordings have licences of their own. The code of
 relabel_jax is Apache 2.0.
 """
 
 
+def _check_facts(trained: dict[str, Any]) -> None:
+    """Raises InputError if a fact of the training is not of its type."""
+    counts = trained["num_clips"] if isinstance(trained["num_clips"], dict) else {}
+    test = trained["test"] if isinstance(trained["test"], dict) else {}
+    numbers = {f"num_clips.{split}": counts.get(split) for split in SPLITS}
+    numbers |= {name: trained[name] for name in ("num_labels", "seed", "best_epoch")}
+    texts = {name: trained[name] for name in ("root", "root_mid", "side", "labeling", "method")}
+    metrics = {f"test.{field}": test.get(field, "") for field, _ in _METRICS}
+    for facts, kinds, what in (
+        (numbers, (int,), "a whole number"),
+        (texts, (str,), "a text"),
+        (metrics, (int, float, type(None)), "a number or null"),
+    ):
+        for name, value in facts.items():
+            if type(value) not in kinds:
+                raise InputError(f"the facts of the training: {name} is {value!r}, expected {what}")
+
+
+def _text(text: str) -> str:
+    """The text on one line of Markdown, where none of it is markup."""
+    return _MARKUP.sub(r"\\\g<0>", _one_line(text))
+
+
+def _code(text: str) -> str:
+    """The text as code in Markdown, between more backticks than it has in a row."""
+    text = _one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _yaml(text: str) -> str:
+    """The text as a value of YAML, in quotes where YAML would read something else."""
+    return text if _PLAIN_YAML.fullmatch(text) else json.dumps(_one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(printable(text).split())
+
+
 def _training_section(trained: dict[str, Any]) -> str:
-    side = (
-        f"the classes outside *{trained['root']}* ({trained['root_mid']})"
-        if trained["side"] == "base"
-        else f"*{trained['root']}* ({trained['root_mid']}) and its descendants"
-    )
+    root = f"*{_text(trained['root'])}* ({_text(trained['root_mid'])})"
+    is_base = trained["side"] == "base"
+    side = f"the classes outside {root}" if is_base else f"{root} and its descendants"
     clips, test = trained["num_clips"], trained["test"]
     labeling = trained["labeling"]
-    labels = _LABELINGS.get(labeling, f"the labels of a file, under the name `{labeling}`")
+    labels = _LABELINGS.get(labeling, f"the labels of a file, under the name {_code(labeling)}")
     metrics = "\n".join(
         f"| {label} | {'undefined' if test[field] is None else format(test[field], '.4f')} |"
         for field, label in _METRICS
@@ -109,7 +160,7 @@ def _training_section(trained: dict[str, Any]) -> str:
 - Labels: {labels}.
 - Classes: {side}; {trained["num_labels"]} have a positive in the training clips.
 - Clips: {clips["train"]} training, {clips["validation"]} validation, {clips["test"]} test.
-- Method `{trained["method"]}`, seed {trained["seed"]}; the epoch with the best validation mAP
+- Method {_code(trained["method"])}, seed {trained["seed"]}; the epoch with the best validation mAP
   ({trained["best_epoch"]}).
 
 | on the test clips | |

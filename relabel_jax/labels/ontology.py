@@ -27,17 +27,18 @@ import dataclasses
 import difflib
 import functools
 import graphlib
-import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from relabel_jax.errors import InputError
+from relabel_jax.labels.ontology_json import children, json_text, read_nodes, read_text
 
 # Facts of AudioSet's ontology.json alone (no descriptions, no examples), and whether AudioSet's
 # segments use the class as a label. Its licence is in NOTICE.
 _AUDIOSET_TABLE = pathlib.Path(__file__).with_name("audioset_ontology.csv")
+_MAX_PATHS_LENGTH = 2_000_000  # AudioSet's paths have 3,000 classes in all
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class Ontology:
       text: the JSON of the ontology, so that a data set can carry its own.
 
     Raises:
-      InputError: a mid or name occurs twice, or the relation has a cycle.
+      InputError: a mid or name occurs twice, or the relation has a cycle or too many paths.
     """
 
     mids: tuple[str, ...]
@@ -71,6 +72,7 @@ class Ontology:
                         f"ontology: the {field} {value!r} occurs {count} times; it must be unique"
                     )
         _ = self.is_ancestor  # raises for a cycle now, not on first use
+        self._check_paths()
 
     @classmethod
     @functools.cache
@@ -91,7 +93,7 @@ class Ontology:
             }
             for row in _audioset_rows()
         ]
-        return cls.from_text(_json_text(nodes))
+        return cls.from_text(json_text(nodes))
 
     @classmethod
     def read(cls, path: str | pathlib.Path | None = None) -> "Ontology":
@@ -109,10 +111,7 @@ class Ontology:
         Raises:
           InputError: the file cannot be read, has another form, or names a child that is not in it.
         """
-        try:
-            text = pathlib.Path(path).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot read the ontology: {error}") from error
+        text = read_text(path)
         try:
             return cls.from_text(text)
         except InputError as error:
@@ -125,26 +124,13 @@ class Ontology:
         Raises:
           InputError: as `from_json`.
         """
-        try:
-            nodes = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"ontology: not JSON: {error}") from error
-        if not isinstance(nodes, list) or not nodes:
-            raise InputError("ontology: expected a non-empty JSON list of classes")
-        for position, node in enumerate(nodes):
-            for field, kind in (("id", str), ("name", str), ("child_ids", list)):
-                value = node.get(field) if isinstance(node, dict) else None
-                if not isinstance(value, kind) and (field, value) != ("child_ids", None):
-                    raise InputError(
-                        f"ontology: class number {position} has no field {field!r} "
-                        f"of JSON type {'string' if kind is str else 'list'}"
-                    )
+        nodes = read_nodes(text)
         mids = tuple(node["id"] for node in nodes)
         index = {mid: i for i, mid in enumerate(mids)}
         is_parent = np.zeros((len(mids), len(mids)), bool)
         for parent, node in enumerate(nodes):
-            for child_mid in _children(node):
-                if child_mid not in mids:  # which may be of any type
+            for child_mid in children(node):
+                if not isinstance(child_mid, str) or child_mid not in index:
                     raise InputError(
                         f"ontology: {node['id']} ({node['name']}) has the child {child_mid!r}, "
                         "which is not in the file"
@@ -159,6 +145,21 @@ class Ontology:
             is_blacklisted=np.array(["blacklist" in r for r in restrictions]),
             text=text,
         )
+
+    def _check_paths(self) -> None:
+        """Raises InputError if the paths, which may double at each level, do not fit in memory."""
+        counts, lengths = [0] * len(self), [0] * len(self)
+        for child in self._parents_first:
+            parents = np.flatnonzero(self.is_parent[:, child]).tolist()
+            counts[child] = sum(counts[parent] for parent in parents) or 1
+            lengths[child] = sum(lengths[parent] for parent in parents) + counts[child]
+        if sum(lengths) > _MAX_PATHS_LENGTH:
+            worst = int(np.argmax(np.array(counts, object)))
+            number = f"{counts[worst]:,}" if counts[worst] < 10**12 else "over 10^12"
+            raise InputError(
+                "ontology: the paths from the roots to all classes do not fit into memory; "
+                f"{self.mids[worst]} alone has {number}; leave out parents"
+            )
 
     def __len__(self) -> int:
         return len(self.mids)
@@ -269,11 +270,11 @@ class Ontology:
         Raises:
           KeyError: a mid that is not in the ontology.
         """
-        nodes = json.loads(self.text)
+        nodes = read_nodes(self.text)
         kept = [nodes[self.index[mid]] for mid in mids]
         return Ontology.from_text(
-            _json_text(
-                node | {"child_ids": [child for child in _children(node) if child in mids]}
+            json_text(
+                node | {"child_ids": [child for child in children(node) if child in mids]}
                 for node in kept
             )
         )
@@ -298,22 +299,20 @@ class Ontology:
 
     def paths(self, to: int) -> list[tuple[int, ...]]:
         """All paths from a root to class number `to`, as class numbers with both ends included."""
-        parents = np.flatnonzero(self.is_parent[:, to]).tolist()
-        if not parents:
-            return [(to,)]
-        return [(*path, to) for parent in parents for path in self.paths(parent)]
+        paths: list[tuple[int, ...]] = []
+        upwards: list[tuple[int, ...]] = [
+            (to,)
+        ]  # paths from a class that may have parents, the last one first
+        while upwards:
+            path = upwards.pop()
+            parents = np.flatnonzero(self.is_parent[:, path[0]]).tolist()
+            if not parents:
+                paths.append(path)
+            upwards += [(parent, *path) for parent in reversed(parents)]
+        return paths
 
 
 @functools.cache
 def _audioset_rows() -> list[dict[str, str]]:
     with open(_AUDIOSET_TABLE, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _children(node: dict) -> list[str]:
-    """The `child_ids` of a class; none if they are missing or null."""
-    return node.get("child_ids") or []
-
-
-def _json_text(nodes: Iterable[dict]) -> str:
-    return json.dumps(list(nodes), indent=1) + "\n"

@@ -6,16 +6,23 @@ without a byte order mark.
 
 import contextlib
 import gzip
+import io
+import os
 import pathlib
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from relabel_jax.errors import InputError
 
 UTF8_MARK = b"\xef\xbb\xbf"
 
 _READ_ERRORS = (OSError, EOFError, zlib.error)
+# A table of clips becomes 3 to 20 times as long. A file that is made to fill the memory becomes
+# 1,000 times as long.
+_MAX_GROWTH = 200
+_FREE_BYTES = 1 << 26
+_BUFFER_BYTES = 1 << 20
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -28,17 +35,40 @@ def opened(path: pathlib.Path, what: str = "file") -> Iterator[BinaryIO]:
       what: the content of the file, for messages.
 
     Raises:
-      InputError: the file cannot be read. This includes errors within the block.
+      InputError: the file cannot be read, or becomes too long. This includes errors within the
+        block.
     """
     try:
         with open(path, "rb") as file:
             if file.peek(2)[:2] == b"\x1f\x8b":
-                with gzip.GzipFile(fileobj=file) as decompressed:
-                    yield cast(BinaryIO, decompressed)
+                limit = max(_FREE_BYTES, _MAX_GROWTH * os.fstat(file.fileno()).st_size)
+                with gzip.GzipFile(fileobj=file) as content:
+                    yield cast(BinaryIO, io.BufferedReader(_Bounded(content, limit), _BUFFER_BYTES))
             else:
                 yield file
     except _READ_ERRORS as error:
         raise InputError(f"{path}: cannot read the {what}: {error}") from error
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that raises OSError where its content is longer than a limit."""
+
+    def __init__(self, content: gzip.GzipFile, limit: int):
+        self._content = content
+        self._limit = self._left = limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        number = self._content.readinto(buffer)
+        self._left -= number
+        if self._left < 0:
+            raise OSError(
+                f"its gzipped content has more than {self._limit:,} bytes, over {_MAX_GROWTH} "
+                "times its size; decompress it first if that is right"
+            )
+        return number
 
 
 def read_text(path: pathlib.Path, what: str = "file") -> str:

@@ -12,7 +12,6 @@ The page needs the extra: pip install '.[report]'. TensorBoard shows the curves 
 tensorboard --logdir=W
 """
 
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -25,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code: 0 if all results could be used."""
     parser = cli.parser("relabel_jax.report.__main__", __doc__)
     parser.add_argument(
-        "--workdir", required=True, metavar="W", type=pathlib.Path, help="the workdir of a grid"
+        "--workdir", required=True, metavar="W", type=cli.path, help="the workdir of a grid"
     )
     parser.add_argument(
         "--truth",

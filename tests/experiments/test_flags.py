@@ -3,6 +3,7 @@
 import pytest
 
 from relabel_jax.errors import InputError
+from relabel_jax.experiments.config import check, members
 from relabel_jax.experiments.flags import read_config
 
 
@@ -68,3 +69,46 @@ def test_refused(flag, message):
     with pytest.raises(InputError, match=message) as caught:
         read_config("base_human", [flag])
     assert "\n" not in str(caught.value)
+
+
+GET = """\
+from ml_collections import ConfigDict
+from relabel_jax.experiments.config import paper_config
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("raise SystemExit(3)", "it fails: SystemExit: 3"),
+        (f"{GET}def get_config(): return {{}}", "returns dict, expected a ConfigDict"),
+        (f"{GET}def get_config(): return ConfigDict()", "has no field base"),
+        (
+            f"{GET}def get_config():\n  c = paper_config('Music', 'base').to_dict()\n"
+            "  c['batch_size'] = 'many'\n  return ConfigDict(c)",
+            "batch_size is 'many', expected a value like 24",
+        ),
+    ],
+)
+def test_a_file_that_gives_no_config(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_config(str(path), [])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("seeds", "abc", "config.seeds: expected whole numbers"),
+        ("seeds", "0,-1", "config.seeds: expected whole numbers|config.seed: expected 0 or more"),
+        ("batch_size", "1000000000", "config.batch_size: expected at most 65,536"),
+        ("learning_rate", "nan", "config.learning_rate: expected a positive number"),
+        ("num_epochs", "0", "config.num_epochs: expected a positive number"),
+        ("seed", "-1", "config.seed: expected 0 or more"),
+    ],
+)
+def test_numbers_out_of_range(field, value, message):
+    config = read_config("target_human", ["--config.data_dir=D", f"--config.{field}={value}"])
+    with pytest.raises(InputError, match=message):
+        check(members(config)[-1])

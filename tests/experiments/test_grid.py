@@ -15,6 +15,7 @@ from relabel_jax.experiments import cells, grid, run
 from relabel_jax.experiments.config import METHODS, TUNED
 from relabel_jax.labels.labelings import PAPER_LABELINGS
 from relabel_jax.labels.views import SPLITS
+from relabel_jax.runs.workdir import Workdir
 
 pytestmark = pytest.mark.slow
 
@@ -296,3 +297,15 @@ def test_refused(finished, miniature_data, tmp_path, change, message):
 def test_nothing_runs(miniature_data, tmp_path):
     with pytest.raises(InputError, match="training clips are fewer than a batch"):
         grid.run_grid(small_config(miniature_data, only="scratch", batch_size=1000), tmp_path)
+
+
+def test_a_second_grid_in_the_same_workdir_is_one_line(miniature_data, tmp_path):
+    with Workdir(tmp_path).locked(), pytest.raises(InputError, match="another process is training"):
+        grid.run_grid(small_config(miniature_data), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_wrong_field_is_one_line(miniature_data, tmp_path):
+    with pytest.raises(InputError, match=r"^config\.num_epochs: expected a positive"):
+        grid.run_grid(small_config(miniature_data, num_epochs=0), tmp_path / "W")
+    assert not (tmp_path / "W").exists()

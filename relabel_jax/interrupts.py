@@ -1,0 +1,47 @@
+"""Lets Ctrl-C end a command with one line instead of a traceback, also while the command imports.
+
+This module is the first that a command loads, so it imports little.
+"""
+
+import os
+import signal
+import sys
+
+STOPPED = "stopped"
+CODE = 128 + signal.SIGINT
+
+
+def _stop(*_: object) -> None:
+    os.write(2, f"{STOPPED}\n".encode())
+    os._exit(CODE)
+
+
+def stop_quietly() -> None:
+    """Lets Ctrl-C end this process with one line and code 130.
+
+    A command is in this state while it imports and after it has ended: there is nothing to save.
+    Nothing changes in a process that ignores Ctrl-C or has a handler of its own.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def raise_errors() -> bool:
+    """Lets Ctrl-C raise KeyboardInterrupt again after `stop_quietly`; returns whether it did not.
+
+    A program that never called `stop_quietly` keeps its handler.
+    """
+    is_quiet = signal.getsignal(signal.SIGINT) is _stop
+    if is_quiet:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return is_quiet
+
+
+def begin() -> None:
+    """Does `stop_quietly` in the process of a command. Other programs keep their handlers.
+
+    Python calls itself `-m` until it has found the module of `python -m relabel_jax.MODULE`.
+    """
+    program = sys.argv[0] if getattr(sys, "argv", None) else ""
+    if program == "-m" or os.path.basename(program) == "relabel-jax":
+        stop_quietly()
