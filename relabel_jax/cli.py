@@ -140,10 +140,11 @@ def _failed(message: str) -> int:
 
 def _is_program() -> bool:
     """Whether this process runs a command and nothing else."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is None or spec.name not in {module for module, _ in VERBS.values()}:
-        return pathlib.Path(sys.argv[0]).stem == SCRIPT
-    return True
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is None:
+        return pathlib.Path(getattr(main, "__file__", "")).stem == SCRIPT
+    return spec.name in {module for module, _ in VERBS.values()}
 
 
 def _end(code: int) -> None:

@@ -1,26 +1,44 @@
 """The page answers this machine alone: real HTTP requests with the headers that browsers send."""
 
 import http.client
+import pathlib
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from relabel_jax.errors import InputError
 from relabel_jax.inference.serving import HOST, serving
 
-gradio = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
+pytestmark = pytest.mark.slow
 
-
-def new_page():
-    with gradio.Blocks(analytics_enabled=False) as page:
-        gradio.HTML("<p>hello</p>")
-    return page
+# A process of its own, because Gradio leaves event loops and sockets to the garbage collector.
+_PROGRAM = """
+import sys
+import gradio
+from relabel_jax.inference.serving import serving
+with gradio.Blocks(analytics_enabled=False) as page:
+    gradio.HTML("<p>hello</p>")
+with serving(page, None) as address:
+    print(address, flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture(scope="module")
 def port():
-    with serving(new_page(), None) as address:
-        yield int(address.removesuffix("/").rpartition(":")[2])
+    with subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM],
+        cwd=pathlib.Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        yield int(server.stdout.readline().strip().removesuffix("/").rpartition(":")[2])
+        server.stdin.close()
+        assert server.wait(timeout=30) == 0
 
 
 def ask(port, method, path, headers):
@@ -82,12 +100,10 @@ def test_others(port, headers, method, path):
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
-def test_a_port_that_is_taken(port):
+def test_a_port_that_is_taken():
     with (
         socket.create_server((HOST, 0)) as other,
         pytest.raises(InputError, match="is taken or not allowed"),
-        serving(new_page(), other.getsockname()[1]),
+        serving(None, other.getsockname()[1]),
     ):
         pass
-    with serving(new_page(), None) as address:
-        assert str(port) not in address
