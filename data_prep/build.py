@@ -40,8 +40,7 @@ from relabel_jax.labels import segment_flags
 
 _EPILOG = """\
 what --audio takes (one or several with commas; wildcards too):
-  a folder with recordings: wav, flac, aiff, aif, caf, ogg, oga, opus, mp3; with PyAV
-      (pip install '.[sources]') also m4a, mp4, webm, mkv, mka, aac, wma
+  a folder with recordings: wav, flac, mp3, ogg, opus, m4a, webm and most other formats
   *.parquet  Hugging Face's form of AudioSet: video_id, audio {bytes, path}, labels
   *.tar      WebDataset: KEY.flac (or another of these formats) beside KEY.json or KEY.cls
   *.zip      the same members as in the tars
@@ -77,7 +76,8 @@ _REMEDIES = {
     "ambiguous": "name the recordings by --paths",
     "outside": "put the recordings below --audio or beside the CSV of --paths",
     "missing": "the files of --audio have these clips without a recording: download them again",
-    "needs_pyav": install_command("sources"),
+    "scale": "divide float samples by their full scale",
+    "nested": "unpack the archives that hold archives",
     "timeout": "give a longer --clip_timeout_s, or copy the recordings to a faster disk",
     "bad_labels": "check the labels of the files in --audio, and --class_indices",
     "no_labels": "check the labels of the files in --audio, or give --segments",

@@ -28,8 +28,8 @@ def label_by_source(
 ) -> tuple[Segments, list[Recording | Rejected]]:
     """Lists the clips, labels and recordings of sources that carry labels themselves.
 
-    If several recordings have the same id, the first one is taken. A key of an archive that is no
-    id is another matter: clips with the same key are different clips, see `_name_apart`.
+    If several recordings have the same id, the first one is taken. A key of an archive may
+    not be an id. Clips with the same key are then different clips, see `_name_apart`.
 
     Args:
       audio: folders and files, as `listing.audio_places` reads them. Files with one recording have
@@ -39,11 +39,11 @@ def label_by_source(
       duration_s: the end of each clip. The sources do not give the times of a clip in the original,
         so each clip gets the times 0 and `duration_s`.
       label_threshold: the smallest score of a positive label, for labels that are scores.
-      options: what the user says about the files.
+      options: facts about the files that the user states.
 
     Returns:
       `(segments, recordings)`, in the order of the sources. Each clip has its recording, or the
-      reason why it cannot be used: `missing` (no name; its id is ""), `no_labels`, `bad_labels`,
+      reason why it cannot be used. The reasons are: `missing` (no name; its id is ""), `no_labels`, `bad_labels`,
       `ambiguous` (several recordings have the same key in files of the same name), `unreadable`
       (the rest of a damaged file; its id is ""), `nested` (archives in an archive; the id is "").
 

@@ -20,7 +20,7 @@ def stop_quietly() -> None:
     """Lets Ctrl-C end this process with one line and code 130.
 
     A command is in this state while it imports and after it has ended: there is nothing to save.
-    Nothing changes in a process that ignores Ctrl-C or has a handler of its own.
+    Nothing changes in a process that ignores Ctrl-C or has its own handler.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)

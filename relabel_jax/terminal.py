@@ -1,4 +1,4 @@
-"""What reaches the terminal: text without control characters.
+"""Output for the terminal: text without control characters.
 
 File names, ids, class names and the answers of servers come from others. Printed as they are, their
 control characters could clear the screen, rewrite lines, or reverse the order of the letters.

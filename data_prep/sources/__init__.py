@@ -81,7 +81,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class SourceOptions:
-    """What the user says about the files.
+    """Facts about the files that the user states.
 
     Attributes:
       rate_hz: sample rate of files that do not say it; None if the user does not say it either.
@@ -134,8 +134,8 @@ class Form:
 
     Attributes:
       files: the extensions, as wildcards.
-      holds: what such a file holds.
-      name: what counts as the name of a recording.
+      holds: the content of such a file.
+      name: the part of it that counts as the name of a recording.
     """
 
     files: str
@@ -154,7 +154,7 @@ def open_source(path: str, options: SourceOptions | None = None) -> Source:
 
     Args:
       path: the file.
-      options: what the user says about the file. They are needed to list the recordings only:
+      options: facts about the file that the user states. They are needed to list the recordings only:
         `Recording.member` has all that is needed to read one.
     """
     module, name = _KINDS[os.path.splitext(path)[1].lower()]

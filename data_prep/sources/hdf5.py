@@ -146,7 +146,7 @@ class HDF5Source:
                     continue
                 recording = Recording(self._path, f"{row}{rate}:{name}")
                 labels, num_classes = target, len(target)
-                if num_packed == 0:  # up to seven bits at the end are no classes
+                if num_packed == 0:  # up to seven bits at the end are padding
                     labels, num_classes = np.flatnonzero(target).tolist(), 0
                 yield Entry(stem, stem.removeprefix(prefix), recording, labels, num_classes)
 

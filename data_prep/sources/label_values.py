@@ -23,7 +23,7 @@ def positive_labels(
       more than two integers that are all 0 or 1 (class numbers do not repeat);
     - a mapping of mids or display names to values.
 
-    Values are 0 and 1, or scores, of which those of at least `threshold` are positive.
+    Values are 0 and 1, or scores. Scores of at least `threshold` are positive.
 
     Args:
       labels: the labels.
@@ -68,7 +68,7 @@ def _positive(
     try:
         array = np.asarray(values, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise Rejected("bad_labels", "has labels with values that are no numbers") from error
+        raise Rejected("bad_labels", "has labels with values that are not numbers") from error
     if array.ndim != 1 or np.isnan(array).any():
         raise Rejected("bad_labels", "has labels with a value that is NaN or no number")
     scores = array[(array != 0) & (array != 1)]

@@ -46,7 +46,7 @@ _TYPES = mimetypes.MimeTypes()
 
 @dataclasses.dataclass(frozen=True)
 class Sidecar:
-    """What the file beside a recording says: its labels, and the id of its clip or ""."""
+    """The content of the file beside a recording: its labels, and the id of its clip or ""."""
 
     labels: Labels | Rejected = ()
     clip_id: str = ""
@@ -134,7 +134,7 @@ class Samples:
             if clip_id == sidecar.clip_id or _is_youtube_id(name):
                 yield Entry(clip_id, clip_id, sample.recording, sidecar.labels)
                 continue
-            # Keys in different folders are different clips, so their last part is no name.
+            # Keys in different folders are different clips, so their last part is not a name.
             is_unique = names[posixpath.basename(sample.key)] == 1
             full_key = text(key)
             yield Entry(

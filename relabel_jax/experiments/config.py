@@ -85,7 +85,7 @@ def members(config: ConfigDict) -> list[ConfigDict]:
     single run with that labeling and seed would have.
 
     Raises:
-      InputError: a seed is no whole number.
+      InputError: a seed is not a whole number.
     """
     for seed in config.seeds:
         if type(seed) is not int:

@@ -116,7 +116,7 @@ def _check_form(config: ConfigDict, expected: ConfigDict, name: str) -> None:
     values = _leaves(config)
     for field, default in _leaves(expected).items():
         if field.startswith("model.") and field != "model.name":
-            continue  # each network has options of its own
+            continue  # each network has its own options
         if field not in values:
             raise InputError(
                 f"--config={name}: has no field {field}; begin with experiments.config.paper_config"
