@@ -43,8 +43,8 @@ def label_by_source(
 
     Returns:
       `(segments, recordings)`, in the order of the sources. Each clip has its recording, or the
-      reason why it cannot be used. The reasons are: `missing` (no name; its id is ""), `no_labels`, `bad_labels`,
-      `ambiguous` (several recordings have the same key in files of the same name), `unreadable`
+      reason why it cannot be used. The reasons are: `missing` (no name; its id is ""), `no_labels`,
+      `bad_labels`, `ambiguous` (several recordings have the same key in files of the same name), `unreadable`
       (the rest of a damaged file; its id is ""), `nested` (archives in an archive; the id is "").
 
     Raises:

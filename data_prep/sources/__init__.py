@@ -154,8 +154,8 @@ def open_source(path: str, options: SourceOptions | None = None) -> Source:
 
     Args:
       path: the file.
-      options: facts about the file that the user states. They are needed to list the recordings only:
-        `Recording.member` has all that is needed to read one.
+      options: facts about the file that the user states. They are needed to list the recordings
+        only: `Recording.member` has all that is needed to read one.
     """
     module, name = _KINDS[os.path.splitext(path)[1].lower()]
     kind = getattr(importlib.import_module(module), name)

@@ -53,7 +53,7 @@ class Cell(NamedTuple):
 def folder_name(root: str) -> str:
     """Returns the name of the folder of a root: one part of a path, whatever the name holds.
 
-    A name that is not a safe part of a path gets a digest, so that `A/B` and `A_B` have two folders.
+    A name that is not a safe part of a path gets a digest. So `A/B` and `A_B` have two folders.
 
     >>> folder_name("Human sounds")
     'human_sounds'

@@ -23,7 +23,8 @@ _LABELINGS = {
     "its other ancestors, and the descendants of a label that has no more specific label below it, "
     "are left out of loss and metric",
 }
-# Characters that Markdown or HTML would take for markup within a line. Underscores within words are text.
+# Characters that Markdown or HTML would take for markup within a line. Underscores within words are
+# text.
 _MARKUP = re.compile(r"[\\`*\[\]<>&|#$~]|(?<![^\W_])_|_(?![^\W_])")
 # Texts that YAML reads as they are, without quotes.
 _PLAIN_YAML = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)$)[a-z][\w.-]*", re.ASCII | re.I)
