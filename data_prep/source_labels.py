@@ -44,8 +44,9 @@ def label_by_source(
     Returns:
       `(segments, recordings)`, in the order of the sources. Each clip has its recording, or the
       reason why it cannot be used. The reasons are: `missing` (no name; its id is ""), `no_labels`,
-      `bad_labels`, `ambiguous` (several recordings have the same key in files of the same name), `unreadable`
-      (the rest of a damaged file; its id is ""), `nested` (archives in an archive; the id is "").
+      `bad_labels`, `ambiguous` (several recordings have the same key in files of the same name),
+      `unreadable` (the rest of a damaged file; its id is ""), `nested` (archives in an archive; the
+      id is "").
 
     Raises:
       InputError: `audio` cannot be listed or has no labels; labels are numbers, but there are no
