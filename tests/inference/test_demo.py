@@ -214,7 +214,10 @@ def test_the_page_in_a_browser(browser, small_base, folder, embeddings, tmp_path
         )
 
         for name, message in (
-            ("text.wav", "text.wav: Format not recognised. Give a sound of 0.01 s or more"),
+            (
+                "text.wav",
+                "text.wav: FFmpeg: Invalid data found when processing input; libsndfile: ",
+            ),
             ("empty.wav", "empty.wav: the file has 0 bytes. Give a sound"),
             ("nan.wav", "nan.wav: 8000 samples are NaN or inf. Give a sound"),
         ):

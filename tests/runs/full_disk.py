@@ -29,5 +29,5 @@ def command() -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[0] = cli.SCRIPT  # the script of the project runs one command and nothing else
+    __file__ = cli.SCRIPT  # as the script of the project, which runs one command and nothing else
     sys.exit(cli.run(command))
