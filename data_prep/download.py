@@ -34,8 +34,9 @@ def download(
     """Downloads a file to `path`, whose folder exists; the numbers are those of `metadata`.
 
     Raises:
-      InputError: pooch or requests is not installed; the server refuses or keeps failing, or
-        sends more bytes than it should; the file's hash is not the known one.
+      InputError: pooch or requests is not installed; the address is not one of the web; the server
+        refuses, keeps failing or sends more bytes than it should; the file's hash is not the known
+        one.
       OSError: the file cannot be written.
     """
     try:
@@ -47,8 +48,7 @@ def download(
             "folder (--from_dir)"
         ) from error
     url = source.url
-    if not _is_web_address(url):
-        raise InputError(f"{url}: not a web address; expected https://HOST/FILE")
+    check_address(url)
 
     # pooch.HTTPDownloader leaves the connection open when it fails, and retries a 404 too.
     def get(url: str, output_file: str, caller: pooch.Pooch) -> None:
@@ -96,10 +96,13 @@ def download(
         ) from error
 
 
-def _is_web_address(url: str) -> bool:
+def check_address(url: str) -> None:
+    """Raises InputError if the text is not a web address."""
     try:
         parts = urllib.parse.urlparse(url)
         _ = parts.port  # raises for what is no number
-        return parts.scheme in ("http", "https") and bool((parts.hostname or "").encode("idna"))
+        is_address = parts.scheme in ("http", "https") and (parts.hostname or "").encode("idna")
     except ValueError:  # a wrong port, or a host with wrong brackets or dots
-        return False
+        is_address = False
+    if not is_address:
+        raise InputError(f"{url}: not a web address; expected https://HOST/FILE")

@@ -36,6 +36,7 @@ from relabel_jax.report.web_page import fill_page
 _TABLE_NAMES = ("judge.json", "classes.csv", "edges.csv")
 _PAGE_NAME = "judge.html"
 _PAGE = pathlib.Path(__file__).with_name("judge_page.html")
+_MAX_REPLICATES = 1_000_000
 _EDGE_FIELDS = (
     "parent",
     "parent_name",
@@ -192,9 +193,11 @@ tables classes.csv and edges.csv, and judge.html, which needs plotly: pip instal
 
 def _run(flags: dict[str, Any]) -> None:
     flags["labeling_files"] = labeling_files(flags["labeling_files"])
-    for name, least in (("replicates", 1), ("seed", 0)):
+    for name, least, most in (("replicates", 1, _MAX_REPLICATES), ("seed", 0, None)):
         if flags[name] < least:
             raise InputError(f"--{name}={flags[name]}: expected at least {least}")
+        if most is not None and flags[name] > most:
+            raise InputError(f"--{name}={flags[name]}: expected at most {most:,}")
     judge_files(**flags)
 
 

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_prep.download import MAX_BYTES, MAX_TIMEOUT_S, Source, download
+from data_prep.download import MAX_BYTES, MAX_TIMEOUT_S, Source, check_address, download
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
@@ -91,6 +91,9 @@ def metadata(
     checks = _Checks()
     for name in (*sources, class_indices.FILE_NAME):
         _refuse_links(folder, name)
+    if from_dir is None:
+        for source in sources.values():
+            check_address(source.url)
     for name, source in sources.items():
         if path := _existing(folder, name):
             try:

@@ -39,6 +39,7 @@ from relabel_jax.scoring.comparison import NUM_REPLICATES, compare_files
 from relabel_jax.scoring.measure import labels_by_name, match, measure
 from relabel_jax.scoring.score_files import read_score_file
 
+_MAX_REPLICATES = 1_000_000
 _JSON, _CSV = "scores.json", "classes.csv"
 _EPILOG = """\
 examples:
@@ -86,8 +87,10 @@ def score_files(
     Raises:
       InputError: an input is wrong, an output exists, or it cannot be written.
     """
-    if num_replicates < 1:
-        raise InputError(f"num_replicates: expected 1 or more, got {num_replicates}")
+    if not 1 <= num_replicates <= _MAX_REPLICATES:
+        raise InputError(
+            f"num_replicates: expected 1 or more, up to {_MAX_REPLICATES:,}, got {num_replicates}"
+        )
     folder = None if output_dir is None else pathlib.Path(output_dir)
     if folder is not None and not overwrite:
         for name in (_JSON, _CSV):

@@ -6,6 +6,7 @@ traceback, a control character, or a file.
 
 import gzip
 import importlib
+import itertools
 import json
 import os
 
@@ -218,7 +219,7 @@ def places(tmp_path):
 
 def listing(folder):
     return sorted(
-        os.path.join(at, name) for at, *names in os.walk(folder) for name in sum(names, [])
+        os.path.join(at, name) for at, *names in os.walk(folder) for name in itertools.chain(*names)
     )
 
 
