@@ -295,3 +295,9 @@ def test_a_workdir_of_another_run(miniature_data, base_dir, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write there"):
         run(small_config(miniature_data, "base"), tmp_path / "file" / "run")
+
+
+def test_a_program_has_no_more_steps_than_an_epoch(miniature_data, tmp_path):
+    """Otherwise it would need memory for a billion steps."""
+    config = small_config(miniature_data, "scratch", steps_per_call=10**9)
+    assert run(config, tmp_path).test["mAP"] is not None
