@@ -14,6 +14,7 @@ import soxr
 
 from data_prep import synthesis
 from data_prep.miniature_spec import Draw, MiniatureSpec, ontology
+from relabel_jax import interrupts
 from relabel_jax.progress import track
 
 SEGMENT_S = 10.0
@@ -127,7 +128,9 @@ def write_audio(
         num_workers, mp_context=multiprocessing.get_context("spawn")
     ) as pool:
         try:
-            return list(progress(pool.map(write, range(spec.num_clips), chunksize=8)))
+            with interrupts.ignored():  # also in the workers, which this process ends
+                clips = pool.map(write, range(spec.num_clips), chunksize=8)
+            return list(progress(clips))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -3,9 +3,12 @@
 This module is the first that a command loads, so it imports little.
 """
 
+import contextlib
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 STOPPED = "stopped"
 CODE = 128 + signal.SIGINT
@@ -35,6 +38,19 @@ def raise_errors() -> bool:
     if is_quiet:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return is_quiet
+
+
+@contextlib.contextmanager
+def ignored() -> Iterator[None]:
+    """Ignores Ctrl-C within the block, and for good in processes that are started there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # other threads cannot set handlers
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def begin() -> None:
