@@ -20,7 +20,6 @@ It writes into DATA:
 The same command finishes a build that was stopped in any way, and gives the same bytes.
 """
 
-import argparse
 import pathlib
 import re
 import sys
@@ -28,7 +27,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from data_prep import workers
+from data_prep import build_flags, workers
 from data_prep.data_set_files import count_rejects, write_data_set_files
 from data_prep.inputs import Inputs, open_plan
 from data_prep.plan import Outcome, Plan, Shard
@@ -36,39 +35,6 @@ from data_prep.working_folder import delete_temporary_of, one_part_at_a_time, wo
 from relabel_jax import cli
 from relabel_jax.data.layout import INDEX_NAME, REJECTS_NAME
 from relabel_jax.errors import InputError, install_command
-from relabel_jax.labels import segment_flags
-
-_EPILOG = """\
-what --audio takes (one or several with commas; wildcards too):
-  a folder with recordings: wav, flac, mp3, ogg, opus, m4a, webm and most other formats
-  *.parquet  Hugging Face's form of AudioSet: video_id, audio {bytes, path}, labels
-  *.tar      WebDataset: KEY.flac (or another of these formats) beside KEY.json or KEY.cls
-  *.zip      the same members as in the tars
-  *.h5       PANNs' packed waveforms: audio_name, waveform, target; PaSST's packed MP3 (*.hdf):
-             audio_name, mp3, target; CED's waveforms by name (they need the same extra)
-  a folder with such files; nothing is unpacked on disk
-
-how the recording of clip ID, 30 s to 40 s, is found there:
-  by its name: ID, YID, ID_30_40, ID_30.0-40.0, ID_30_10, ID_30, ID_000030, ID_30000, Title [ID];
-  video_id, KEY and audio_name count as names. If several recordings fit, they are tried in this
-  order until one can be read
-  a recording must begin where its clip begins; its first --duration_s seconds are stored
-
-where the labels come from:
-  from --segments; without it, from the parquet, tar or h5 files: every recording is a clip,
-  whose times in clips.parquet are 0 and --duration_s; labels may be mids, names or, with
-  --class_indices, numbers
-
-examples:
-  python -m data_prep.build --audio=recordings \\
-      --segments=balanced_train_segments.csv,unbalanced_train_segments.csv.gz --output_dir=DATA
-  python -m data_prep.build --audio='bal_train/*.parquet' --output_dir=DATA \\
-      --sample_rate_hz=32000
-  python -m data_prep.build --audio=balanced_train.h5 \\
-      --class_indices=class_labels_indices.csv --output_dir=DATA
-
-output: a TFDS data set (ArrayRecord shards), ontology.json, clips.parquet and rejects.csv in
-DATA; a summary on stderr. The same command finishes a build that was stopped."""
 
 # The advice, by the reason of most rejects.
 _REMEDIES = {
@@ -212,139 +178,9 @@ def _summarise(plan: Plan, outcomes: Sequence[Outcome], num_read: int, seconds: 
     print(*lines, sep="\n", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = cli.parser(
-        "data_prep.build",
-        "Turns recordings and labels into a data set that relabel_jax trains on.",
-        epilog=_EPILOG,
-    )
-    parser.add_argument("--output_dir", required=True, metavar="DATA", help="the data set's folder")
-    _add_inputs(parser)
-    segment_flags.add_unknown(parser.add_argument_group("labels of --segments"))
-    _add_format(parser)
-    _add_work(parser)
-    return parser
-
-
-def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("inputs").add_argument
-    add(
-        "--ontology",
-        metavar="JSON",
-        help="the ontology (default: AudioSet's, which comes with this package)",
-    )
-    add(
-        "--segments",
-        metavar="CSV[,CSV.gz]",
-        help="one or more segment files; optional if the files in --audio have labels",
-    )
-    add(
-        "--audio",
-        metavar="FOLDER|FILE[,...]",
-        help="where the recordings are (see below); with --paths one folder, and optional",
-    )
-    add(
-        "--paths",
-        metavar="CSV",
-        help="columns clip_id and path, or the JSON of AST: the recording of each clip, instead "
-        "of a search by name; "
-        "paths are relative to --audio or, if it has no such file, to the CSV's folder",
-    )
-    add(
-        "--class_indices",
-        metavar="CSV",
-        help="AudioSet's class_labels_indices.csv, if the labels in --audio or --segments are "
-        "class numbers",
-    )
-    add(
-        "--source_rate_hz",
-        type=int,
-        metavar="HZ",
-        help="sample rate of HDF5 files in --audio that do not say it",
-    )
-    add(
-        "--label_threshold",
-        type=float,
-        metavar="X",
-        help="the smallest score of a positive label, if the labels in --audio are scores",
-    )
-    add(
-        "--splits",
-        metavar="CSV",
-        help="columns clip_id and split (train, validation, test); other clips are split "
-        "80/10/10 by a hash of their id",
-    )
-
-
-def _add_format(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("format of the data set").add_argument
-    add(
-        "--sample_rate_hz",
-        type=int,
-        default=Inputs.sample_rate_hz,
-        metavar="HZ",
-        help="sample rate of the waveforms, at least 1000 (default: %(default)s)",
-    )
-    add(
-        "--duration_s",
-        type=float,
-        default=Inputs.duration_s,
-        metavar="S",
-        help="length of the waveforms: longer recordings are cut, shorter ones zero-padded "
-        "(default: %(default)g)",
-    )
-    add(
-        "--clips_per_shard",
-        type=int,
-        default=Inputs.clips_per_shard,
-        metavar="N",
-        help="largest number of clips in a shard (default: %(default)s, about 40 MB for 10 s at "
-        "8 kHz)",
-    )
-    add(
-        "--split_seed",
-        type=int,
-        default=Inputs.split_seed,
-        metavar="N",
-        help="seed of the hashes that choose a clip's split and place (default: %(default)s)",
-    )
-
-
-def _add_work(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("work").add_argument
-    add("--num_workers", type=int, metavar="N", help="processes (default: the number of cores)")
-    add(
-        "--clip_timeout_s",
-        type=float,
-        default=workers.CLIP_TIMEOUT_S,
-        metavar="S",
-        help="reject a clip that takes longer to read (default: %(default)g)",
-    )
-    add(
-        "--part",
-        default="",
-        metavar="K/N",
-        help="do every Nth shard only, from the Kth on, as one of N jobs (a SLURM array); the jobs "
-        "may run at the same time and again, and the last to finish writes the index",
-    )
-    add(
-        "--runner",
-        metavar="RUNNER",
-        help="an engine that does the work instead of processes on this machine: dask, dataflow, "
-        "flink, spark, direct or another runner of Beam; needs pip install '.[beam]', or '.[dask]'",
-    )
-    add(
-        "--beam_options",
-        default="",
-        metavar="OPTIONS",
-        help="options of the runner: --beam_options='--dask_client_address=HOST:8786' or "
-        "--beam_options='--direct_num_workers=8 --direct_running_mode=multi_processing'",
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    flags = vars(_parser().parse_args(arguments))
+    flags = vars(build_flags.parser().parse_args(arguments))
     flags["segments"] = flags["segments"].split(",") if flags["segments"] else []
     return cli.run(lambda: build(**flags), stopped=cli.RESUMES)
 
