@@ -124,9 +124,10 @@ def decode_blocks(
     mixer = Mixer(mono, facts)
     try:
         if isinstance(file, str):
-            with open(file, "rb", buffering=0, opener=_open_at_once) as opened:
-                if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                    raise Rejected("unreadable", "not a regular file")
+            kind = stat.S_IFMT(os.stat(file).st_mode)
+            if kind not in (stat.S_IFREG, stat.S_IFDIR):  # opening a pipe may wait for ever
+                raise Rejected("unreadable", "not a regular file")
+            with open(file, "rb", buffering=0) as opened:
                 yield from decode_blocks(opened, duration_s, block_samples, mono=mono, facts=facts)
             return
         if not (size := file.seek(0, os.SEEK_END)):
@@ -200,8 +201,3 @@ def _order(file: IO[bytes], first_bytes: bytes) -> list[tuple[str, _Decoder]]:
     if signatures.is_for_libsndfile(first_bytes):
         return [_LIBSNDFILE, _FFMPEG]
     return [_FFMPEG] if signatures.may_be_mpeg(first_bytes) else [_FFMPEG, _LIBSNDFILE]
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Opens a file. A pipe without a writer would block otherwise."""
-    return os.open(path, flags | os.O_NONBLOCK)
