@@ -88,7 +88,12 @@ class _WriteShard(apache_beam.DoFn):
     def process(self, number: int) -> Iterator[None]:
         shard = self._plan.shards[number]
         if self._plan.outcome(shard) is None:  # a runner may do a task twice
-            self._workers.write_shards([shard], lambda _: None)
+            try:
+                self._workers.write_shards([shard], lambda _: None)
+            except BaseException:
+                self._workers.__exit__()  # its process is still at the shard
+                self._workers = _idle_workers(self._plan, self._clip_timeout_s)
+                raise
         return iter(())
 
     def teardown(self) -> None:
