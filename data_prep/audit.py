@@ -7,9 +7,7 @@ tables, and `audit.html`, a self-contained page with plots, if plotly is install
 """
 
 import argparse
-import csv
 import importlib.util
-import io
 import json
 import pathlib
 import sys
@@ -18,7 +16,7 @@ from typing import Any
 
 from data_prep.audit_counts import audit
 from relabel_jax import cli
-from relabel_jax.files import complete_file
+from relabel_jax.files import complete_file, csv_text
 from relabel_jax.labels import segment_flags
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import read_segments
@@ -73,15 +71,6 @@ def _tree(classes: Sequence[Mapping[str, Any]], ontology: Ontology) -> list[dict
     return nodes
 
 
-def _table(rows: Sequence[Mapping[str, Any]], fields: Sequence[str] = ()) -> bytes:
-    """A CSV with the columns of the first row, or `fields` where there may be no row."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=fields or list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
 def audit_files(
     *,
     ontology: _Path | None = None,
@@ -112,9 +101,9 @@ def audit_files(
     result = audit(table, the_ontology, [path.name for path in files])
     contents = {
         "audit.json": json.dumps(result, indent=1, allow_nan=False).encode() + b"\n",
-        "files.csv": _table(result["files"]),
-        "classes.csv": _table(result["classes"]),
-        "edges.csv": _table(result["edges"], _EDGE_FIELDS),
+        "files.csv": csv_text(result["files"]).encode(),
+        "classes.csv": csv_text(result["classes"]).encode(),
+        "edges.csv": csv_text(result["edges"], _EDGE_FIELDS).encode(),
     }
     if importlib.util.find_spec("plotly") is not None:
         contents[_PAGE_NAME] = page(result, the_ontology).encode()

@@ -11,9 +11,7 @@ with plots, if plotly is installed.
 """
 
 import argparse
-import csv
 import importlib.util
-import io
 import json
 import pathlib
 import sys
@@ -25,7 +23,7 @@ from data_prep.judge_labels import NUM_REPLICATES, judge
 from data_prep.judge_references import read_reference
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file
+from relabel_jax.files import complete_file, csv_text
 from relabel_jax.labels import segment_flags
 from relabel_jax.labels.label_files import labeling_files, read_label_file
 from relabel_jax.labels.labelings import LABELINGS
@@ -56,7 +54,7 @@ def judge_files(
     segments: Sequence[_Path],
     against: _Path,
     ontology: _Path | None = None,
-    labelings: Sequence[str] = (),
+    labelings: Sequence[str] | None = None,
     labeling_files: Mapping[str, _Path] | None = None,
     output_dir: _Path | None = None,
     seed: int = 0,
@@ -112,8 +110,8 @@ def judge_files(
 def _write(result: Mapping[str, Any], folder: pathlib.Path) -> None:
     contents = {
         "judge.json": json.dumps(result, indent=1, allow_nan=False).encode() + b"\n",
-        "classes.csv": _csv(result["classes"]),
-        "edges.csv": _csv(result["edges"], _EDGE_FIELDS),
+        "classes.csv": csv_text(result["classes"]).encode(),
+        "edges.csv": csv_text(result["edges"], _EDGE_FIELDS).encode(),
     }
     if importlib.util.find_spec("plotly") is not None:
         contents[_PAGE_NAME] = page(result).encode()
@@ -137,14 +135,6 @@ def page(result: Mapping[str, Any]) -> str:
     return fill_page(_PAGE, result, "audit")
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], fields: Sequence[str] = ()) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=fields or list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(
         "data_prep.judge",
@@ -166,15 +156,6 @@ tables classes.csv and edges.csv, and judge.html, which needs plotly: pip instal
     segment_flags.add_inputs(parser, "segment files with the raters' labels")
     add = parser.add_argument_group("judgement").add_argument
     add("--against", required=True, metavar="REFERENCE", help="the file that says what is true")
-    add(
-        "--labelings",
-        type=lambda text: tuple(text.split(",")),
-        default=(),
-        metavar="NAME[,NAME]",
-        help=f"(default: {','.join(LABELINGS)}, and those of --labeling_files)",
-    )
-    files_help = "labelings from files of positive and masked mids: Parquet, CSV or AST's JSON"
-    add("--labeling_files", default="", metavar="NAME=FILE[,NAME=FILE]", help=files_help)
     add("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
     add(
         "--replicates",
@@ -182,7 +163,9 @@ tables classes.csv and edges.csv, and judge.html, which needs plotly: pip instal
         default=NUM_REPLICATES,
         help="draws of the bootstrap (default: %(default)s)",
     )
-    segment_flags.add_unknown(parser.add_argument_group("labels"))
+    labels = parser.add_argument_group("labels")
+    segment_flags.add_labelings(labels, "all")
+    segment_flags.add_unknown(labels)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--output_dir", type=cli.path, metavar="JUDGE", help="the folder to write into, if any"

@@ -22,7 +22,6 @@ they name. `read_reference` recognises the file by its content:
 
 import dataclasses
 import functools
-import gzip
 import json
 import pathlib
 import re
@@ -35,9 +34,11 @@ from scipy import sparse
 
 from relabel_jax.errors import InputError
 from relabel_jax.labels.csv_columns import read_columns
-from relabel_jax.labels.label_files import LabelFile, read_label_file
+from relabel_jax.labels.label_files import LabelFile, read_label_file, refuse_unknown
+from relabel_jax.labels.label_texts import parse_label_sets
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.segments import GroupedSegments, parse_label_sets
+from relabel_jax.labels.segments import GroupedSegments
+from relabel_jax.labels.text_files import read_start, read_text
 
 _MUSIC = "/m/04rlf"
 _PRESENT = {"PRESENT": True, "NOT_PRESENT": False}
@@ -112,7 +113,7 @@ def read_reference(path: _Path, ontology: Ontology, unknown: str = "refuse") -> 
       InputError: the file cannot be read or has another form, or a mid is not in the ontology.
     """
     path = pathlib.Path(path)
-    start = _start(path)
+    start = read_start(path, "reference")
     first_line = start.partition("\n")[0].strip()
     if first_line.startswith("segment_id\t"):
         return _read_strong(path, ontology, unknown)
@@ -129,15 +130,6 @@ def read_reference(path: _Path, ontology: Ontology, unknown: str = "refuse") -> 
         )
     labels = read_label_file(path, ontology, unknown=unknown)
     return Reference(labels, None, "labels, which are complete")
-
-
-def _start(path: pathlib.Path) -> str:
-    """The first characters of a file, which tell its form."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            return file.read(4096).decode("utf-8-sig", errors="replace")
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot read the reference: {error}") from error
 
 
 def _read_strong(path: pathlib.Path, ontology: Ontology, unknown: str) -> Reference:
@@ -170,7 +162,7 @@ def _read_strong(path: pathlib.Path, ontology: Ontology, unknown: str) -> Refere
         for i, mid in enumerate(mids.dictionary.to_pylist())
         if numbers[i] < 0
     }
-    _refuse_unknown(path, dropped, unknown)
+    refuse_unknown(path, dropped, unknown)
     shape = (len(clips.dictionary), len(ontology))
 
     def sets(chosen: np.ndarray) -> sparse.csr_array:
@@ -221,7 +213,7 @@ def _read_fsd50k(
         raise InputError(f"{path}: no rows; expected rows of fname,labels,mids")
     positive, rows_by_mid = parse_label_sets(pa.array(mids.values(), pa.string()), ontology, path)
     dropped = {mid: len(rows) for mid, rows in rows_by_mid.items()}
-    _refuse_unknown(path, dropped, unknown)
+    refuse_unknown(path, dropped, unknown)
     labels = _label_file(path, pa.array(mids, pa.string()), positive, None, dropped)
     if is_exhaustive:
         return Reference(labels, None, "FSD50K's evaluation labels, which are complete")
@@ -230,10 +222,10 @@ def _read_fsd50k(
 
 
 def _read_json(path: pathlib.Path) -> object:
+    text = read_text(path, "reference")
     try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
-            return json.load(file)
-    except (OSError, EOFError, ValueError) as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON: {error}") from error
 
 
@@ -261,7 +253,7 @@ def _read_ratings(
                 classes[votes > 0].append(number)
     if not ratings:
         raise _bad_ratings(path, "it has no clips")
-    _refuse_unknown(path, dropped, unknown)
+    refuse_unknown(path, dropped, unknown)
     shape = (len(ratings), len(ontology))
     negative, positive = (_bool_sets(rows[i], classes[i], shape) for i in (False, True))
     labels = _label_file(path, pa.array(ratings, pa.string()), positive, None, dropped)
@@ -273,15 +265,6 @@ def _bad_ratings(path: pathlib.Path, what: str) -> InputError:
         f"{path}: {what}; expected FSD50K's ratings, {{CLIP: {{MID: [1, 0.5, 0 or -1, ...]}}}}, or "
         'the labels of AST or PSLA, {"data": [{"wav": PATH, "labels": "mid,mid"}]}'
     )
-
-
-def _refuse_unknown(path: pathlib.Path, dropped: Mapping[str, int], unknown: str) -> None:
-    if dropped and unknown != "drop":
-        some = ", ".join(list(dropped)[:3]) + (", ..." if len(dropped) > 3 else "")
-        raise InputError(
-            f"{path}: {len(dropped)} mids are not in the ontology ({some}); use the ontology of "
-            "these labels, or leave them out (--unknown=drop)"
-        )
 
 
 def _label_file(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from relabel_jax.errors import some
+
 _COLUMNS = (
     ("recall", ("", "recall")),
     ("precision", ("", "precision")),
@@ -87,10 +89,9 @@ def warnings(result: Mapping[str, Any]) -> Sequence[str]:
         ("reference", reference["dropped"]),
     ):
         if dropped:
-            some = ", ".join(sorted(dropped)[:3]) + (", ..." if len(dropped) > 3 else "")
             lines.append(
                 f"dropped {sum(dropped.values()):,} labels of the {what}: {len(dropped)} mids are "
-                f"not in the ontology ({some})"
+                f"not in the ontology ({some(sorted(dropped))})"
             )
     if not reference["has_negatives"]:
         lines.append("the reference says of no class that it is absent: precision is always 100%")

@@ -282,19 +282,7 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     segment_flags.add_overwrite(output)
     labels = parser.add_argument_group("labels")
-    labels.add_argument(
-        "--labelings",
-        type=lambda text: text.split(","),
-        metavar="NAME[,NAME]",
-        help="the labelings to write (default: ol,pel,pe_cml; for csv pel,pe_cml; for ast_json "
-        "pe_cml)",
-    )
-    labels.add_argument(
-        "--labeling_files",
-        default="",
-        metavar="NAME=FILE[,NAME=FILE]",
-        help="files that hold labelings, and the names of these",
-    )
+    segment_flags.add_labelings(labels, "ol,pel,pe_cml; for csv pel,pe_cml; for ast_json pe_cml")
     labels.add_argument(
         "--classes",
         choices=("all", "used"),

@@ -1,5 +1,7 @@
 """The errors that a command answers with one line instead of a traceback."""
 
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """An input is wrong: a file, a row, a field, a flag or a config key.
@@ -39,6 +41,15 @@ class Rejected(Exception):
 
     def __str__(self) -> str:
         return self.detail
+
+
+def some(values: Sequence[object]) -> str:
+    """The first three of several values, for a message of one line.
+
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c, ...'
+    """
+    return ", ".join(map(str, values[:3])) + (", ..." if len(values) > 3 else "")
 
 
 def install_command(extra: str) -> str:

@@ -1,12 +1,14 @@
 """Reads and writes files. A file is either complete under its final name, or absent."""
 
 import contextlib
+import csv
 import fcntl
+import io
 import json
 import os
 import pathlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from relabel_jax.errors import InputError
@@ -100,6 +102,22 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def json_text(value: Any) -> str:
     """Returns the text that `write_json` writes."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], fields: Sequence[str] = ()) -> str:
+    """Returns a CSV with a header line.
+
+    Args:
+      rows: the values of each row by the name of the column.
+      fields: the columns. By default they are those of the first row; without rows, the text is
+        empty.
+    """
+    text = io.StringIO()
+    if columns := fields or [column for row in rows[:1] for column in row]:
+        writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -87,9 +87,11 @@ def score_files(
     Raises:
       InputError: an input is wrong, an output exists, or it cannot be written.
     """
-    if not 1 <= num_replicates <= _MAX_REPLICATES:
+    if num_replicates < 1:
+        raise InputError(f"num_replicates: expected 1 or more, got {num_replicates}")
+    if num_replicates > _MAX_REPLICATES:
         raise InputError(
-            f"num_replicates: expected 1 or more, up to {_MAX_REPLICATES:,}, got {num_replicates}"
+            f"num_replicates: expected at most {_MAX_REPLICATES:,}, got {num_replicates}"
         )
     folder = None if output_dir is None else pathlib.Path(output_dir)
     if folder is not None and not overwrite:
@@ -144,18 +146,7 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="bootstrap replicates for the differences of two files (default: %(default)s)",
     )
     labels = parser.add_argument_group("labels")
-    labels.add_argument(
-        "--labelings",
-        type=names,
-        metavar="NAME[,NAME]",
-        help=f"of {','.join(LABELINGS)} and those of --labeling_files (default: all)",
-    )
-    labels.add_argument(
-        "--labeling_files",
-        default="",
-        metavar="NAME=FILE[,NAME=FILE]",
-        help="further labelings: Parquet, CSV or AST's JSON",
-    )
+    segment_flags.add_labelings(labels, "all")
     segment_flags.add_unknown(labels)
     results = parser.add_argument_group("output")
     results.add_argument(

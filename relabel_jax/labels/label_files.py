@@ -30,13 +30,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from relabel_jax.errors import InputError
+from relabel_jax.errors import InputError, some
 from relabel_jax.labels import clip_names, segments_csv
 from relabel_jax.labels.ast_json import read_ast_json
 from relabel_jax.labels.label_texts import parse_label_sets
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.text_files import read_text
+from relabel_jax.labels.text_files import read_start, read_text
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COLUMNS = ("clip_id", "end_s", "masked", "positive", "start_s")
@@ -111,10 +111,10 @@ class LabelFile:
         """int32[clips]: the row in the sets of each clip. Raises as `labels` does."""
         rows = self.rows(clip_ids)
         if (absent := np.flatnonzero(rows < 0)).size:
-            some = _some([str(clip_ids[i]) for i in absent[:4]])
+            first = some([clip_ids[i] for i in absent[:4]])
             raise InputError(
                 f"{self.path}: has no labels for {len(absent)} of the {len(clip_ids)} clips "
-                f"({some}); expected a row for every clip"
+                f"({first}); expected a row for every clip"
             )
         return self.set_numbers[rows]
 
@@ -173,7 +173,7 @@ def read_label_file(
     forms: dict[str, Callable[[pathlib.Path], pa.Table]] = {
         ".parquet": functools.partial(_read_parquet, name=name),
         ".csv": _read_csv,
-        ".json": _read_json,
+        ".json": lambda path: read_ast_json(path).drop_columns("path"),
     }
     form = path.with_suffix("") if path.suffix == ".gz" else path
     if form.suffix not in forms or (form.suffix, path.suffix) == (".parquet", ".gz"):
@@ -188,6 +188,21 @@ def read_label_file(
     return _grouped(path, table, ontology, unknown)
 
 
+def refuse_unknown(path: pathlib.Path, dropped: Mapping[str, int], unknown: str) -> None:
+    """Raises InputError if a file has mids that are not in the ontology, unless they are dropped.
+
+    Args:
+      path: the file.
+      dropped: the unknown mids.
+      unknown: `refuse` or `drop`.
+    """
+    if dropped and unknown != "drop":
+        raise InputError(
+            f"{path}: {len(dropped)} mids are not in the ontology ({some(list(dropped))}); use the "
+            "ontology of these labels, or leave them out (--unknown=drop)"
+        )
+
+
 def _grouped(path: pathlib.Path, table: pa.Table, ontology: Ontology, unknown: str) -> LabelFile:
     """Makes a `LabelFile` of the columns clip_id, positive and masked as `mid,mid`, maybe times."""
     clip_ids = table["clip_id"].combine_chunks()
@@ -195,7 +210,7 @@ def _grouped(path: pathlib.Path, table: pa.Table, ontology: Ontology, unknown: s
     twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     if len(twice):
         raise InputError(
-            f"{path}: {len(twice)} clips occur more than once ({_some(twice[:4].to_pylist())}); "
+            f"{path}: {len(twice)} clips occur more than once ({some(twice[:4].to_pylist())}); "
             "expected one row a clip"
         )
     texts, numbers, sets = [], [], []
@@ -209,11 +224,7 @@ def _grouped(path: pathlib.Path, table: pa.Table, ontology: Ontology, unknown: s
         clips_per_text = np.bincount(numbers[-1], minlength=len(encoded.dictionary))
         for mid, of_texts in unknown_mids.items():
             dropped[mid] = dropped.get(mid, 0) + int(clips_per_text[of_texts].sum())
-    if dropped and unknown != "drop":
-        raise InputError(
-            f"{path}: {len(dropped)} mids are not in the ontology ({_some(list(dropped)[:4])}); "
-            "use the ontology of these labels, or leave them out (--unknown=drop)"
-        )
+    refuse_unknown(path, dropped, unknown)
     # Each pair of a positive and a masked text is one set.
     pairs, set_numbers = np.unique(numbers[0] * len(texts[1]) + numbers[1], return_inverse=True)
     positive = sets[0][pairs // len(texts[1])]
@@ -267,14 +278,13 @@ def _text(path: pathlib.Path, column: str, values: pa.ChunkedArray) -> pa.Chunke
 
 def _read_csv(path: pathlib.Path) -> pa.Table:
     header = line = ""
-    text = read_text(path, "labels")
-    for line in io.StringIO(text, newline=None):  # up to the first row
+    for line in io.StringIO(read_start(path, "labels"), newline=None):  # up to the first row
         if line.strip() and not line.startswith(("#", '"#')):
             break
         header += line
     fields = [field.strip() for field in next(csv.reader([line], skipinitialspace=True), [])]
     if fields[:1] == ["clip_id"]:
-        return _read_csv_with_header(path, fields, text)
+        return _read_csv_with_header(path, fields)
     columns: tuple[str, ...] = segments_csv.COLUMNS
     if "masked_labels" in header or any(fields[len(columns) :]):
         columns = (*columns, "masked")
@@ -286,14 +296,14 @@ def _read_csv(path: pathlib.Path) -> pa.Table:
     return _with_masked(texts.rename_columns({"mids": "positive"}))
 
 
-def _read_csv_with_header(path: pathlib.Path, header: Sequence[str], text: str) -> pa.Table:
+def _read_csv_with_header(path: pathlib.Path, header: Sequence[str]) -> pa.Table:
     if header not in (["clip_id", "positive"], ["clip_id", "positive", "masked"]):
         raise InputError(
             f"{path}: has the columns {', '.join(header)}; expected clip_id,positive or "
             "clip_id,positive,masked"
         )
     table = pa.csv.read_csv(
-        io.BytesIO(text.encode()),
+        io.BytesIO(read_text(path, "labels").encode()),
         convert_options=pa.csv.ConvertOptions(
             column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
         ),
@@ -301,16 +311,7 @@ def _read_csv_with_header(path: pathlib.Path, header: Sequence[str], text: str) 
     return _with_masked(table.rename_columns(list(header)))
 
 
-def _read_json(path: pathlib.Path) -> pa.Table:
-    return read_ast_json(path).drop_columns("path")
-
-
 def _with_masked(table: pa.Table) -> pa.Table:
     if "masked" in table.column_names:
         return table
     return table.append_column("masked", pa.array([""] * len(table), pa.string()))
-
-
-def _some(values: Sequence[str]) -> str:
-    """The first three of several values, for a message of one line."""
-    return ", ".join(values[:3]) + (", ..." if len(values) > 3 else "")

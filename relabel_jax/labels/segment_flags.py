@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from relabel_jax.errors import InputError
+from relabel_jax.labels.labelings import LABELINGS
 
 _Path = str | pathlib.Path
 
@@ -69,6 +70,28 @@ def with_or_without_gz(path: pathlib.Path) -> pathlib.Path:
     is_gzip = path.suffix == ".gz"
     other = path.with_suffix("") if is_gzip else path.with_name(f"{path.name}.gz")
     return other if other.exists() else path
+
+
+def add_labelings(parser: argparse._ActionsContainer, default: str) -> None:
+    """Adds `--labelings`, which is None if it is not given, and `--labeling_files`.
+
+    Args:
+      parser: the command's parser, or a group of it.
+      default: the default of `--labelings`, for the help.
+    """
+    parser.add_argument(
+        "--labelings",
+        type=lambda text: text.split(","),
+        metavar="NAME[,NAME]",
+        help=f"of {', '.join(LABELINGS)} and those of --labeling_files (default: {default})",
+    )
+    parser.add_argument(
+        "--labeling_files",
+        default="",
+        metavar="NAME=FILE[,NAME=FILE]",
+        help="your own labelings: names, and files of positive and masked mids (Parquet, CSV or "
+        "the JSON of AST)",
+    )
 
 
 def add_unknown(parser: argparse._ActionsContainer) -> None:

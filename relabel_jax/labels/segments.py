@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from relabel_jax.errors import InputError
+from relabel_jax.errors import InputError, some
 from relabel_jax.labels.ast_json import is_json, read_ast_json
 from relabel_jax.labels.label_texts import parse_label_sets
 from relabel_jax.labels.ontology import Ontology
@@ -218,7 +218,7 @@ def _named_by_start(
     if twice := [each for each, count in collections.Counter(segments).items() if count > 1]:
         names = list(dict.fromkeys(clip_id for clip_id, _, _ in twice))
         raise InputError(
-            f"{paths}: {len(names)} clip ids occur more than once ({_some(names)}) with the same "
+            f"{paths}: {len(names)} clip ids occur more than once ({some(names)}) with the same "
             "times; expected one row a segment; remove the duplicate rows"
         )
     together = collections.Counter((clip_id, start) for clip_id, start, _ in segments)
@@ -231,12 +231,12 @@ def _named_by_start(
     result = pc.replace_with_mask(clip_ids, pa.array(is_renamed), pa.array(new, pa.string()))
     if len(both := _repeated(result)):
         raise InputError(
-            f"{paths}: {len(both)} clips would have the ids of others ({_some(both.to_pylist())}), "
+            f"{paths}: {len(both)} clips would have the ids of others ({some(both.to_pylist())}), "
             "because recordings with several segments get the ids ID_START; rename them"
         )
     write_line(
         f"{paths}: {len(rows):,} segments of {len(repeated):,} recordings with several segments "
-        f"have the ids ID_START in milliseconds, such as {_some(new[:2])}"
+        f"have the ids ID_START in milliseconds, such as {some(new[:2])}"
     )
     return result
 
@@ -262,13 +262,7 @@ def _unknown_labels(
         is_here = np.asarray(pc.is_in(texts, value_set=here))
         if labels := [label for label, rows in unknown.items() if is_here[rows].any()]:
             return InputError(
-                f"{path}: {len(labels)} mids are not in the ontology ({_some(labels)}); use the "
+                f"{path}: {len(labels)} mids are not in the ontology ({some(labels)}); use the "
                 f"ontology that the segments were labelled with, or {how}"
             )
     raise AssertionError("the unknown labels come from these files")
-
-
-def _some(values: Sequence[str]) -> str:
-    """The first few of many values, for a message of one line."""
-    shown = ", ".join(values[:3])
-    return shown if len(values) <= 3 else f"{shown}, ..."

@@ -23,6 +23,7 @@ _READ_ERRORS = (OSError, EOFError, zlib.error)
 _MAX_GROWTH = 200
 _FREE_BYTES = 1 << 26
 _BUFFER_BYTES = 1 << 20
+_START_BYTES = 1 << 16
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -96,6 +97,23 @@ def read_text(path: pathlib.Path, what: str = "file") -> str:
     raise InputError(
         f"{path}: cannot read the {what}: {problem}; expected a text file in UTF-8; export it again"
     )
+
+
+def read_start(path: pathlib.Path, what: str = "file") -> str:
+    """Reads the first 64 KiB of a text file, which tell its form.
+
+    Bytes that are not text become replacement characters. A byte order mark is left out.
+
+    Args:
+      path: the file.
+      what: the content of the file, for messages.
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    with opened(path, what) as file:
+        content = file.read(_START_BYTES)
+    return content.decode(_encoding(content), errors="replace")
 
 
 def _encoding(content: bytes) -> str:

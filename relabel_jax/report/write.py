@@ -1,13 +1,11 @@
 """Writes the report of a folder of finished runs."""
 
-import csv
-import io
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, read_json, write_json
+from relabel_jax.files import complete_file, csv_text, read_json, write_json
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.report import tables
 from relabel_jax.report.page import page
@@ -68,7 +66,7 @@ def write_report(
         "data_set": runs[0].result.data_set,
     }
     for name in TABLES:
-        _write_text(folder.report_path / f"{name}.csv", _csv(result[name]))
+        _write_text(folder.report_path / f"{name}.csv", csv_text(result[name]))
     write_json(folder.report_path / "results.json", result)
     _write_text(page_path(workdir), page(result, ontology))
     return result
@@ -123,15 +121,6 @@ def _find_ontology(folder: GridFolder, data_dir: str) -> Ontology:
         f"{folder.ontology_path}: does not exist, and {data_dir} does not either; copy the data "
         f"set's {folder.ontology_path.name} there"
     )
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, fieldnames=rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
 
 
 def _write_text(path: pathlib.Path, text: str) -> None:

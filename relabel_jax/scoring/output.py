@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from relabel_jax.errors import some
 from relabel_jax.report.measured import none_if_undefined
 from relabel_jax.scoring.comparison import Differences
 from relabel_jax.scoring.measure import Matched, Measured, fingerprint
 
-_NUM_SHOWN = 3
 _NUM_IN_JSON = 20
 _DIGITS = 12  # of a fingerprint, in the text
 
@@ -217,8 +217,7 @@ def _left_out(matched: Matched) -> list[tuple[str, Sequence[str], int]]:
 
 
 def _share(what: str, names: Sequence[str], total: int) -> str:
-    some = ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")
-    return f"{what}: {len(names):,} of {total:,} ({len(names) / total:.1%}): {some}"
+    return f"{what}: {len(names):,} of {total:,} ({len(names) / total:.1%}): {some(names)}"
 
 
 def _decimal(value: float) -> str:

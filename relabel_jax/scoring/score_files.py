@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from relabel_jax.errors import InputError, install_command
+from relabel_jax.errors import InputError, install_command, some
 from relabel_jax.labels.ontology import Ontology
 
 ID_NAMES = ("clip_id", "clip_ids", "video_id", "audio_name")
@@ -85,7 +85,7 @@ def read_score_file(
         )
     if twice := _twice(content.names):
         raise InputError(
-            f"{path}: {len(twice)} clips occur more than once ({_some(twice)}); expected one row "
+            f"{path}: {len(twice)} clips occur more than once ({some(twice)}); expected one row "
             "a clip"
         )
     names, order = _class_names(path, content, classes)
@@ -98,7 +98,7 @@ def read_score_file(
     known = np.flatnonzero(numbers >= 0)
     if not len(known):
         raise InputError(
-            f"{path}: the ontology has no class of these: {_some(names)}; expected mids or "
+            f"{path}: the ontology has no class of these: {some(names)}; expected mids or "
             "display names of the ontology"
         )
     columns = numbers[known]
@@ -293,14 +293,9 @@ def _the_one(path: pathlib.Path, names: Sequence[str], found: Any, what: str) ->
         if name in found:
             return name
     raise InputError(
-        f"{path}: expected {what} with the name {' or '.join(names)}, found {_some(list(found))}"
+        f"{path}: expected {what} with the name {' or '.join(names)}, found {some(list(found))}"
     )
 
 
 def _twice(values: Sequence[Any]) -> list[Any]:
     return [value for value, count in collections.Counter(values).items() if count > 1]
-
-
-def _some(values: Sequence[Any]) -> str:
-    """The first three of several values, for a message of one line."""
-    return ", ".join(map(str, values[:3])) + (", ..." if len(values) > 3 else "")
