@@ -64,6 +64,7 @@ def write_shards(
     finally:
         is_done.set()
         looker.join()
+        _end_idle_workers()
     undone = sum(plan.outcome(shard) is None for shard in pending)
     if state != PipelineState.DONE or undone:
         raise InputError(
@@ -115,7 +116,8 @@ def _idle_workers(plan: Plan, clip_timeout_s: float) -> Workers:
 
 @atexit.register
 def _end_idle_workers() -> None:
-    for idle in _IDLE.values():
+    while _IDLE:
+        _, idle = _IDLE.popitem()
         for workers in idle:
             workers.__exit__()
 
