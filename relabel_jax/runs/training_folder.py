@@ -106,29 +106,35 @@ class TrainingFolder:
         """Writes the line of `metrics.jsonl` and the checkpoint of an epoch."""
         with self._writing():
             # The line is written first, so that each epoch with a checkpoint has a line.
-            with open(self._metrics_path, "a") as file:
+            with open(self._metrics_path, "a+") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            self._add_event(line)
-            tied = belongs_to(self._workdir, self._lines())
+                file.seek(0)
+                lines = file.read().splitlines()
+            self._add_event(lines)
+            tied = belongs_to(self._workdir, lines)
             self._checkpoints.save(line["epoch"], state, line["validation_mAP"], tied)
 
-    def _add_event(self, line: dict[str, Any]) -> None:
-        """Writes the numbers of an epoch for TensorBoard; at first also those of earlier epochs."""
+    def _add_event(self, all_lines: list[str]) -> None:
+        """Writes the numbers of an epoch for TensorBoard; at first also those of earlier epochs.
+
+        Args:
+          all_lines: the lines of `metrics.jsonl` up to this epoch.
+        """
         # Imported late: it imports PyTorch if it is installed, which takes seconds.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        lines = [line]
+        lines = all_lines[-1:]
         if self._events is None:
             for old in self._workdir.event_paths:
                 old.unlink()
             # A SummaryWriter would write in a thread, which loses the errors of a full disk.
             self._events = EventsWriter(str(self._workdir.path / "events"))
-            lines = [json.loads(text) for text in self._lines()]
-        for of_epoch in lines:
+            lines = all_lines
+        for of_epoch in map(json.loads, lines):
             for field in of_epoch.keys() - {"epoch", "step"}:
                 if of_epoch[field] is not None:
                     summary = scalar(field, of_epoch[field])
