@@ -226,6 +226,9 @@ def listing(folder):
 @pytest.mark.parametrize("row", ROWS)
 def test_one_line_and_nothing_left(row, places, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # Other tests in this process use JAX. Commands then cannot choose the number of devices.
+    flags = os.environ.get("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", f"{flags} --xla_force_host_platform_device_count=1")
     verb, *arguments = row.split()
     before = listing(tmp_path)
     try:

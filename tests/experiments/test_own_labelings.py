@@ -83,7 +83,7 @@ def test_a_file_with_the_labels_of_a_labeling_gives_its_bits(trained):
     assert own.read_result().test == named.read_result().test
     # A run without a file leaves the JSON that earlier versions left.
     config = json.loads(named.config_path.read_text())
-    assert set(config) == {"format_version", "config", "data_set", "base"}
+    assert set(config) == {"format_version", "config", "data_set", "base", "run"}
     assert "labeling_files" not in config["config"] | named.read_result().config
 
 
