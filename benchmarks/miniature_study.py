@@ -26,7 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from data_prep import build, miniature, raters
+from data_prep import build, miniature, miniature_raters
 from relabel_jax.data.data_set import INDEX_NAME
 from relabel_jax.experiments.cells import grid_config
 from relabel_jax.experiments.grid import run_grid
@@ -64,7 +64,7 @@ def main() -> None:
     # The rates change neither the recordings nor the truth.
     clips = miniature.write_audio(miniature.MiniatureSpec(flags.num_clips), folder / "audio", 2)
     (folder / "ontology.json").write_text(miniature.ontology().text)
-    truth = [raters.true_labels(clip.events) for clip in clips]
+    truth = [miniature_raters.true_labels(clip.events) for clip in clips]
     miniature.write_labels(folder / "truth.csv", "the truth", clips, truth)
     # 40% of the clips are for the test, because the differences are small and training is short.
     splits = ["clip_id,split"]
@@ -81,9 +81,10 @@ def main() -> None:
         spec = miniature.MiniatureSpec(
             flags.num_clips, parent_left_out=left_out, general_only=general
         )
-        rates = raters.left_out_rates(spec)
+        rates = miniature_raters.left_out_rates(spec)
         labels = [
-            raters.rate_clip(spec, number, clip.events, rates) for number, clip in enumerate(clips)
+            miniature_raters.rate_clip(spec, number, clip.events, rates)
+            for number, clip in enumerate(clips)
         ]
         if not (at / "data" / INDEX_NAME).exists():
             miniature.write_labels(at / "segments.csv", "the raters", clips, labels)
@@ -107,7 +108,7 @@ def main() -> None:
         problems = run_grid(config, at / "runs")["problems"]
         if problems:
             sys.exit("error: " + "; ".join(problems))
-        share = raters.parents_chosen(labels)
+        share = miniature_raters.parents_chosen(labels)
         row = {
             "parent_left_out": left_out,
             "general_only": general,

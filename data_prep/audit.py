@@ -34,6 +34,8 @@ _EDGE_FIELDS = (
     "child_clips",
     "both_clips",
     "parent_given_child",
+    "sibling_clips",
+    "both_sibling_clips",
     "on_offer",
 )
 

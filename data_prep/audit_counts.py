@@ -40,7 +40,8 @@ def audit(segments: GroupedSegments, ontology: Ontology, files: Sequence[str]) -
         `general`; and `parent_chosen_too`, the share beside a parent on offer, or null.
       - `edges`: for each parent and child with clips: `child_clips`, `both_clips`,
         `parent_given_child` = P(parent chosen | child chosen), and whether the parent is
-        `on_offer`.
+        `on_offer`; among the child's clips those with another child of the parent,
+        `sibling_clips`, and among these the ones with the parent, `both_sibling_clips`.
 
     Raises:
       InputError: no clip has a label.
@@ -199,16 +200,25 @@ def _edges(counts: _Counts) -> list[dict[str, Any]]:
     labels = counts.ol.astype(np.int64)
     weighted = labels.multiply(counts.segments.clips_per_set[:, None]).tocsr()
     together = (labels.T @ weighted).toarray()
-    return [
-        {
-            "parent": ontology.mids[parent],
-            "parent_name": ontology.display_names[parent],
-            "child": ontology.mids[child],
-            "child_name": ontology.display_names[child],
-            "child_clips": int(counts.ol_clips[child]),
-            "both_clips": int(together[parent, child]),
-            "parent_given_child": float(together[parent, child] / counts.ol_clips[child]),
-            "on_offer": bool(counts.on_offer[parent]),
-        }
-        for parent, child in np.argwhere(ontology.is_parent & counts.used)
-    ]
+    edges = []
+    for parent in np.flatnonzero(ontology.is_parent.any(axis=1)):
+        children = np.flatnonzero(ontology.is_parent[parent] & counts.used)
+        # The label sets with several of the parent's children.
+        several = labels[:, children].sum(axis=1) > 1
+        beside = sparse.csr_array(labels[several][:, children].T @ weighted[several]).toarray()
+        for row, child in enumerate(children):
+            edges.append(
+                {
+                    "parent": ontology.mids[parent],
+                    "parent_name": ontology.display_names[parent],
+                    "child": ontology.mids[child],
+                    "child_name": ontology.display_names[child],
+                    "child_clips": int(counts.ol_clips[child]),
+                    "both_clips": int(together[parent, child]),
+                    "parent_given_child": float(together[parent, child] / counts.ol_clips[child]),
+                    "sibling_clips": int(beside[row, child]),
+                    "both_sibling_clips": int(beside[row, parent]),
+                    "on_offer": bool(counts.on_offer[parent]),
+                }
+            )
+    return edges

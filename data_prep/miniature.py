@@ -17,9 +17,9 @@ be tried and scored in minutes, without a download. The folder holds:
   ancestors, including abstract and blacklisted ones. A class that is not listed is not in the clip.
 - `miniature.json`: the arguments and a summary.
 
-The raters (`data_prep/raters.py`) have the two habits of AudioSet's raters (paper, section II).
-They name a general class in place of the precise one, and they leave out parents of the classes
-that they name.
+The raters (`data_prep/miniature_raters.py`) have the two habits of AudioSet's raters (paper,
+section II). They name a general class in place of the precise one, and they leave out parents of
+the classes that they name.
 
 The seed and the number of a clip determine everything about the clip. So a larger miniature begins
 with the clips of a smaller one, and the error rates of the raters change neither the recordings nor
@@ -44,8 +44,8 @@ import soundfile
 from scipy import sparse
 
 from data_prep.miniature_clips import SEGMENT_S, MiniatureClip, write_audio
+from data_prep.miniature_raters import left_out_rates, parents_chosen, rate_clip, true_labels
 from data_prep.miniature_spec import MiniatureSpec, ontology
-from data_prep.raters import left_out_rates, parents_chosen, rate_clip, true_labels
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file

@@ -29,6 +29,7 @@ VERBS = {
     "audit": ("data_prep.audit", "count what the raters said and left unsaid"),
     "judge": ("data_prep.judge", "judge labels by a better reference on the same clips"),
     "excerpt": ("data_prep.excerpt", "draw a set of the paper's size from segment files"),
+    "raters": ("data_prep.raters", "degrade complete labels as AudioSet's raters would"),
     "datasets": ("data_prep.datasets", "convert FSD50K or ESC-50 for `build`"),
     "miniature": ("data_prep.miniature", "synthesise a small AudioSet whose truth is known"),
     "build": ("data_prep.build", "turn recordings and labels into a data set"),
@@ -62,7 +63,7 @@ _GROUPS = {
         "score",
         "excerpt",
     ),
-    "data": ("datasets", "miniature", "build", "verify"),
+    "data": ("datasets", "miniature", "raters", "build", "verify"),
     "training": ("train", "report", "benchmark"),
     "trained networks": ("embed", "nearest", "export", "demo"),
 }

@@ -149,7 +149,7 @@ class Ontology:
     def _check_paths(self) -> None:
         """Raises InputError if the paths, which may double at each level, do not fit in memory."""
         counts, lengths = [0] * len(self), [0] * len(self)
-        for child in self._parents_first:
+        for child in self.parents_first:
             parents = np.flatnonzero(self.is_parent[:, child]).tolist()
             counts[child] = sum(counts[parent] for parent in parents) or 1
             lengths[child] = sum(lengths[parent] for parent in parents) + counts[child]
@@ -176,7 +176,7 @@ class Ontology:
         The relation is strict: no class is its own ancestor.
         """
         closure = self.is_parent.copy()
-        for parent in reversed(self._parents_first):
+        for parent in reversed(self.parents_first):
             closure[parent] |= closure[self.is_parent[parent]].any(axis=0)
         return closure
 
@@ -188,7 +188,7 @@ class Ontology:
         has two parents in two branches without a common root has none.
         """
         dominates = np.zeros_like(self.is_parent)
-        for child in self._parents_first:
+        for child in self.parents_first:
             parents = np.flatnonzero(self.is_parent[:, child])
             if len(parents):
                 with_parents = dominates[:, parents]
@@ -206,7 +206,7 @@ class Ontology:
         """
         adds = np.zeros_like(self.is_parent)
         nearest = np.zeros_like(self.is_parent)  # the nearest used ancestors of each class
-        for child in self._parents_first:
+        for child in self.parents_first:
             parents = self.is_parent[:, child]
             nearest[:, child] = nearest[:, parents & ~self.is_used].any(axis=1)
             nearest[:, child] |= parents & self.is_used
@@ -228,7 +228,7 @@ class Ontology:
         return np.array([in_audioset.get(mid, default[i]) for i, mid in enumerate(self.mids)], bool)
 
     @functools.cached_property
-    def _parents_first(self) -> tuple[int, ...]:
+    def parents_first(self) -> tuple[int, ...]:
         """The class numbers in an order in which every class comes after all of its parents."""
         parents = {i: np.flatnonzero(column).tolist() for i, column in enumerate(self.is_parent.T)}
         try:

@@ -76,6 +76,19 @@ def test_by_hand(toy, tmp_path):
     assert (tmp_path / "audit/files.csv").read_text().splitlines()[1].startswith("segments.csv,6,")
 
 
+def test_parents_of_siblings(toy, tmp_path):
+    (tmp_path / "segments.csv").write_text(
+        'a, 0, 1, "/m/r,/m/s"\nb, 0, 1, "/m/r,/m/s,/m/w"\nc, 0, 1, "/m/r,/m/s"\nd, 0, 1, "/m/r"\n'
+    )
+    assert main(toy) == 0
+    with open(tmp_path / "audit/edges.csv", newline="") as file:
+        edges = {(row["parent_name"], row["child_name"]): row for row in csv.DictReader(file)}
+    for child, clips in (("Rain", "4"), ("Steam", "3")):
+        row = edges["Water", child]
+        assert (row["child_clips"], row["both_clips"]) == (clips, "1")
+        assert (row["sibling_clips"], row["both_sibling_clips"]) == ("3", "1")
+
+
 def test_existing_outputs(toy, tmp_path, capsys):
     assert main(toy) == 0
     capsys.readouterr()
@@ -95,7 +108,8 @@ def test_labels_of_which_none_is_below_another(toy, tmp_path):
     (tmp_path / "segments.csv").write_text('a, 0, 1, "/m/w"\nb, 0, 1, "/m/w,/t/h"\n')
     assert main(toy) == 0
     header = (
-        "parent,parent_name,child,child_name,child_clips,both_clips,parent_given_child,on_offer"
+        "parent,parent_name,child,child_name,child_clips,both_clips,parent_given_child,"
+        "sibling_clips,both_sibling_clips,on_offer"
     )
     assert (tmp_path / "audit/edges.csv").read_text() == f"{header}\n"
     assert "Water" in (tmp_path / "audit/audit.html").read_text()

@@ -1,146 +1,200 @@
-"""The simulated raters against their rules, on many clips without audio."""
+"""Raters with AudioSet's habits: subsets of the truth, at the rates that the audit counts."""
+
+import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
 
-from data_prep import synthesis
-from data_prep.miniature_clips import draw_events
-from data_prep.miniature_spec import MiniatureSpec
-from data_prep.miniature_spec import ontology as miniature_ontology
-from data_prep.raters import left_out_rates, parents_chosen, rate_clip, true_labels
+from data_prep import audit, raters
+from data_prep.rater_habits import Habits
+from relabel_jax.errors import InputError
+from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.views import side_columns
+from relabel_jax.labels.segments import read_segments
 
-ROOTS = ("Human sounds", "Sounds of things", "Source-ambiguous sounds", "Natural sounds")
-# The tolerance for sums of Bernoulli draws is 4.5 standard deviations: 1 false alarm in 150,000.
-SIGMAS = 4.5
+NUM_CLIPS = 2000
 
 
-@pytest.fixture
-def ontology() -> Ontology:
-    return miniature_ontology()
+@pytest.fixture(scope="module")
+def ontology():
+    return Ontology.audioset()
 
 
-def closed_under_ancestors(events, ontology) -> set[int]:
-    """Follows parents one by one, as a reference for the matrix algebra."""
-    reached, waiting = set(), list(events)
-    while waiting:
-        node = waiting.pop()
-        reached.add(node)
-        waiting += np.flatnonzero(ontology.is_parent[:, node]).tolist()
-    return reached
+@pytest.fixture(scope="module")
+def habits(ontology):
+    return Habits.read(None, ontology)
 
 
-def drawn(spec: MiniatureSpec, num_clips: int) -> tuple[list[tuple[int, ...]], list[set[int]]]:
-    """Events and the raters' labels of many clips, without their audio."""
-    rates = left_out_rates(spec)
-    events = [
-        draw_events(spec, number, np.random.default_rng(number)) for number in range(num_clips)
+def ids(count):
+    return [f"clip{number}" for number in range(count)]
+
+
+def truth_of(ontology, labels):
+    """bool[clips, classes] with all ancestors, from a set of class numbers for each clip."""
+    truth = np.zeros((len(labels), len(ontology)), bool)
+    for row, numbers in enumerate(labels):
+        truth[row, list(numbers)] = True
+    return relabel(truth, ontology, "pel")[0]
+
+
+@pytest.fixture(scope="module")
+def some_truth(ontology):
+    rng = np.random.default_rng(0)
+    return truth_of(ontology, [rng.choice(len(ontology), rng.integers(1, 5)) for _ in ids(300)])
+
+
+def test_labels_are_a_subset_of_the_truth(ontology, habits, some_truth):
+    named = raters.rate(some_truth, ids(300), ontology, habits)
+    assert not (named & ~some_truth).any()
+    assert not named[:, ~habits.is_offered].any()
+    has_offered = (some_truth & habits.is_offered).any(axis=1)
+    np.testing.assert_array_equal(named.any(axis=1), has_offered)
+
+
+def test_severity_zero_leaves_nothing_out(ontology, habits, some_truth):
+    named = raters.rate(some_truth, ids(300), ontology, habits.with_severity(0))
+    np.testing.assert_array_equal(named, some_truth & habits.is_offered)
+
+
+def test_more_severity_leaves_out_more(ontology, habits, some_truth):
+    counts = [
+        raters.rate(some_truth, ids(300), ontology, habits.with_severity(severity)).sum()
+        for severity in (0, 0.3, 1, 4, 1e9)
     ]
-    return events, [rate_clip(spec, i, e, rates) for i, e in enumerate(events)]
+    assert sorted(counts, reverse=True) == counts
+    assert len(set(counts)) == len(counts)
 
 
-def test_true_labels_are_the_events_and_all_above(ontology):
-    events, _ = drawn(MiniatureSpec(), 200)
-    for clip in events:
-        assert true_labels(clip) == closed_under_ancestors(clip, ontology)
+def test_severity_multiplies_odds(habits):
+    scaled = habits.with_severity(3.0)
+    inside = (habits.parent > 0) & (habits.parent < 1)
+    odds = [1 / each.parent[inside] - 1 for each in (habits, scaled)]
+    np.testing.assert_allclose(odds[1], 3 * odds[0])
+    np.testing.assert_allclose(habits.with_severity(1).general, habits.general)
 
 
-def test_no_rate_means_that_raters_name_everything_they_may(ontology):
-    events, labels = drawn(MiniatureSpec(parent_left_out=0, general_only=0), 200)
-    offered = np.flatnonzero(~(ontology.is_abstract | ontology.is_blacklisted)).tolist()
-    for clip, chosen in zip(events, labels, strict=True):
-        assert chosen == closed_under_ancestors(clip, ontology) & set(offered)
-    assert parents_chosen(labels) == 1
+def test_a_clip_depends_on_seed_and_id_alone(ontology, habits, some_truth):
+    named = raters.rate(some_truth, ids(300), ontology, habits)
+    rows = np.random.default_rng(1).permutation(300)[:100]
+    again = raters.rate(some_truth[rows], [ids(300)[row] for row in rows], ontology, habits)
+    np.testing.assert_array_equal(again, named[rows])
+    assert (raters.rate(some_truth, ids(300), ontology, habits, seed=1) != named).any()
 
 
-def test_full_rate_leaves_every_parent_out(ontology):
-    knocking, engine = ontology.find("Engine knocking"), ontology.find("Engine")
-    events, labels = drawn(MiniatureSpec(parent_left_out=1, general_only=0), 200)
-    assert any(knocking in clip for clip in events)
-    for clip, chosen in zip(events, labels, strict=True):
-        assert chosen == {engine if event == knocking else event for event in clip}
+@pytest.mark.parametrize("names", [("Rain",), ("Electric guitar",), ("Rain", "Ocean"), ("Dog",)])
+def test_parents_are_chosen_at_the_rate_of_the_edges(ontology, habits, names):
+    children = [ontology.find(name) for name in names]
+    (parent,) = np.flatnonzero(ontology.is_parent[:, children].all(axis=1) & habits.is_offered)
+    precise = dataclasses.replace(habits, general=np.zeros(len(ontology)))
+    truth = truth_of(ontology, [children] * NUM_CLIPS)
+    named = raters.rate(truth, ids(NUM_CLIPS), ontology, precise)
+    assert named[:, children].all()
+    edges = habits.parent if len(children) == 1 else habits.parent_of_siblings
+    rate = edges[parent, children].mean()
+    deviation = (rate * (1 - rate) / NUM_CLIPS) ** 0.5
+    assert named[:, parent].mean() == pytest.approx(rate, abs=4 * deviation)
 
 
-def test_full_general_only_never_names_a_class_with_something_above_it(ontology):
-    spec = MiniatureSpec(parent_left_out=1, general_only=1)
-    rates = left_out_rates(spec)
-    offered = ~(ontology.is_abstract | ontology.is_blacklisted)
-    for number, name in enumerate(synthesis.SOUNDS):
-        event = ontology.find(name)
-        (label,) = rate_clip(spec, number, [event], rates)
-        above = (closed_under_ancestors([event], ontology) - {event}) & set(np.flatnonzero(offered))
-        assert label in (above or {event})
+def test_general_classes_are_named_at_their_rates(ontology, habits):
+    """Down from Musical instrument to Acoustic guitar, from the rates alone."""
+    path = [ontology.find(name) for name in ("Music", "Musical instrument")]
+    path += [ontology.find("Plucked string instrument"), ontology.find("Guitar")]
+    leaf = ontology.find("Acoustic guitar")
+    truth = truth_of(ontology, [{leaf}] * NUM_CLIPS)
+    named = raters.rate(truth, ids(NUM_CLIPS), ontology, habits)
+    reaches = 1.0
+    for number in path:
+        stops = named[:, number] & ~(named & ontology.is_ancestor[number]).any(axis=1)
+        rate = reaches * habits.general[number]
+        deviation = (rate * (1 - rate) / NUM_CLIPS) ** 0.5
+        assert stops.mean() == pytest.approx(rate, abs=4 * deviation)
+        reaches *= 1 - habits.general[number]
+    assert named[:, leaf].mean() == pytest.approx(reaches, abs=0.05)
 
 
-@pytest.mark.parametrize("rate", [0.2, 0.7])
-def test_general_labels_come_at_the_rate_asked_for(ontology, rate):
-    spec = MiniatureSpec(parent_left_out=1, general_only=rate)
-    rates = left_out_rates(spec)
-    event = ontology.find("Acoustic guitar")
-    above = ["Guitar", "Plucked string instrument", "Musical instrument", "Music"]
-    num_clips = 3000
-    labels = [rate_clip(spec, i, [event], rates) for i in range(num_clips)]
-    for name, expected in {"Acoustic guitar": 1 - rate, **dict.fromkeys(above, rate / 4)}.items():
-        share = np.mean([chosen == {ontology.find(name)} for chosen in labels])
-        assert abs(share - expected) < SIGMAS * np.sqrt(expected * (1 - expected) / num_clips)
+def test_audioset_habits_are_those_of_the_paper(ontology, habits):
+    """The counts that the paper's section II prints."""
+    for parent, child, both, clips in (
+        ("Water", "Rain", 24, 3392),
+        ("Guitar", "Electric guitar", 10243, 12024),
+        ("Plucked string instrument", "Guitar", 40266, 51597),
+        ("Fowl", "Duck", 5, 2603),
+    ):
+        assert habits.parent[ontology.find(parent), ontology.find(child)] == both / clips
+    guitar = ontology.find("Guitar")
+    above = habits.general[guitar]
+    assert 0 < above < 1
+    assert habits.is_offered.sum() == 527
 
 
-def test_rates_of_the_edges_have_the_mean_asked_for_and_spread(ontology):
-    for mean in (0.1, 0.5, 0.6, 0.9):
-        rates = left_out_rates(MiniatureSpec(parent_left_out=mean))
-        assert not rates[~ontology.is_parent].any()
-        edges = rates[ontology.is_parent]
-        assert edges.mean() == pytest.approx(mean, abs=0.01)
-        assert edges.min() < mean / 2
-        assert edges.max() > (1 + mean) / 2
-    other_seed = left_out_rates(MiniatureSpec(seed=1, parent_left_out=0.9))
-    assert (other_seed != rates).any()
+@pytest.mark.slow
+def test_audioset_habits_are_the_audit_of_audioset(ontology, audioset_dir, tmp_path):
+    audit.audit_files(segments=[audioset_dir], output_dir=tmp_path)
+    ours, audited = (Habits.read(folder, ontology) for folder in (None, tmp_path))
+    for field in dataclasses.fields(Habits):
+        np.testing.assert_array_equal(getattr(ours, field.name), getattr(audited, field.name))
 
 
-def test_each_parent_is_left_out_at_the_rate_of_its_edge(ontology):
-    spec = MiniatureSpec(parent_left_out=0.5, general_only=0)
-    rates = left_out_rates(spec)
-    offered = ~(ontology.is_abstract | ontology.is_blacklisted)
-    num_clips, num_edges = 400, 0
-    for child in map(ontology.find, synthesis.SOUNDS):
-        parents = np.flatnonzero(ontology.is_parent[:, child] & offered)
-        if not offered[child] or not len(parents):
-            continue
-        labels = [rate_clip(spec, i, [child], rates) for i in range(num_clips)]
-        for parent in parents:
-            num_edges += 1
-            rate = rates[parent, child]
-            left_out = np.mean([parent not in chosen for chosen in labels])
-            tolerance = SIGMAS * np.sqrt(rate * (1 - rate) / num_clips) + 1 / num_clips
-            assert abs(left_out - rate) < tolerance
-    assert num_edges > 25
+SEGMENTS = """\
+# complete labels
+# YTID, start_seconds, end_seconds, positive_labels
+a, 0.000, 10.000, "/m/02sgy"
+b, 5.000, 15.000, "/m/06mb1,/m/0bt9lr"
+c, 0.000, 10.000, "/m/09l8g"
+"""  # Electric guitar; Rain and Dog; Human voice, which is abstract
 
 
-def test_default_raters_choose_as_many_parents_as_audiosets(ontology):
-    """0.5194 of AudioSet's labels with a used parent have such a parent beside them."""
-    _, labels = drawn(MiniatureSpec(), 3000)
-    barred = ontology.is_abstract | ontology.is_blacklisted
-    answered = []
-    for chosen in labels:
-        for label in chosen:
-            parents = {p for p in range(len(ontology)) if ontology.is_parent[p, label]}
-            parents = {p for p in parents if not barred[p]}
-            if parents:
-                answered.append(bool(parents & chosen))
-    assert np.mean(answered) == pytest.approx(0.5194, abs=0.03)
-    assert parents_chosen(labels) == np.mean(answered)
+def test_command_writes_labels_and_truth(ontology, tmp_path, capsys):
+    complete = tmp_path / "complete.csv"
+    complete.write_text(SEGMENTS)
+    output = tmp_path / "rated.csv"
+    flags = [f"--segments={complete}", f"--output={output}"]
+    assert raters.main(flags) == 0
+    report = capsys.readouterr().err
+    assert "1 clips have no class that raters are offered" in report
+    rated = read_segments([output], ontology)
+    truth = read_segments([tmp_path / "rated.truth.csv"], ontology)
+    assert rated.clip_ids.to_pylist() == ["a", "b"]
+    assert truth.clip_ids.to_pylist() == ["a", "b", "c"]
+    assert rated.start_s.tolist() == [0, 5]
+    expected, _ = relabel(read_segments([complete], ontology).label_sets.toarray(), ontology, "pel")
+    np.testing.assert_array_equal(truth.label_sets.toarray()[truth.set_numbers], expected)
+
+    before = output.read_bytes()
+    assert raters.main(flags) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert raters.main([*flags, "--overwrite"]) == 0
+    assert output.read_bytes() == before
 
 
-def test_every_class_and_every_side_gets_its_share(ontology):
-    num_clips = 600
-    events, labels = drawn(MiniatureSpec(), num_clips)
-    chosen = np.zeros((num_clips, len(ontology)), bool)
-    for row, clip in enumerate(labels):
-        chosen[row, list(clip)] = True
-    counts = np.bincount(np.concatenate(events), minlength=len(ontology))
-    assert counts[[ontology.find(name) for name in synthesis.SOUNDS]].min() >= 20
-    assert {len(set(clip)) for clip in events} == {2, 3}
-    for root in ROOTS:
-        is_target = chosen[:, side_columns(ontology, ontology.find(root), "target")].any(axis=1)
-        assert 0.25 < is_target.mean() < 0.5, root
+def test_habits_of_an_audit(ontology, tmp_path):
+    """Raters who gave these labels always choose Guitar, and never Plucked string instrument."""
+    segments = tmp_path / "segments.csv"
+    segments.write_text('a, 0, 10, "/m/02sgy,/m/0342h"\nb, 0, 10, "/m/0342h"\n')
+    audit.audit_files(segments=[segments], output_dir=tmp_path / "audit")
+    habits = Habits.read(tmp_path / "audit", ontology)
+    guitar, electric = ontology.find("Guitar"), ontology.find("Electric guitar")
+    assert habits.parent[guitar, electric] == 1
+    assert habits.general[guitar] == 0.5
+    assert habits.is_offered.sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("classes.csv", None, "cannot read the habits"),
+        ("classes.csv", "mid,ol,pel\n/m/02sgy,1,1\n", "general"),
+        ("classes.csv", "mid,ol,pel,general\n/m/02sgy,one,1,0\n", "one"),
+        ("classes.csv", "mid,ol,pel,general\n/m/nothing,1,1,0\n", "none of its classes"),
+        ("edges.csv", "parent,child\n", "child_clips"),
+    ],
+)
+def test_wrong_habits_are_refused(ontology, tmp_path, name, content, expected):
+    segments = tmp_path / "segments.csv"
+    segments.write_text('a, 0, 10, "/m/02sgy,/m/0342h"\n')
+    audit.audit_files(segments=[segments], output_dir=tmp_path)
+    path = pathlib.Path(tmp_path / name)
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(InputError, match=expected):
+        Habits.read(tmp_path, ontology)
