@@ -5,6 +5,7 @@ The rates of AudioSet's raters come with the package, in `audioset_habits`: coun
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -43,16 +44,16 @@ class Habits:
     def read(cls, folder: str | pathlib.Path | None, ontology: Ontology) -> "Habits":
         """Reads `classes.csv` and `edges.csv` of a folder that `data_prep.audit` wrote.
 
-        An edge whose child nobody chose has no rate of its own. It gets the rate over all edges to
-        its parent, or over all edges if these have no rate either.
+        An edge whose child nobody chose lacks a rate. It gets the rate over all edges to its
+        parent, or over all edges if these lack one too.
 
         Args:
           folder: the folder; None for AudioSet's raters.
           ontology: the ontology. Rows about other classes are left out.
 
         Raises:
-          InputError: a file is missing, has other columns or wrong counts, or none of the classes
-            that were chosen is in the ontology.
+          InputError: a file is missing, has other columns or wrong counts, or lacks classes of
+            the ontology that were chosen.
         """
         folder = _AUDIOSET if folder is None else pathlib.Path(folder)
         numbers = ontology.index.get
@@ -62,7 +63,7 @@ class Habits:
         is_offered = chosen > 0
         if not is_offered.any():
             raise InputError(
-                f"{folder / 'classes.csv'}: none of its classes with clips is in the ontology; "
+                f"{folder / 'classes.csv'}: has no class with clips that is in the ontology; "
                 "give the --ontology of the audit"
             )
         parents, children, *counts = _columns(
@@ -122,10 +123,10 @@ def _placed(
 ) -> np.ndarray:
     """float64[columns, *shape]: the counts of each column at their places; None leaves one out."""
     rows = [row for row, place in enumerate(zip(*places, strict=True)) if None not in place]
-    placed = np.zeros((len(columns), *shape))
-    at = tuple(np.array(axis, object)[rows].astype(np.int64) for axis in places)
-    placed[:, *at] = np.array(columns, np.float64)[:, rows]
-    return placed
+    at = [np.array(axis, object)[rows].astype(np.int64) for axis in places]
+    placed = np.zeros((len(columns), math.prod(shape)))
+    placed[:, np.ravel_multi_index(at, shape)] = np.array(columns, np.float64)[:, rows]
+    return placed.reshape(len(columns), *shape)
 
 
 def _columns(path: pathlib.Path, mids: Sequence[str], counts: Sequence[str]) -> list[list]:

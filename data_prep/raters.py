@@ -59,8 +59,8 @@ def rate(
       seed: seed of the random numbers.
 
     Returns:
-      bool[clips, classes], a subset of `truth`. A clip has no label only if none of its true
-      classes is offered.
+      bool[clips, classes], a subset of `truth`. A clip has a label if one of its true classes is
+      offered.
     """
     order = ontology.parents_first
     parents = [np.flatnonzero(ontology.is_parent[:, number]) for number in range(len(ontology))]
@@ -144,7 +144,7 @@ def rate_segments(
     rated = sparse.csr_array(sparse.vstack(pieces))
     has_labels = np.diff(rated.indptr) > 0
     if not has_labels.any():
-        raise InputError(f"{segments[0]}: raters with these habits name none of its labels")
+        raise InputError(f"{segments[0]}: raters with these habits would name no label")
     title = f"Segments csv rated by relabel_jax, severity {severity:g}, seed {seed}"
     _write(output, complete, np.flatnonzero(has_labels), rated, the_ontology, title)
     truth = sparse.csr_array(truth_sets[complete.set_numbers])

@@ -186,7 +186,7 @@ def test_habits_of_an_audit(ontology, tmp_path):
         ("classes.csv", None, "cannot read the habits"),
         ("classes.csv", "mid,ol,pel\n/m/02sgy,1,1\n", "general"),
         ("classes.csv", "mid,ol,pel,general\n/m/02sgy,one,1,0\n", "one"),
-        ("classes.csv", "mid,ol,pel,general\n/m/nothing,1,1,0\n", "none of its classes"),
+        ("classes.csv", "mid,ol,pel,general\n/m/nothing,1,1,0\n", "no class with clips"),
         ("edges.csv", "parent,child\n", "child_clips"),
     ],
 )
