@@ -26,7 +26,7 @@ class Habits:
     """The rates at which raters choose labels. Arrays with two axes have [parent, child].
 
     Attributes:
-      is_offered: bool[classes], the classes that raters choose at all.
+      clips: float64[classes], the number of clips in which they chose the class.
       parent: float64[classes, classes], the rate at which they choose the parent of a class that
         they chose. 0 where there is no edge.
       parent_of_siblings: float64[classes, classes], the same rate in clips where they chose another
@@ -35,10 +35,15 @@ class Habits:
         the clips in which they chose the class or something below it.
     """
 
-    is_offered: np.ndarray
+    clips: np.ndarray
     parent: np.ndarray
     parent_of_siblings: np.ndarray
     general: np.ndarray
+
+    @property
+    def is_offered(self) -> np.ndarray:
+        """bool[classes]: the classes that they choose at all."""
+        return self.clips > 0
 
     @classmethod
     def read(cls, folder: str | pathlib.Path | None, ontology: Ontology) -> "Habits":
@@ -80,7 +85,7 @@ class Habits:
         known = sibling_clips >= _FEW_CLIPS
         siblings = np.where(known, _share(both_siblings, sibling_clips, 0.0), parent_rates)
         return cls(
-            is_offered=is_offered,
+            clips=chosen,
             parent=np.where(ontology.is_parent, parent_rates, 0.0),
             parent_of_siblings=np.where(ontology.is_parent, siblings, 0.0),
             general=_share(alone, at_or_below, 0.0),
