@@ -84,6 +84,7 @@ def _decode(
             stream = container.streams.audio[0]
             if stream.codec_context is None:
                 raise Rejected("unreadable", "no decoder for its audio")
+            facts.length_s = facts.length_s or (container.duration or 0) / 1e6
             packets = _Packets(container, stream)
             # Other containers round the time stamps.
             fills_gaps = container.format.name == "flac"
