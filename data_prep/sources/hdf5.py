@@ -34,6 +34,7 @@ from data_prep.sources import (
     Form,
     Recording,
     SourceOptions,
+    part_of,
 )
 from relabel_jax.audio.decode import decode
 from relabel_jax.audio.mix import MAX_PEAK, check_scale
@@ -150,20 +151,25 @@ class HDF5Source:
                     labels, num_classes = np.flatnonzero(target).tolist(), 0
                 yield Entry(stem, stem.removeprefix(prefix), recording, labels, num_classes)
 
-    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
+    def read(
+        self, member: str, duration_s: float = math.inf, **how: Any
+    ) -> tuple[np.ndarray, int]:
         place, name = member.split(":", 1)
         row, _, stated_hz = place.partition("@")
         try:
             if int(row) >= len(self._names) or _text(self._names[int(row)]) != name:
                 raise Rejected("changed", "another recording lies there since the plan was made")
             if self._is_mp3:
-                return decode(io.BytesIO(self._sounds[int(row)].tobytes()), duration_s)
+                return decode(io.BytesIO(self._sounds[int(row)].tobytes()), duration_s, **how)
             rate_hz = int(stated_hz) if stated_hz else self._rate_hz
             if rate_hz is None:
                 raise Rejected("changed", "the file has no sample_rate since the plan was made")
-            end = None if duration_s == math.inf else round(duration_s * rate_hz)
-            sounds = self._sounds[int(row)] if isinstance(self._sounds, list) else None
-            samples = self._sounds[int(row), :end] if sounds is None else sounds[:end]
+            if isinstance(self._sounds, list):
+                sound = self._sounds[int(row)]
+                samples = sound[part_of(len(sound), rate_hz, duration_s, **how)]
+            else:
+                part = part_of(self._sounds.shape[1], rate_hz, duration_s, **how)
+                samples = self._sounds[int(row), part]
         except _DAMAGE as error:
             raise Rejected("unreadable", str(error)) from error
         if samples.dtype == np.int16:

@@ -46,6 +46,7 @@ def blocks(
             if stream.frames < min_samples:
                 raise Rejected("unreadable", "stops before the end")
             facts.length_s = stream.frames / stream.samplerate
+            facts.has_exact_length = stream.format != "MPEG"
             block = max(1, block_samples // stream.channels)
             # A whole number of samples, so that the loop ends at 0.
             wanted = math.inf if duration_s == math.inf else round(duration_s * stream.samplerate)
