@@ -133,7 +133,7 @@ def _read(
         *place, waveform_format, mono=reading.mono, facts=facts, silent=True
     )
     threshold_s = _min_length_of_video_s(start_s, end_s)
-    is_whole_video = 0 < start_s and threshold_s < facts.length_s
+    is_whole_video = start_s > 0 and threshold_s < facts.length_s
     if start_s > 0 and reading.trim and not facts.has_exact_length:
         # The length is an estimate or unknown.
         samples, _ = decode_recording(*place, _PROBE_S, start_s=threshold_s, silent=True)

@@ -114,9 +114,7 @@ class Source(Protocol):
           Rejected: the rest of the file cannot be read.
         """
 
-    def read(
-        self, member: str, duration_s: float = math.inf, **how: Any
-    ) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         """Decodes a recording as `audio.decode.decode` does.
 
         Args:
@@ -214,9 +212,7 @@ def read_recording(
     Raises:
       Rejected: see `audio.decode.decode`, `Source.read` and `to_waveform`.
     """
-    mono, rate_hz = decode_recording(
-        path, member, min(duration_s, waveform_format.read_s), **how
-    )
+    mono, rate_hz = decode_recording(path, member, min(duration_s, waveform_format.read_s), **how)
     return to_waveform(mono, rate_hz, waveform_format)
 
 

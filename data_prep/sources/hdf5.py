@@ -151,9 +151,7 @@ class HDF5Source:
                     labels, num_classes = np.flatnonzero(target).tolist(), 0
                 yield Entry(stem, stem.removeprefix(prefix), recording, labels, num_classes)
 
-    def read(
-        self, member: str, duration_s: float = math.inf, **how: Any
-    ) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         place, name = member.split(":", 1)
         row, _, stated_hz = place.partition("@")
         try:

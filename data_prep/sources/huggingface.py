@@ -99,9 +99,7 @@ class ParquetSource:
                 recording = Recording(self._path, f"{group}:{row}:{name}", f"{names[0]}", row)
                 yield Entry(name, name, recording, labels_of(found, f"{recording}"))
 
-    def read(
-        self, member: str, duration_s: float = math.inf, **how: Any
-    ) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         group, row, name = member.split(":", 2)
         try:
             found = self._seek(int(group), int(row))

@@ -71,9 +71,7 @@ class TarSource:
         if damage:
             raise damage
 
-    def read(
-        self, member: str, duration_s: float = math.inf, **how: Any
-    ) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         offset, name = member.split(":", 1)
         try:
             with self._open() as tar:

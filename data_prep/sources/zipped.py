@@ -68,9 +68,7 @@ class ZipSource:
                 samples.set_sidecar(sample, content, info.filename)
         yield from samples.entries()
 
-    def read(
-        self, member: str, duration_s: float = math.inf, **how: Any
-    ) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         offset, name = member.split(":", 1)
         info = self._infos.get(int(offset))
         if info is None or text(info.filename) != name:
