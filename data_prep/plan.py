@@ -161,13 +161,15 @@ class Plan:
         return Reading.of_inputs(self.inputs)
 
     def check_decoders(self) -> None:
-        """Raises InputError if this process has other decoders than the plan was made with."""
+        """Raises InputError if this process has other decoders than the plan was made with.
+
+        A plan of an older version does not say which. It is finished with those that are here.
+        """
         here = decoders()
-        if self.decoders != here:
-            before = self.decoders or "decoders that an older version did not write down"
+        if self.decoders not in ("", here):
             raise InputError(
-                f"{self.data_dir}: was begun with {before}; here are {here}, which may give other "
-                "samples; install those versions, or build into another folder"
+                f"{self.data_dir}: was begun with {self.decoders}; here are {here}, which may give "
+                "other samples; install those versions, or choose another --output_dir"
             )
 
     @functools.cached_property
