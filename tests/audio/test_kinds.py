@@ -19,6 +19,7 @@ from relabel_jax.audio.signatures import is_audio
 from relabel_jax.errors import Rejected
 
 RATE_HZ = 22_050
+VBR = {"flags": "+qscale", "global_quality": str(4 * 118)}  # the unit of quality in FFmpeg
 
 
 def melody(duration_s, rate_hz=RATE_HZ):
@@ -63,7 +64,7 @@ def wav(duration_s=3):
 
 
 def mp3(duration_s=5, **muxer):
-    return encoded(melody(duration_s), "mp3", "libmp3lame", muxer=muxer, q="4")
+    return encoded(melody(duration_s), "mp3", "libmp3lame", muxer=muxer, **VBR)
 
 
 def vbr_without_xing(duration_s=30):
