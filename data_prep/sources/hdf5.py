@@ -5,8 +5,8 @@ recording, its row has an empty name and is all zero: the clip is missing, not s
 
 PaSST and EfficientAT: `audio_name`, `mp3` (bytes) and `target`, whose bits are packed.
 
-CED: a dataset of samples for each recording, named by its file. The labels are in a TSV beside it,
-so that a build needs segments.
+CED: a dataset of samples for each recording, named by its file. The labels are in a TSV
+(ced_labels.py).
 
 A name is "YID.wav", or "ID.wav" if not all names of the file begin with Y. PaSST's names may have a
 folder, "00/YID.mp3", which does not count.
@@ -15,7 +15,7 @@ The sample rate is `sample_rate` (or `sampling_rate`, `sr`): an attribute of the
 `waveform`, or a dataset with one number. A file without it is read only if its rows have 10 s at a
 usual rate, as PANNs packs them (320,000 samples are 32 kHz), or if the user says the rate.
 
-Nothing outside the file is read: external links, external storage and virtual datasets are refused.
+Nothing else outside the file is read: external links, external storage and virtual datasets are refused.
 """
 
 import contextlib
@@ -36,6 +36,7 @@ from data_prep.sources import (
     SourceOptions,
     part_of,
 )
+from data_prep.sources.ced_labels import labels_of_file
 from relabel_jax.audio.decode import decode
 from relabel_jax.audio.mix import MAX_PEAK, check_scale
 from relabel_jax.audio.places import EXTENSIONS
@@ -55,7 +56,9 @@ FORMS = (
         "`YID` of `YID.mp3`",
     ),
     Form(
-        _FILES, "CED's waveforms: a dataset for each recording, without labels", "`ID` of `ID.wav`"
+        _FILES,
+        "CED's waveforms: a dataset for each recording; `filename`, `labels` in `labels/*.tsv`",
+        "`ID` of `ID.wav`",
     ),
 )
 
@@ -120,6 +123,8 @@ class HDF5Source:
             )
 
     def entries(self, with_labels: bool) -> Iterator[Entry]:
+        is_ced = isinstance(self._sounds, list)
+        labels_beside = labels_of_file(self._path) if with_labels and is_ced else {}
         with_labels = with_labels and self._targets is not None
         if with_labels:
             self._check_targets()
@@ -146,7 +151,7 @@ class HDF5Source:
                     yield Entry("", "", Rejected("missing", f"{self._path}: row {row} has no name"))
                     continue
                 recording = Recording(self._path, f"{row}{rate}:{name}")
-                labels, num_classes = target, len(target)
+                labels, num_classes = labels_beside.get(name, target), len(target)
                 if num_packed == 0:  # up to seven bits at the end are padding
                     labels, num_classes = np.flatnonzero(target).tolist(), 0
                 yield Entry(stem, stem.removeprefix(prefix), recording, labels, num_classes)
