@@ -21,8 +21,8 @@ FORMS
 
 how the recording of clip ID, 30 s to 40 s, is found there:
   by its name: ID, YID, ID_30_40, ID_30.0-40.0, ID_30_10, ID_30, ID_000030, ID_30000, Title [ID];
-  video_id, KEY and audio_name count as names; ID.webm.wav counts as ID. If several recordings fit, they are tried in this
-  order until one can be read
+  ID.webm.wav; video_id, KEY and audio_name count as names. If several recordings fit, they are
+  tried in this order until one can be read
   a recording must begin where its clip begins; its first --duration_s seconds are stored. Whole
   videos need --trim
 

@@ -15,7 +15,8 @@ The sample rate is `sample_rate` (or `sampling_rate`, `sr`): an attribute of the
 `waveform`, or a dataset with one number. A file without it is read only if its rows have 10 s at a
 usual rate, as PANNs packs them (320,000 samples are 32 kHz), or if the user says the rate.
 
-Nothing else outside the file is read: external links, external storage and virtual datasets are refused.
+Nothing else outside the file is read: external links, external storage and virtual datasets are
+refused.
 """
 
 import contextlib

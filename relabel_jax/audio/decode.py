@@ -2,9 +2,6 @@
 
 libsndfile decodes WAV, FLAC, Ogg Vorbis, AIFF, CAF and other formats of PCM. FFmpeg decodes MP3,
 Opus, the containers and everything else, and what libsndfile cannot decode to the end.
-
-Downloads of AudioSet are already cut to their segments, so a clip is the beginning of its file.
-The `start_s` and `end_s` of a segment only help to find the file.
 """
 
 import functools
