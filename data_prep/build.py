@@ -195,7 +195,7 @@ def _oddities(outcomes: Sequence[Outcome]) -> list[str]:
         ),
         (
             sum(len(outcome.partial) for outcome in outcomes),
-            "of recordings of which a part is missing or damaged: --partial=reject leaves them out",
+            "of recordings with a missing or damaged part: --partial=reject leaves them out",
         ),
         (
             sum(outcome.num_whole_videos for outcome in outcomes),

@@ -169,7 +169,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         "--partial",
         choices=PARTIAL,
         default=Reading.partial,
-        help="what to do with recordings of which a part is missing or damaged; clips.parquet says "
+        help="what to do with recordings with a missing or damaged part; clips.parquet says "
         "which are kept (default: %(default)s)",
     )
     add(

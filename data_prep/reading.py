@@ -24,7 +24,7 @@ class Reading:
 
     Attributes:
       mono: the way to make one channel of several; see `relabel_jax.audio.mix.MIXES`.
-      partial: `keep` or `reject` recordings of which a part is missing or damaged.
+      partial: `keep` or `reject` recordings with a missing or damaged part.
       trim: cut whole videos by the times of their clips.
     """
 
@@ -162,7 +162,7 @@ def _read(
 
 
 def _min_length_of_video_s(start_s: float, end_s: float) -> float:
-    """The seconds from which on a recording is taken for the whole video, not for the clip alone.
+    """The seconds from which on a recording counts as the whole video, not for the clip alone.
 
     The clip alone takes `end_s - start_s`, and the video at least `end_s`. This is their mean.
     """

@@ -69,7 +69,7 @@ def _write_records(
     on_clip: Callable[[int], None],
     fatal: Mapping[int, tuple[str, str]],
 ) -> Outcome:
-    """Writes the records and returns the outcome, but for the size of the shard."""
+    """Writes the records and returns the outcome, except for the size of the shard."""
     clips = plan.clips(shard)
     waveform_format, reading = plan.waveform_format, plan.reading
 

@@ -123,7 +123,7 @@ def decode_blocks(
       facts: is filled in; it is complete after the last block.
       silent: the standard error of this process goes nowhere, so a decoder may write on it. Then
         MP3s without oddities are decoded by libsndfile, which takes half of FFmpeg's time and
-        gives the same samples but for rounding.
+        gives the same samples except for rounding.
 
     Yields:
       `(samples, rate_hz)`: float32[time], and the sample rate, which is the same for all blocks.

@@ -29,7 +29,7 @@ CLIP_SCHEMA = pa.schema(
         "ol": pa.list_(pa.int16()),  # class numbers of the original labels, ascending
     }
 )
-"""What is known of a clip before its recording is read. Older indexes have no more."""
+"""The columns that the plan knows. Older indexes have no more."""
 
 INDEX_SCHEMA = CLIP_SCHEMA.append(pa.field("partial", pa.bool_()))
 """`partial`: a part of the recording is missing or damaged."""

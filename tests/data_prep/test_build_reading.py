@@ -77,7 +77,7 @@ def test_the_index_and_the_summary_say_it(arguments, data_dir, tmp_path, capfd):
     text = capfd.readouterr().err
     for line in (
         "warning: 1 clips are silent or nearly so, because their channels cancel: --mono=loudest",
-        "warning: 4 clips are of recordings of which a part is missing or damaged: --partial=",
+        "warning: 4 clips are of recordings with a missing or damaged part: --partial=",
         "warning: 2 clips are the beginnings of whole videos, but their segments begin later: --t",
     ):
         assert text.count(line) == 1
