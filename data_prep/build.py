@@ -10,8 +10,9 @@ It writes into DATA:
 - `ontology.json`: the ontology that the labels refer to;
 - `clips.parquet`: the clip index, a row for each record, in the order of the records: the shards
   of train by number, then validation, then test. Its columns are `clip_id`, `split`, `start_s`,
-  `end_s`, and `ol`, the class numbers of the original labels. Its metadata hold the sample rate and
-  the length of the waveforms;
+  `end_s`, `ol`, the class numbers of the original labels, and `partial`, whether a part of the
+  recording is missing or damaged. Its metadata hold the sample rate and the length of the
+  waveforms, and the decoders with their versions;
 - `rejects.csv`: the clips that were left out: `clip_id`, `source` (the file, if there is one, and
   the place in it), `reason`, `detail`. Every clip is either in the shards or in this file;
 - `.build`: the plan and the outcomes of its tasks (plan.py). `clips.parquet` is written last: a
@@ -47,6 +48,8 @@ _REMEDIES = {
     "timeout": "give a longer --clip_timeout_s, or copy the recordings to a faster disk",
     "bad_labels": "check the labels of the files in --audio, and --class_indices",
     "no_labels": "check the labels of the files in --audio, or give --segments",
+    "partial": "download them again, or keep what is there: --partial=keep",
+    "too_short": "the videos end before their clips begin: download them again",
     "changed": "leave the recordings alone while they are read, and build into a new folder",
 }
 _MANY_REJECTS = 1 / 3
@@ -99,6 +102,8 @@ def build(
             plan = open_plan(data_dir, made_from, identity)
         mine = [shard for shard in plan.shards if shard.number % num_shares == share - 1]
         pending = [shard for shard in mine if plan.outcome(shard) is None]
+        if pending:
+            plan.check_decoders()
         num_pending = sum(plan.clips(shard).num_rows for shard in pending)
         if part:
             names = (name for shard in mine for name in (shard.name, shard.outcome_name))
@@ -161,11 +166,14 @@ def _summarise(plan: Plan, outcomes: Sequence[Outcome], num_read: int, seconds: 
         f"written                {written:,} ({hours:,.1f} hours of audio)",
         f"rejected               {reasons.total():,}" + (f" ({by_reason})" if reasons else ""),
     ]
+    if num_trimmed := sum(outcome.num_trimmed for outcome in outcomes):
+        lines.append(f"cut from whole videos  {num_trimmed:,}")
     if num_read:
         lines.append(f"time                   {seconds:,.1f} s, {num_read / seconds:,.1f} clips/s")
     if reasons:
         lines.append(f"why they were rejected {plan.data_dir / REJECTS_NAME}")
     lines.append(f"data set               {plan.data_dir}")
+    lines += _oddities(outcomes)
     command = f"{cli.program('relabel_jax.main')} --config=base_human --workdir=W"
     lines.append(f"next                   {command} --config.data_dir={plan.data_dir}")
     if reasons.total() > _MANY_REJECTS * total:
@@ -176,6 +184,26 @@ def _summarise(plan: Plan, outcomes: Sequence[Outcome], num_read: int, seconds: 
             f"reason is {reason} ({count:,}): {remedy}"
         )
     print(*lines, sep="\n", file=sys.stderr)
+
+
+def _oddities(outcomes: Sequence[Outcome]) -> list[str]:
+    """Returns a line for each way in which clips that were written may not be what was meant."""
+    of_kind = (
+        (
+            sum(outcome.num_cancelled for outcome in outcomes),
+            "silent or nearly so, because their channels cancel: --mono=loudest takes one",
+        ),
+        (
+            sum(len(outcome.partial) for outcome in outcomes),
+            "of recordings with a missing or damaged part: --partial=reject leaves them out",
+        ),
+        (
+            sum(outcome.num_whole_videos for outcome in outcomes),
+            "the beginnings of whole videos, but their segments begin later: --trim cuts the "
+            "videos by the times of the segments",
+        ),
+    )
+    return [f"warning: {number:,} clips are {what}" for number, what in of_kind if number]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

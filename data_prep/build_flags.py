@@ -1,27 +1,30 @@
 """The flags of `data_prep.build`."""
 
 import argparse
+import textwrap
 
 from data_prep.inputs import Inputs
+from data_prep.reading import PARTIAL, Reading
+from data_prep.sources import forms
 from data_prep.workers import CLIP_TIMEOUT_S
 from relabel_jax import cli
+from relabel_jax.audio.mix import MIXES
 from relabel_jax.labels import segment_flags
+
+_WIDTH = 96
 
 _EPILOG = """\
 what --audio takes (one or several with commas; wildcards too):
   a folder with recordings: wav, flac, mp3, ogg, opus, m4a, webm and most other formats
-  *.parquet  Hugging Face's form of AudioSet: video_id, audio {bytes, path}, labels
-  *.tar      WebDataset: KEY.flac (or another of these formats) beside KEY.json or KEY.cls
-  *.zip      the same members as in the tars
-  *.h5       PANNs' packed waveforms: audio_name, waveform, target; PaSST's packed MP3 (*.hdf):
-             audio_name, mp3, target; CED's waveforms by name (they need the same extra)
+FORMS
   a folder with such files; nothing is unpacked on disk
 
 how the recording of clip ID, 30 s to 40 s, is found there:
   by its name: ID, YID, ID_30_40, ID_30.0-40.0, ID_30_10, ID_30, ID_000030, ID_30000, Title [ID];
-  video_id, KEY and audio_name count as names. If several recordings fit, they are tried in this
-  order until one can be read
-  a recording must begin where its clip begins; its first --duration_s seconds are stored
+  ID.webm.wav; video_id, KEY and audio_name count as names. If several recordings fit, they are
+  tried in this order until one can be read
+  a recording must begin where its clip begins; its first --duration_s seconds are stored. Whole
+  videos need --trim
 
 where the labels come from:
   from --segments; without it, from the parquet, tar or h5 files: every recording is a clip,
@@ -45,14 +48,28 @@ def parser() -> argparse.ArgumentParser:
     made = cli.parser(
         "data_prep.build",
         "Turns recordings and labels into a data set that relabel_jax trains on.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.replace("FORMS", _forms()),
     )
     made.add_argument("--output_dir", required=True, metavar="DATA", help="the data set's folder")
     _add_inputs(made)
     segment_flags.add_unknown(made.add_argument_group("labels of --segments"))
     _add_format(made)
+    _add_reading(made)
     _add_work(made)
     return made
+
+
+def _forms() -> str:
+    """Returns the paragraphs on the forms of files with many recordings."""
+    return "\n".join(
+        textwrap.fill(
+            f"{form.files}: {form.holds}".replace("`", ""),
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="    ",
+        )
+        for form in forms()
+    )
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +153,30 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
         default=Inputs.split_seed,
         metavar="N",
         help="seed of the hashes that choose a clip's split and place (default: %(default)s)",
+    )
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("reading of recordings").add_argument
+    add(
+        "--mono",
+        choices=MIXES,
+        default=Reading.mono,
+        help="how several channels become one: their mean, the loudest, or the left one (default: "
+        "%(default)s)",
+    )
+    add(
+        "--partial",
+        choices=PARTIAL,
+        default=Reading.partial,
+        help="what to do with recordings with a missing or damaged part; clips.parquet says "
+        "which are kept (default: %(default)s)",
+    )
+    add(
+        "--trim",
+        action="store_true",
+        help="cut whole videos by the times of their segments; recordings of the clips alone stay "
+        "as they are",
     )
 
 

@@ -15,6 +15,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.data.layout import (
+    CLIP_SCHEMA,
     FEATURES_NAME,
     INDEX_NAME,
     INDEX_SCHEMA,
@@ -115,6 +116,10 @@ def read_index(
     except (OSError, pa.ArrowException, ValueError) as error:
         problems.append(Problem(INDEX_NAME, f"cannot be read: {_line(error)}"))
         return None, None
+    if index.schema == CLIP_SCHEMA:  # of an older version, which did not look for it
+        index = index.append_column(
+            INDEX_SCHEMA.field("partial"), pa.array(np.zeros(len(index), bool))
+        )
     if index.schema != INDEX_SCHEMA:
         names = ", ".join(f"{field.name} {field.type}" for field in index.schema)
         problems.append(Problem(INDEX_NAME, f"has the columns {names}"))

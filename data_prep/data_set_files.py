@@ -15,6 +15,7 @@ from data_prep.plan import Outcome, Plan
 from data_prep.sources import Recording
 from data_prep.working_folder import METADATA_FOLDER
 from relabel_jax.data.layout import (
+    CLIP_SCHEMA,
     FEATURES_NAME,
     INDEX_NAME,
     INDEX_SCHEMA,
@@ -73,6 +74,8 @@ def _index_and_rejects(plan: Plan, outcomes: Sequence[Outcome]) -> tuple[pa.Tabl
     for shard, outcome in zip(plan.shards, outcomes, strict=True):
         clips = plan.clips(shard)
         is_written = np.ones(clips.num_rows, bool)
+        is_partial = np.zeros(clips.num_rows, bool)
+        is_partial[outcome.partial] = True
         for position, reason, detail in outcome.rejects:
             is_written[position] = False
             row, clip_id, path, member = (
@@ -80,7 +83,9 @@ def _index_and_rejects(plan: Plan, outcomes: Sequence[Outcome]) -> tuple[pa.Tabl
             )
             source = str(Recording(os.fsdecode(path), member))
             rejects.append((row, clip_id, source, reason, detail))
-        index.append(clips.select(INDEX_SCHEMA.names).filter(pa.array(is_written)))
+        columns = [*clips.select(CLIP_SCHEMA.names).columns, pa.array(is_partial)]
+        batch = pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
+        index.append(batch.filter(pa.array(is_written)))
     left_out = plan.without_recording.select(["row", "clip_id", "path", "reason", "detail"])
     rejects += [
         (row, clip_id, os.fsdecode(path), reason, detail)
@@ -88,7 +93,7 @@ def _index_and_rejects(plan: Plan, outcomes: Sequence[Outcome]) -> tuple[pa.Tabl
             *(column.to_pylist() for column in left_out.columns), strict=True
         )
     ]
-    metadata = index_schema(plan.waveform_format).metadata
+    metadata = index_schema(plan.waveform_format, plan.decoders).metadata
     return pa.Table.from_batches(index).replace_schema_metadata(metadata), rejects
 
 
@@ -124,13 +129,14 @@ def _write_tfds_metadata(plan: Plan, outcomes: Sequence[Outcome]) -> None:
             )
             for shard in of_split:
                 (folder / shard.name).touch()
+    decoded = f" Decoded by {plan.decoders}." if plan.decoders else ""
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
         features=record_features(len(plan.ontology), plan.waveform_format.num_samples),
         split_infos=split_infos,
         check_data=False,
         description="AudioSet's labels re-labelled by its ontology; "
-        f"waveforms of {plan.waveform_format}.",
+        f"waveforms of {plan.waveform_format}." + decoded,
     )
     for name in (FEATURES_NAME, INFO_NAME):
         with complete_file(plan.data_dir / name) as path:

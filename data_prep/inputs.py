@@ -13,6 +13,7 @@ import numpy as np
 
 from data_prep.listing import audio_places, warn
 from data_prep.plan import Plan, format_inputs, write_plan
+from data_prep.reading import Reading
 from data_prep.recordings import Candidates, find_by_list, find_by_name
 from data_prep.source_labels import label_by_source
 from data_prep.sources import SourceOptions
@@ -61,6 +62,7 @@ class Inputs:
       duration_s: length of the waveforms in seconds.
       clips_per_shard: the largest number of clips in a shard.
       split_seed: the seed of the hashes that choose the split and the place of a clip.
+      mono, partial, trim: see `data_prep.reading.Reading`.
       unknown: `refuse` or `drop` labels of the segments that are not in the ontology.
     """
 
@@ -76,6 +78,9 @@ class Inputs:
     duration_s: float = PAPER_FORMAT.duration_s
     clips_per_shard: int = 256
     split_seed: int = 0
+    mono: str = Reading.mono
+    partial: str = Reading.partial
+    trim: bool = Reading.trim
     unknown: str = "refuse"
 
     def __post_init__(self):
@@ -85,6 +90,11 @@ class Inputs:
     def waveform_format(self) -> WaveformFormat:
         """Sample rate and length of the waveforms."""
         return WaveformFormat(self.sample_rate_hz, self.duration_s)
+
+    @property
+    def reading(self) -> Reading:
+        """The ways to make a waveform of a recording."""
+        return Reading(self.mono, self.partial, self.trim)
 
     @functools.cached_property
     def loaded_ontology(self) -> Ontology:
@@ -97,6 +107,7 @@ class Inputs:
             raise InputError("where are the recordings? give --audio=FOLDER or --paths=CSV")
         if self.paths is not None and not self.segments:
             raise InputError("--paths needs --segments=CSV: single recordings have no labels")
+        self.reading.check()
         if self.clips_per_shard < 1:
             raise InputError(
                 f"--clips_per_shard={self.clips_per_shard}: expected a number of at least 1"
@@ -137,6 +148,7 @@ class Inputs:
             },
             "--splits": _digest(self.splits),
             **format_inputs(self.waveform_format),
+            **self.reading.inputs(),
             "--clips_per_shard": str(self.clips_per_shard),
             "--split_seed": str(self.split_seed),
         }

@@ -29,11 +29,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.reading import Reading
 from data_prep.recordings import Candidates
 from data_prep.sources import Recording
 from data_prep.working_folder import WORKING_FOLDER
+from relabel_jax.audio.decode import decoders
 from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
-from relabel_jax.data.layout import INDEX_SCHEMA, shard_name
+from relabel_jax.data.layout import CLIP_SCHEMA, shard_name
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
 from relabel_jax.labels.ontology import Ontology
@@ -45,7 +47,7 @@ _PLAN = f"{WORKING_FOLDER}/plan.arrow"
 _SCHEMA = pa.schema(
     [
         pa.field("row", pa.int32()),  # row in the segments
-        *INDEX_SCHEMA,
+        *CLIP_SCHEMA,
         pa.field("path", pa.binary()),  # file names are bytes and need not be UTF-8
         pa.field("member", pa.string()),  # name in a file with many recordings; else ""
         # The recordings to try if this one cannot be read.
@@ -76,21 +78,31 @@ class Shard:
         return f"{WORKING_FOLDER}/{self.split}-{self.index:05d}.json"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Outcome:
-    """The outcome of a task.
+    """The outcome of a task. Those of older versions have the first four fields only.
 
     Attributes:
       num_records: number of clips written.
       num_bytes: size of the shard.
       duration_s: seconds of sound in the shard, without the padding.
       rejects: position in the shard, reason and detail of each clip that was left out.
+      partial: position in the shard of each clip that was written although a part of its recording
+        is missing or damaged.
+      num_cancelled: number of clips whose channels cancel each other in their mean.
+      num_trimmed: number of clips that were cut out of whole videos.
+      num_whole_videos: number of clips that are the beginning of a whole video, although their
+        times begin later.
     """
 
-    num_records: int
-    num_bytes: int
-    duration_s: float
-    rejects: list[tuple[int, str, str]]
+    num_records: int = 0
+    num_bytes: int = 0
+    duration_s: float = 0.0
+    rejects: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)
+    partial: list[int] = dataclasses.field(default_factory=list)
+    num_cancelled: int = 0
+    num_trimmed: int = 0
+    num_whole_videos: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,11 +113,14 @@ class Plan:
       data_dir: the data set's folder.
       inputs: the inputs that the plan was made from, by flag.
       shards: all tasks, in the order of the data set.
+      decoders: the libraries that make the waveforms, see `audio.decode.decoders`; "" in a plan of
+        an older version, which does not say it.
     """
 
     data_dir: pathlib.Path
     inputs: dict[str, str]
     shards: tuple[Shard, ...]
+    decoders: str
     _file: pa.RecordBatchFileReader
 
     @classmethod
@@ -131,7 +146,7 @@ class Plan:
                 shards.append(Shard(len(shards), split, index, count))
         # A plan without a format is of a version that knew only the paper's format.
         inputs = format_inputs(PAPER_FORMAT) | about["inputs"]
-        return cls(data_dir, inputs, tuple(shards), file)
+        return cls(data_dir, inputs, tuple(shards), about.get("decoders", ""), file)
 
     @property
     def waveform_format(self) -> WaveformFormat:
@@ -139,6 +154,23 @@ class Plan:
         return WaveformFormat(
             int(self.inputs["--sample_rate_hz"]), float(self.inputs["--duration_s"])
         )
+
+    @property
+    def reading(self) -> Reading:
+        """The ways to make a waveform of a recording."""
+        return Reading.of_inputs(self.inputs)
+
+    def check_decoders(self) -> None:
+        """Raises InputError if this process has other decoders than the plan was made with.
+
+        A plan of an older version does not say which. It is finished with those that are here.
+        """
+        here = decoders()
+        if self.decoders not in ("", here):
+            raise InputError(
+                f"{self.data_dir}: was begun with {self.decoders}; here are {here}, which may give "
+                "other samples; install those versions, or choose another --output_dir"
+            )
 
     @functools.cached_property
     def ontology(self) -> Ontology:
@@ -251,7 +283,7 @@ def write_plan(
         "reason": [each.reason if isinstance(each, Rejected) else None for each in recordings],
         "detail": [each.detail if isinstance(each, Rejected) else None for each in recordings],
     }
-    about = {"inputs": dict(inputs), "num_shards": num_shards}
+    about = {"inputs": dict(inputs), "num_shards": num_shards, "decoders": decoders()}
     clips = pa.RecordBatch.from_pydict(
         columns,
         _SCHEMA.with_metadata({"about": json.dumps(about), "ontology": ontology.text}),

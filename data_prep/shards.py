@@ -5,12 +5,11 @@ import json
 import os
 from collections.abc import Callable, Mapping
 
-import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_prep.plan import Outcome, Plan, Shard
-from data_prep.recordings import Candidates
-from data_prep.sources import read_recording
+from data_prep.reading import read_clip
+from data_prep.sources import Recording
 from relabel_jax.data.schema import serialize_record
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
@@ -42,17 +41,17 @@ def write_shard(
       InputError: the shard cannot be written, or the folder of the recordings is gone.
     """
     clips = plan.clips(shard)
+    plan.check_decoders()
     try:
         with complete_file(plan.data_dir / shard.name) as temporary:
             # With zstd's level -1 files are a sixth larger than with the default level, 3. But
             # writing takes a third of the time, and reading, which every epoch of a training does,
             # takes less than half.
             writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1,zstd:-1")
-            durations_s, rejects = _write_records(plan, shard, writer, on_clip, fatal)
+            outcome = _write_records(plan, shard, writer, on_clip, fatal)
             on_clip(clips.num_rows)
             writer.close()
-            num_bytes = temporary.stat().st_size
-        outcome = Outcome(len(durations_s), num_bytes, sum(durations_s), rejects)
+            outcome.num_bytes = temporary.stat().st_size
         with complete_file(plan.data_dir / shard.outcome_name) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
     except (InputError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
@@ -69,46 +68,39 @@ def _write_records(
     writer: ArrayRecordWriter,
     on_clip: Callable[[int], None],
     fatal: Mapping[int, tuple[str, str]],
-) -> tuple[list[float], list[tuple[int, str, str]]]:
-    """Writes the records; returns the seconds of sound of each, and the rejects as in `Outcome`."""
+) -> Outcome:
+    """Writes the records and returns the outcome, except for the size of the shard."""
     clips = plan.clips(shard)
+    waveform_format, reading = plan.waveform_format, plan.reading
+
+    def on_failure(recording: Recording) -> None:
+        _refuse_lost_recordings(plan, recording.path)
+
     ol = multi_hot(clips["ol"], len(plan.ontology))
     pel, masked = relabel(ol, plan.ontology, "pe_cml")
-    durations_s: list[float] = []
-    rejects: list[tuple[int, str, str]] = []
-    rows = zip(clips["clip_id"].to_pylist(), plan.recordings(shard), strict=True)
-    for position, (clip_id, candidates) in enumerate(rows):
+    outcome = Outcome()
+    columns = (clips[name].to_pylist() for name in ("clip_id", "start_s", "end_s"))
+    rows = zip(*columns, plan.recordings(shard), strict=True)
+    for position, (clip_id, start_s, end_s, candidates) in enumerate(rows):
         on_clip(position)
         if position in fatal:
-            rejects.append((position, *fatal[position]))
+            outcome.rejects.append((position, *fatal[position]))
             continue
         try:
-            waveform, duration_s = _read_first(plan, candidates)
+            sound = read_clip(candidates, start_s, end_s, waveform_format, reading, on_failure)
         except Rejected as error:
-            rejects.append((position, error.reason, error.detail))
+            outcome.rejects.append((position, error.reason, error.detail))
             continue
         labels = (each[position] for each in (ol, pel, masked))
-        writer.write(serialize_record(clip_id, waveform, *labels))
-        durations_s.append(duration_s)
-    return durations_s, rejects
-
-
-def _read_first(plan: Plan, candidates: Candidates) -> tuple[np.ndarray, float]:
-    """Reads the first of a clip's recordings that can be read; see `read_recording`.
-
-    Raises:
-      Rejected: none can be read. The reason is that of the first one.
-    """
-    failures: list[Rejected] = []
-    for recording in candidates:
-        try:
-            return read_recording(recording.path, recording.member, plan.waveform_format)
-        except Rejected as error:
-            _refuse_lost_recordings(plan, recording.path)
-            failures.append(error)
-    others = zip(candidates[1:], failures[1:], strict=True)
-    details = [failures[0].detail, *(f"{each}: {error.detail}" for each, error in others)]
-    raise Rejected(failures[0].reason, "; ".join(details))
+        writer.write(serialize_record(clip_id, sound.waveform, *labels))
+        outcome.num_records += 1
+        outcome.duration_s += sound.duration_s
+        outcome.num_cancelled += sound.is_cancelled
+        outcome.num_trimmed += sound.is_trimmed
+        outcome.num_whole_videos += sound.is_whole_video
+        if sound.is_partial:
+            outcome.partial.append(position)
+    return outcome
 
 
 def _refuse_lost_recordings(plan: Plan, path: str) -> None:

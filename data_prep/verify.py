@@ -146,6 +146,8 @@ def _build_again(data_dir: pathlib.Path, broken: set[str], num_workers: int | No
         pending = [
             shard for shard in plan.shards if shard.name in broken or plan.outcome(shard) is None
         ]
+        if pending:
+            plan.check_decoders()
         # Without the index the data set counts as unfinished, also if this process is killed.
         (data_dir / INDEX_NAME).unlink(missing_ok=True)
         for shard in pending:

@@ -10,11 +10,12 @@ import importlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from relabel_jax.audio.decode import read_waveform
+from relabel_jax.audio.decode import decode
+from relabel_jax.audio.facts import Facts
 from relabel_jax.audio.resample import to_waveform
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.errors import Rejected
@@ -113,12 +114,14 @@ class Source(Protocol):
           Rejected: the rest of the file cannot be read.
         """
 
-    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         """Decodes a recording as `audio.decode.decode` does.
 
         Args:
           member: the `member` of its `Recording`.
           duration_s: decode this many seconds at most.
+          **how: the other arguments of `audio.decode.decode`. Stored samples have one channel and
+            need no decoder, so that `part_of` takes all that matters.
 
         Returns:
           `(mono, rate_hz)`: float32[time], and the sample rate.
@@ -164,25 +167,62 @@ def open_source(path: str, options: SourceOptions | None = None) -> Source:
     return kind(path)
 
 
+def part_of(
+    num_samples: int,
+    rate_hz: int,
+    duration_s: float = math.inf,
+    *,
+    start_s: float = 0.0,
+    facts: Facts | None = None,
+    **_: Any,
+) -> slice:
+    """Returns the samples of a stored recording that `audio.decode.decode` would return.
+
+    Args:
+      num_samples: the samples of the whole recording.
+      rate_hz: its sample rate.
+      duration_s, start_s: see `decode`.
+      facts: the length is filled in.
+    """
+    if facts is not None:
+        facts.length_s, facts.has_exact_length = num_samples / rate_hz, True
+    begin = round(start_s * rate_hz)
+    return slice(begin, None if duration_s == math.inf else begin + round(duration_s * rate_hz))
+
+
 def read_recording(
-    path: str, member: str, waveform_format: WaveformFormat
+    path: str,
+    member: str,
+    waveform_format: WaveformFormat,
+    *,
+    duration_s: float = math.inf,
+    **how: Any,
 ) -> tuple[np.ndarray, float]:
     """Makes a waveform of a recording, which may be in a file with many.
 
     Args:
       path, member: see `Recording`.
       waveform_format: sample rate and length of the waveform.
+      duration_s: use at most this many seconds of the recording.
+      **how: the other arguments of `audio.decode.decode`.
 
     Returns:
       `(waveform, duration_s)`, see `audio.resample.to_waveform`.
 
     Raises:
-      Rejected: see `audio.decode.read_waveform` and `Source.read`.
+      Rejected: see `audio.decode.decode`, `Source.read` and `to_waveform`.
     """
-    if not member:
-        return read_waveform(path, waveform_format)
-    mono, rate_hz = _open_once(path).read(member, waveform_format.read_s)
+    mono, rate_hz = decode_recording(path, member, min(duration_s, waveform_format.read_s), **how)
     return to_waveform(mono, rate_hz, waveform_format)
+
+
+def decode_recording(
+    path: str, member: str, duration_s: float = math.inf, **how: Any
+) -> tuple[np.ndarray, int]:
+    """Decodes a recording, which may be in a file with many, as `audio.decode.decode` does."""
+    if not member:
+        return decode(path, duration_s, **how)
+    return _open_once(path).read(member, duration_s, **how)
 
 
 _open_once = functools.lru_cache(_MAX_OPEN_FILES)(open_source)

@@ -5,8 +5,8 @@ recording, its row has an empty name and is all zero: the clip is missing, not s
 
 PaSST and EfficientAT: `audio_name`, `mp3` (bytes) and `target`, whose bits are packed.
 
-CED: a dataset of samples for each recording, named by its file. The labels are in a TSV beside it,
-so that a build needs segments.
+CED: a dataset of samples for each recording, named by its file. The labels are in a TSV
+(ced_labels.py).
 
 A name is "YID.wav", or "ID.wav" if not all names of the file begin with Y. PaSST's names may have a
 folder, "00/YID.mp3", which does not count.
@@ -15,7 +15,8 @@ The sample rate is `sample_rate` (or `sampling_rate`, `sr`): an attribute of the
 `waveform`, or a dataset with one number. A file without it is read only if its rows have 10 s at a
 usual rate, as PANNs packs them (320,000 samples are 32 kHz), or if the user says the rate.
 
-Nothing outside the file is read: external links, external storage and virtual datasets are refused.
+Nothing else outside the file is read: external links, external storage and virtual datasets are
+refused.
 """
 
 import contextlib
@@ -34,7 +35,9 @@ from data_prep.sources import (
     Form,
     Recording,
     SourceOptions,
+    part_of,
 )
+from data_prep.sources.ced_labels import labels_of_file
 from relabel_jax.audio.decode import decode
 from relabel_jax.audio.mix import MAX_PEAK, check_scale
 from relabel_jax.audio.places import EXTENSIONS
@@ -54,7 +57,9 @@ FORMS = (
         "`YID` of `YID.mp3`",
     ),
     Form(
-        _FILES, "CED's waveforms: a dataset for each recording, without labels", "`ID` of `ID.wav`"
+        _FILES,
+        "CED's waveforms: a dataset for each recording; `filename`, `labels` in `labels/*.tsv`",
+        "`ID` of `ID.wav`",
     ),
 )
 
@@ -119,6 +124,8 @@ class HDF5Source:
             )
 
     def entries(self, with_labels: bool) -> Iterator[Entry]:
+        is_ced = isinstance(self._sounds, list)
+        labels_beside = labels_of_file(self._path) if with_labels and is_ced else {}
         with_labels = with_labels and self._targets is not None
         if with_labels:
             self._check_targets()
@@ -145,25 +152,28 @@ class HDF5Source:
                     yield Entry("", "", Rejected("missing", f"{self._path}: row {row} has no name"))
                     continue
                 recording = Recording(self._path, f"{row}{rate}:{name}")
-                labels, num_classes = target, len(target)
+                labels, num_classes = labels_beside.get(name, target), len(target)
                 if num_packed == 0:  # up to seven bits at the end are padding
                     labels, num_classes = np.flatnonzero(target).tolist(), 0
                 yield Entry(stem, stem.removeprefix(prefix), recording, labels, num_classes)
 
-    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         place, name = member.split(":", 1)
         row, _, stated_hz = place.partition("@")
         try:
             if int(row) >= len(self._names) or _text(self._names[int(row)]) != name:
                 raise Rejected("changed", "another recording lies there since the plan was made")
             if self._is_mp3:
-                return decode(io.BytesIO(self._sounds[int(row)].tobytes()), duration_s)
+                return decode(io.BytesIO(self._sounds[int(row)].tobytes()), duration_s, **how)
             rate_hz = int(stated_hz) if stated_hz else self._rate_hz
             if rate_hz is None:
                 raise Rejected("changed", "the file has no sample_rate since the plan was made")
-            end = None if duration_s == math.inf else round(duration_s * rate_hz)
-            sounds = self._sounds[int(row)] if isinstance(self._sounds, list) else None
-            samples = self._sounds[int(row), :end] if sounds is None else sounds[:end]
+            if isinstance(self._sounds, list):
+                sound = self._sounds[int(row)]
+                samples = sound[part_of(len(sound), rate_hz, duration_s, **how)]
+            else:
+                part = part_of(self._sounds.shape[1], rate_hz, duration_s, **how)
+                samples = self._sounds[int(row), part]
         except _DAMAGE as error:
             raise Rejected("unreadable", str(error)) from error
         if samples.dtype == np.int16:

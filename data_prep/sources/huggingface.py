@@ -9,12 +9,13 @@ and only as far as needed. `audio.path` is never opened. `audio` may also be the
 import io
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.sources import Entry, Form, Recording
+from data_prep.sources import Entry, Form, Recording, part_of
 from data_prep.sources.parquet_columns import (
     AudioColumn,
     id_text,
@@ -98,7 +99,7 @@ class ParquetSource:
                 recording = Recording(self._path, f"{group}:{row}:{name}", f"{names[0]}", row)
                 yield Entry(name, name, recording, labels_of(found, f"{recording}"))
 
-    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         group, row, name = member.split(":", 2)
         try:
             found = self._seek(int(group), int(row))
@@ -109,9 +110,9 @@ class ParquetSource:
             self._group = -1
             raise Rejected("unreadable", _line(error)) from error
         if isinstance(content, pa.Buffer):
-            return decode(io.BytesIO(content), duration_s)
+            return decode(io.BytesIO(content), duration_s, **how)
         samples, rate_hz = content
-        samples = samples[: None if duration_s == math.inf else round(duration_s * rate_hz)]
+        samples = samples[part_of(len(samples), rate_hz, duration_s, **how)]
         if samples.dtype == np.int16:
             return samples.astype(np.float32) / np.float32(32768), rate_hz
         samples = samples.astype(np.float32)

@@ -71,7 +71,7 @@ class TarSource:
         if damage:
             raise damage
 
-    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         offset, name = member.split(":", 1)
         try:
             with self._open() as tar:
@@ -87,7 +87,8 @@ class TarSource:
                 with tar.extractfile(info) as content:
                     # Decoding from memory takes an eighth less time.
                     is_small = info.size <= self._max_bytes_in_memory
-                    return decode(io.BytesIO(content.read()) if is_small else content, duration_s)
+                    file = io.BytesIO(content.read()) if is_small else content
+                    return decode(file, duration_s, **how)
         except (OSError, tarfile.TarError) as error:
             raise Rejected("unreadable", str(error)) from error
 

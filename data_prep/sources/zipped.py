@@ -6,6 +6,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class ZipSource:
                 samples.set_sidecar(sample, content, info.filename)
         yield from samples.entries()
 
-    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         offset, name = member.split(":", 1)
         info = self._infos.get(int(offset))
         if info is None or text(info.filename) != name:
@@ -75,6 +76,7 @@ class ZipSource:
         try:
             with self._zip.open(info) as content:
                 is_small = info.file_size <= self._max_bytes_in_memory
-                return decode(io.BytesIO(content.read()) if is_small else content, duration_s)
+                file = io.BytesIO(content.read()) if is_small else content
+                return decode(file, duration_s, **how)
         except _DAMAGE as error:
             raise Rejected("unreadable", str(error)) from error

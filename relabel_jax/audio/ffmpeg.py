@@ -52,6 +52,7 @@ def blocks(
         file.seek(0)
         yield from _decode(file, file, duration_s, block_samples, facts)
         return
+    facts.length_s = facts.length_s or ogg.length_of_opus_s(file)
     for number, link in enumerate(ogg.links(file)):
         try:
             for channels, rate_hz in _decode(link, file, duration_s, block_samples, facts):
@@ -84,6 +85,9 @@ def _decode(
             stream = container.streams.audio[0]
             if stream.codec_context is None:
                 raise Rejected("unreadable", "no decoder for its audio")
+            if not facts.length_s:
+                facts.length_s = (container.duration or 0) / 1e6
+                facts.has_exact_length = _expected_s(container, stream) > 0
             packets = _Packets(container, stream)
             # Other containers round the time stamps.
             fills_gaps = container.format.name == "flac"

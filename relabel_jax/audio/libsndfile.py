@@ -27,9 +27,12 @@ _SMALL_FLAC_BYTES = 1 << 14
 
 
 def blocks(
-    file: IO[bytes], duration_s: float, block_samples: int, facts: Facts
+    file: IO[bytes], duration_s: float, block_samples: int, facts: Facts, min_samples: int = 0
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Decodes a recording; for the arguments see `decode.decode_blocks`.
+    """Decodes a recording; for the other arguments see `decode.decode_blocks`.
+
+    Args:
+      min_samples: the samples that must be there. libsndfile estimates the length of some MP3s.
 
     Yields:
       `(channels, rate_hz)`: float32[channels, time], and the sample rate.
@@ -40,6 +43,10 @@ def blocks(
     """
     try:
         with _Stream(_from_start(file), closefd=False) as stream:
+            if stream.frames < min_samples:
+                raise Rejected("unreadable", "stops before the end")
+            facts.length_s = stream.frames / stream.samplerate
+            facts.has_exact_length = stream.format != "MPEG"
             block = max(1, block_samples // stream.channels)
             # A whole number of samples, so that the loop ends at 0.
             wanted = math.inf if duration_s == math.inf else round(duration_s * stream.samplerate)

@@ -3,7 +3,9 @@
 Radio stations and `cat` make such files. FFmpeg does not decode a link of another sample rate.
 """
 
+import os
 import re
+import struct
 from collections.abc import Iterator
 from typing import IO
 
@@ -15,6 +17,8 @@ _FIRST_PAGE = b"OggS\x00\x02"  # of a stream; a link begins with the first pages
 _LATER_PAGE = re.compile(rb"OggS\x00[\x00\x01\x04\x05]")
 _MAX_PAGE = 27 + 255 + 255 * 255
 _ENDS_STREAM = 0x04
+_MAX_HEAD = 512
+_OPUS_HZ = 48_000  # positions in Opus have this unit at any sample rate
 
 
 class Link:
@@ -85,6 +89,21 @@ def links(file: IO[bytes]) -> Iterator[Link]:
         link = Link(file, rest)
         yield link
         rest = link.finish() or file.read(_CHUNK)
+
+
+def length_of_opus_s(file: IO[bytes]) -> float:
+    """Returns the seconds of the last link, as its last page says; 0 if it is not Opus."""
+    file.seek(0)
+    if OPUS not in file.read(_MAX_HEAD):
+        return 0.0
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _CHUNK))
+    end = file.read(_CHUNK)
+    page = end[end.rfind(MAGIC) :]
+    if len(page) < 14:
+        return 0.0
+    (position,) = struct.unpack("<q", page[6:14])
+    return max(0, position) / _OPUS_HZ
 
 
 def has_one_page_of_sound(file: IO[bytes]) -> bool:

@@ -20,7 +20,7 @@ REJECTS_NAME = "rejects.csv"
 FEATURES_NAME = "features.json"
 INFO_NAME = "dataset_info.json"
 
-INDEX_SCHEMA = pa.schema(
+CLIP_SCHEMA = pa.schema(
     {
         "clip_id": pa.string(),
         "split": pa.string(),
@@ -29,10 +29,16 @@ INDEX_SCHEMA = pa.schema(
         "ol": pa.list_(pa.int16()),  # class numbers of the original labels, ascending
     }
 )
+"""The columns that the plan knows. Older indexes have no more."""
+
+INDEX_SCHEMA = CLIP_SCHEMA.append(pa.field("partial", pa.bool_()))
+"""`partial`: a part of the recording is missing or damaged."""
+
 REJECTS_FIELDS = ("clip_id", "source", "reason", "detail")
 
 _DATASET_NAME = "relabel_audioset"
 _FORMAT_KEY = b"relabel_jax.waveform_format"
+_DECODERS_KEY = b"relabel_jax.decoders"
 
 SHARD_NAME = re.compile(rf"{_DATASET_NAME}-(\w+)\.array_record-(\d+)-of-(\d+)")
 """Matches a shard's name; the groups are its split, its number and the number of shards."""
@@ -51,13 +57,24 @@ def shard_pattern(split: str) -> str:
     return f"[!.]*-{split}.array_record-?????-of-?????"
 
 
-def index_schema(waveform_format: WaveformFormat) -> pa.Schema:
-    """`INDEX_SCHEMA` with the format of the waveforms as metadata."""
+def index_schema(waveform_format: WaveformFormat, decoders: str = "") -> pa.Schema:
+    """`INDEX_SCHEMA` with metadata.
+
+    Args:
+      waveform_format: the format of the waveforms.
+      decoders: the libraries that made the waveforms, see `audio.decode.decoders`; "" if unknown.
+    """
     facts = {
         "sample_rate_hz": waveform_format.sample_rate_hz,
         "duration_s": waveform_format.duration_s,
     }
-    return INDEX_SCHEMA.with_metadata({_FORMAT_KEY: json.dumps(facts)})
+    of_decoders = {_DECODERS_KEY: decoders} if decoders else {}
+    return INDEX_SCHEMA.with_metadata({_FORMAT_KEY: json.dumps(facts), **of_decoders})
+
+
+def stored_decoders(schema: pa.Schema) -> str:
+    """The libraries that made the waveforms, from the metadata of an index; "" if unknown."""
+    return (schema.metadata or {}).get(_DECODERS_KEY, b"").decode(errors="replace")
 
 
 def stored_format(schema: pa.Schema) -> WaveformFormat:

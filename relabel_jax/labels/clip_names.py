@@ -12,6 +12,7 @@ For a clip `ID` from 30 s to 40 s, the name of a recording without its folder an
 | `ID_30`, `YID_30`, `ID_000030`         | VGGSound                                           |
 | `ID_30000`, `ID_30000_40000`           | AudioSet-Strong, in milliseconds                   |
 | `Title [ID]`, `Title-ID`               | yt-dlp, youtube-dl; the second if ID has 11 letters |
+| `ID.webm`, `ID_30_40.mp4`              | converters that write `ID.webm.wav`                |
 
 Times are decimal seconds or whole milliseconds, and must be those of the clip. A name that is the
 id of a clip means that clip and no other.
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{2,4}$")
+_INNER_EXTENSION = re.compile(r"\.(?=\d?[A-Za-z])[A-Za-z0-9]{2,4}$")
 _NUMBER = r"\d+(?:\.\d+)?"
 _START = re.compile(rf"(.+)_({_NUMBER})", re.ASCII)
 _START_END = re.compile(rf"(.+)_({_NUMBER})[_-]({_NUMBER})", re.ASCII)
@@ -67,8 +69,8 @@ def clips_of_name(
 
     Returns:
       By row of the clip, how plain the name is: 0 for the id itself, 1 for the id after `Y`, 2 with
-      two times, 3 with one time, 4 with a title. There are several clips only if the name is
-      ambiguous.
+      two times, 3 with one time, 4 with a title, 5 with another extension. There are several clips
+      only if the name is ambiguous.
     """
     row = row_of(name)
     if row is not None:
@@ -154,6 +156,10 @@ def _readings(name: str) -> Iterator[tuple[str, tuple[str, ...], int]]:
         yield match[1], (), 4
     if name[:-_YOUTUBE_ID_LENGTH].endswith("-"):
         yield name[-_YOUTUBE_ID_LENGTH:], (), 4
+    if "." in name and (inner := _INNER_EXTENSION.sub("", name)) != name:
+        yield inner, (), 5
+        for clip_id, times, _ in _readings(inner):
+            yield clip_id, times, 5
 
 
 def _fit(texts: tuple[str, ...], times: Times) -> bool:

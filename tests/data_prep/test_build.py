@@ -73,6 +73,7 @@ def test_tfds_opens_it_without_tensorflow(arguments, data_dir):
                 "start_s": row,
                 "end_s": row + 10,
                 "ol": segments.labels[row].as_py(),
+                "partial": False,
             }
     assert not row_of
     assert next(index, None) is None

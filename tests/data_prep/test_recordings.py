@@ -64,6 +64,9 @@ def by_name(folder, files, *rows):
         "Y{}_30.000_37.500.wav",
         "Y{}_30.flac",
         "Some title (live) [{}].wav",
+        "{}.webm.wav",
+        "Y{}_30_37.5.3gp.flac",
+        "Some title [{}].f251.opus",
     ],
 )
 def test_names(tmp_path, clip_id, form):

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
-from packed import PackedInputs, listed, refused
+from packed import PackedInputs, check, listed, refused
 
 from data_prep.sources import SourceOptions, open_source, read_recording
 from relabel_jax.audio.decode import decode
@@ -172,7 +172,8 @@ def test_floats_of_the_scale_of_int16(tmp_path):
 
 def test_the_waveforms_of_ced(inputs, tmp_path):
     """Like CED's wavlist_to_hdf5.py: a dataset for each recording. The TSV has the labels."""
-    path = tmp_path / "balanced_0.h5"
+    path = tmp_path / "hdf5" / "balanced_0.h5"
+    path.parent.mkdir()
     with h5py.File(path, "w") as file:
         for clip_id in inputs.ids:
             file[f"{clip_id}.wav"] = inputs.samples[clip_id]
@@ -185,3 +186,19 @@ def test_the_waveforms_of_ced(inputs, tmp_path):
         recording = entry.recording
         waveform, _ = read_recording(recording.path, recording.member, PAPER_FORMAT)
         np.testing.assert_array_equal(waveform, inputs.expected("tar", entry.clip_id))
+    table = tmp_path / "labels" / "balanced.tsv"
+    table.parent.mkdir()
+    numbers = {c: [inputs.class_mids.index(mid) for mid in inputs.labels[c]] for c in inputs.ids}
+    table.write_text(
+        "filename\tlabels\thdf5path\n"
+        + "".join(
+            f"/data/wav/{c}.wav\t{';'.join(map(str, each))}\thdf5/balanced_0.h5\n"
+            for c, each in numbers.items()
+        )
+    )
+    found = listed(inputs, path, options=SourceOptions(32_000))
+    assert set(found) == set(inputs.ids)
+    check(inputs, found)
+    table.write_text("a\tb\n1\t2\n")
+    with pytest.raises(InputError, match=r"balanced.tsv: no column filename and labels; expected"):
+        list(open_source(str(path), SourceOptions(32_000)).entries(True))
