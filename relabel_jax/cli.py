@@ -105,6 +105,10 @@ def run(command: Callable[[], int | None], *, stopped: str = interrupts.STOPPED)
         code = _failed(f"out of memory{f': {error}' if str(error) else ''}")
     except OSError as error:  # such as a full disk, or too many open files
         code = _failed(str(error))
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":  # Python has no other name for it
+            raise
+        code = _failed("out of memory or of threads: the system starts no further thread")
     except Interrupted as interrupted:
         print(terminal.one_line(str(interrupted)), file=sys.stderr)
         code = 143
