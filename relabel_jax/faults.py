@@ -5,6 +5,7 @@ and if the fault lasts, the command ends. The recording is not rejected.
 """
 
 import errno
+import mmap
 import os
 import stat
 import time
@@ -98,4 +99,7 @@ def check_memory() -> None:
 
     Libraries say that they have no memory too if a damaged file claims an enormous size.
     """
-    bytearray(_NEEDED_BYTES)
+    try:
+        mmap.mmap(-1, _NEEDED_BYTES).close()
+    except OSError as error:
+        raise MemoryError from error
