@@ -26,7 +26,7 @@ _NAMES = (
 )
 _NUMBERS = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, name))
 _WAITS_S = (0.1, 0.4, 1.6)  # in total much less than the time that a clip may take
-_NEEDED_BYTES = 1 << 26  # more than a decoder needs
+_DECODER_BYTES = 1 << 26  # more than a decoder needs
 _T = TypeVar("_T")
 
 
@@ -94,12 +94,15 @@ def is_file(path: str) -> bool:
         return False
 
 
-def check_memory() -> None:
-    """Raises MemoryError if memory is short.
+def check_memory(num_bytes: int = _DECODER_BYTES) -> None:
+    """Raises MemoryError if the process may not have so much further address space.
 
-    Libraries say that they have no memory too if a damaged file claims an enormous size.
+    Libraries say that they have no memory too if a damaged file claims an enormous size. And some
+    of them hang if they cannot start a thread.
     """
     try:
-        mmap.mmap(-1, _NEEDED_BYTES).close()
+        # Nobody can write there, so the system sets no memory apart.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        mmap.mmap(-1, num_bytes, flags=flags, prot=mmap.PROT_READ).close()
     except OSError as error:
         raise MemoryError from error

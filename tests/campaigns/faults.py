@@ -146,7 +146,8 @@ COMMANDS = {
 
 
 def prepare(inputs: pathlib.Path) -> None:
-    """Makes the inputs of the commands in a folder."""
+    """Makes the inputs of the commands in a new folder."""
+    inputs.mkdir()
 
     def run(name: str, *flags: str) -> None:
         command = Command(COMMANDS[name].module, flags)
@@ -281,28 +282,27 @@ def outcome(command: Command, undisturbed: Run, disturbed: Run) -> str:
     if disturbed.code:
         return "refused" if "error: " in disturbed.text else "traceback"
     same = [_same_each_time(command, each) for each in (undisturbed, disturbed)]
+    assert same[0] or not command.same or not undisturbed.output, f"no file is {command.same}"
     return "done" if same[0] == same[1] else "damaged"
 
 
 def _same_each_time(command: Command, of: Run) -> dict[str, bytes]:
-    names = fnmatch.filter(of.output, command.same)
-    assert names or not of.output or not command.same, f"no file is {command.same}"
-    return {name: of.output[name] for name in names}
+    return {name: of.output[name] for name in fnmatch.filter(of.output, command.same)}
 
 
 def campaign(
-    names: Sequence[str], kinds: Sequence[str], folder: pathlib.Path
+    names: Sequence[str], kinds: Sequence[str], inputs: pathlib.Path, folder: pathlib.Path
 ) -> Iterator[tuple[str, Fault, str, Run]]:
     """Runs commands under faults; yields the command, the fault, the outcome and the run.
 
     Args:
       names: the commands.
       kinds: the kinds of faults.
+      inputs: the folder of the inputs; they are made if it does not exist.
       folder: an empty folder to work in.
     """
-    inputs = folder / "inputs"
-    inputs.mkdir()
-    prepare(inputs)
+    if not inputs.exists():
+        prepare(inputs)
     for name in names:
         command = COMMANDS[name]
         undisturbed = _run_in_new_folder(command, inputs, folder, Fault("none"), 600)
@@ -329,6 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Runs commands while the system fails them.")
     parser.add_argument("--commands", default=",".join(COMMANDS), help="by default all")
     parser.add_argument("--faults", default=",".join(kinds), help="kinds, by default all")
+    parser.add_argument("--inputs", help="where to keep the inputs, for the next call")
     flags = parser.parse_args(arguments)
     chosen = flags.faults.split(",")
     if "eio" in chosen and not failing_disk.is_possible():
@@ -337,7 +338,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table: dict[str, dict[str, str]] = collections.defaultdict(dict)
     with tempfile.TemporaryDirectory() as folder:
         for name, fault, how, found in campaign(
-            flags.commands.split(","), chosen, pathlib.Path(folder)
+            flags.commands.split(","),
+            chosen,
+            pathlib.Path(flags.inputs or f"{folder}/inputs").absolute(),
+            pathlib.Path(folder),
         ):
             table[name][str(fault)] = how
             last = (["", *found.text.strip().splitlines()])[-1]
