@@ -210,7 +210,7 @@ class Fault:
 
 
 FAULTS = (
-    *(Fault("disk", size) for size in (16, 256)),
+    *(Fault("disk", size) for size in (4, 64, 256)),
     *(Fault("files", number) for number in (12, 32)),
     *(Fault("memory", size) for size in (400, 1200, 3000)),
     Fault("eio"),
