@@ -28,8 +28,7 @@ from relabel_jax.faults import check_memory
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS
 
-# ArrayRecord opens shards by ten threads, which reserve 1.5 GB of addresses. If one cannot start, it
-# may hang.
+# Ten threads of ArrayRecord reserve 1.5 GB of addresses. It may hang if one of them cannot start.
 _READERS_BYTES = 1 << 31
 _OTHER_OPEN_FILES = 512  # for checkpoints, threads and libraries
 _READ_COLUMNS = pa.schema(

@@ -93,7 +93,9 @@ COMMANDS = {
         "truth.csv",
     ),
     "excerpt": Command(
-        "data_prep.excerpt", [*_LABELS, "--min_per_label=2", "--output=OUTPUT/a.csv"], "segments"
+        "data_prep.excerpt",
+        [*_LABELS, "--min_per_label=2", "--output=OUTPUT/a.csv"],
+        "segments.csv",
     ),
     "miniature": Command(
         "data_prep.miniature", ["--num_clips=8", "--output_dir=OUTPUT", "--num_workers=2"]
