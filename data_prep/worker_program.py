@@ -66,10 +66,10 @@ def main(data_dir: str, parent: str, connection_number: str, position_number: st
         return  # the parent is gone
     except InputError as error:
         failure: Exception = error
-    except MemoryError:
+    except MemoryError as error:
         failure = InputError(
-            "a worker has no memory; use a smaller --num_workers; the same command continues from "
-            "here"
+            f"a worker has no memory {error}; use a smaller --num_workers; the same command "
+            "continues from here"
         )
     except OSError as error:  # such as too many open files
         failure = InputError(f"a worker failed: {error}; mend this and run the same command again")

@@ -46,10 +46,15 @@ def system_fault(error: BaseException) -> OSError | MemoryError | None:
 
 
 def refuse_system_fault(error: BaseException, name: str) -> None:
-    """Raises InputError with the name of the file if a fault of the system caused an error."""
+    """Raises an error that names the file if a fault of the system caused `error`.
+
+    Raises:
+      InputError: the file cannot be read at present.
+      MemoryError: memory is short.
+    """
     if fault := system_fault(error):
         if isinstance(fault, MemoryError):
-            raise InputError(f"{name}: out of memory while it was read") from error
+            raise MemoryError(f"while {name} was read") from error
         raise InputError(
             f"{name}: cannot be read: {fault.strerror}; this is a fault of the system, so the "
             "recording is not rejected; if no other file has it, move this file away"
@@ -65,6 +70,7 @@ def read_patiently(read: Callable[[], _T], name: str) -> _T:
 
     Raises:
       InputError: the fault lasts.
+      MemoryError: memory is short.
       Rejected: `read` raises it for another reason.
     """
     for wait_s in _WAITS_S:

@@ -353,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if how in _BAD:
                 print(found.text[-3000:], flush=True)
     columns = [str(fault) for fault in FAULTS if fault.kind in chosen]
-    print(" ".join(["", *(f"{column:>12}" for column in columns)]).rjust(12))
+    print(" " * 10, *(f"{column:>12}" for column in columns))
     for name, row in table.items():
         print(f"{name:10}", *(f"{row.get(column, '-'):>12}" for column in columns))
     counts = collections.Counter(how for row in table.values() for how in row.values())

@@ -171,3 +171,11 @@ def test_embed_tries_rejects_again(tmp_path, small_base, capsys):
         assert not list(csv.DictReader(file))
     assert embed.main([*flags, "--retry_rejects"]) == 1
     assert "has no rejected recordings to try again" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_told_with_the_name():
+    def read():
+        raise Rejected("unreadable", "no memory") from MemoryError()
+
+    with pytest.raises(MemoryError, match=r"while a.wav was read"):
+        read_patiently(read, "a.wav")
