@@ -102,12 +102,12 @@ COMMANDS = {
     ),
     "build": Command("data_prep.build", [*_BUILD, "--output_dir=OUTPUT"], "MINI/audio/"),
     "verify": Command(
-        "data_prep.verify", ["--data_dir=INPUTS/DATA", "--num_workers=2"], "array_record"
+        "data_prep.verify", ["--data_dir=INPUTS/DATA", "--num_workers=2"], "relabel_audioset"
     ),
     "train": Command(
         "relabel_jax.main",
         [*_TRAIN, *_NETWORK, "--workdir=OUTPUT"],
-        "array_record",
+        "relabel_audioset",
         "*/test_scores.npz",
     ),
     "report": Command("relabel_jax.report", ["--workdir=INPUTS/BASE"], "result"),
