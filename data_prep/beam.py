@@ -20,8 +20,10 @@ import apache_beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState, create_runner
 
+from data_prep import permit
 from data_prep.plan import Plan, Shard
 from data_prep.workers import Workers
+from data_prep.working_folder import WORKING_FOLDER
 from relabel_jax.errors import InputError
 from relabel_jax.progress import Progress
 
@@ -46,6 +48,8 @@ def write_shards(
         undone.
     """
     parsed = _parsed(runner, shlex.split(options))
+    build_permit = permit.current(plan.data_dir / WORKING_FOLDER)
+    write_shard = _WriteShard(os.fspath(plan.data_dir), clip_timeout_s, build_permit)
     is_done = threading.Event()
     looker = threading.Thread(target=_show_progress, args=(plan, pending, runner, is_done))
     looker.start()
@@ -55,7 +59,7 @@ def write_shards(
             pipeline
             | apache_beam.Create([shard.number for shard in pending])
             | apache_beam.Reshuffle()  # or the runner may fuse all tasks into one
-            | apache_beam.ParDo(_WriteShard(os.fspath(plan.data_dir), clip_timeout_s))
+            | apache_beam.ParDo(write_shard)
         )
         result = pipeline.run()
         state = result.wait_until_finish() or result.state
@@ -76,15 +80,16 @@ def write_shards(
 class _WriteShard(apache_beam.DoFn):
     """Takes shard numbers, writes shards and outcomes to the disk, and yields nothing."""
 
-    def __init__(self, data_dir: str, clip_timeout_s: float):
+    def __init__(self, data_dir: str, clip_timeout_s: float, build_permit: str):
         self._data_dir = data_dir
         self._clip_timeout_s = clip_timeout_s
+        self._permit = build_permit
 
     def setup(self) -> None:
         self._plan = Plan.open(pathlib.Path(self._data_dir))
         # A separate process: a recording that kills or blocks its reader costs one clip only, and
         # a runner with threads can use all cores.
-        self._workers = _idle_workers(self._plan, self._clip_timeout_s)
+        self._workers = self._idle_workers()
 
     def process(self, number: int) -> Iterator[None]:
         shard = self._plan.shards[number]
@@ -93,25 +98,30 @@ class _WriteShard(apache_beam.DoFn):
                 self._workers.write_shards([shard], lambda _: None)
             except BaseException:
                 self._workers.__exit__()  # its process is still at the shard
-                self._workers = _idle_workers(self._plan, self._clip_timeout_s)
+                self._workers = self._idle_workers()
                 raise
         return iter(())
 
     def teardown(self) -> None:
-        _IDLE[self._data_dir, self._clip_timeout_s].append(self._workers)
+        _IDLE[self._data_dir, self._clip_timeout_s, self._permit].append(self._workers)
+
+    def _idle_workers(self) -> Workers:
+        """Workers that no other thread uses."""
+        try:
+            return _IDLE[self._data_dir, self._clip_timeout_s, self._permit].pop()
+        except IndexError:
+            return Workers(
+                self._plan,
+                num_workers=1,
+                clip_timeout_s=self._clip_timeout_s,
+                build_permit=self._permit,
+            )
 
 
 # A runner may make a new DoFn for every task. Starting a process takes seconds, so a process that
-# has done its task waits here for the next one. It ends with the process that started it.
-_IDLE: dict[tuple[str, float], list[Workers]] = collections.defaultdict(list)
-
-
-def _idle_workers(plan: Plan, clip_timeout_s: float) -> Workers:
-    """Workers that no other thread uses."""
-    try:
-        return _IDLE[os.fspath(plan.data_dir), clip_timeout_s].pop()
-    except IndexError:
-        return Workers(plan, num_workers=1, clip_timeout_s=clip_timeout_s)
+# has done its task waits here for the next one of its build. It ends with the process that started
+# it.
+_IDLE: dict[tuple[str, float, str], list[Workers]] = collections.defaultdict(list)
 
 
 @atexit.register

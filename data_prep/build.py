@@ -32,6 +32,7 @@ from data_prep import build_flags, workers
 from data_prep.data_set_files import count_rejects, write_data_set_files
 from data_prep.inputs import Inputs, open_plan
 from data_prep.plan import Outcome, Plan, Shard
+from data_prep.retry import reopen_rejects
 from data_prep.working_folder import delete_temporary_of, one_part_at_a_time, working_folder
 from relabel_jax import cli
 from relabel_jax.data.layout import INDEX_NAME, REJECTS_NAME
@@ -63,6 +64,7 @@ def build(
     part: str = "",
     runner: str | None = None,
     beam_options: str = "",
+    retry_rejects: bool = False,
     **inputs: Any,
 ) -> None:
     """Builds a data set, or finishes one, and prints a summary on stderr.
@@ -75,6 +77,7 @@ def build(
         order and more than once. The last one to finish writes the index.
       runner: a Beam runner that does the work instead of processes on this machine (beam.py).
       beam_options: the runner's options, as on a command line.
+      retry_rejects: do the shards again that left out clips (retry.py).
       **inputs: the inputs of the data set: the fields of `data_prep.inputs.Inputs`.
 
     Raises:
@@ -94,12 +97,16 @@ def build(
         raise InputError("--num_workers: not with --runner, whose --beam_options say how many")
     if part and runner is not None:
         raise InputError("--part: not with --runner, which shares out the work itself")
+    if part and retry_rejects:
+        raise InputError("--retry_rejects: not with --part, which does not know the other parts")
     share, num_shares = _parsed_part(part) if part else (1, 1)
     data_dir = pathlib.Path(output_dir).absolute()
     identity = made_from.identity()
     with working_folder(data_dir, part):
         with one_part_at_a_time(data_dir):
             plan = open_plan(data_dir, made_from, identity)
+            if retry_rejects:
+                reopen_rejects(plan)
         mine = [shard for shard in plan.shards if shard.number % num_shares == share - 1]
         pending = [shard for shard in mine if plan.outcome(shard) is None]
         if pending:

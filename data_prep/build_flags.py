@@ -191,6 +191,13 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         help="reject a clip that takes longer to read (default: %(default)g)",
     )
     add(
+        "--retry_rejects",
+        action="store_true",
+        help="try all rejected clips again: does the shards again that left out clips, whatever "
+        "the reason; clips without a recording (no_file, ambiguous, outside) need a new listing, "
+        "so build into a new folder for them; if it is stopped, finish without this flag",
+    )
+    add(
         "--part",
         default="",
         metavar="K/N",

@@ -9,6 +9,7 @@ from data_prep.sources import Entry, SourceOptions
 from relabel_jax.audio import places
 from relabel_jax.audio.places import Place, Search
 from relabel_jax.errors import InputError, Rejected
+from relabel_jax.faults import refuse_system_fault
 from relabel_jax.progress import track, write_line
 
 
@@ -61,6 +62,7 @@ def packed_entries(
         try:
             yield from sources.open_source(path, options).entries(with_labels)
         except Rejected as error:
+            refuse_system_fault(error, path)
             yield Entry("", "", error)
 
 

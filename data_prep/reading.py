@@ -1,6 +1,7 @@
 """Reads the recording of a clip: the first of its candidates that is good."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -11,6 +12,7 @@ from relabel_jax.audio.facts import Facts
 from relabel_jax.audio.mix import MIXES
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.errors import InputError, Rejected
+from relabel_jax.faults import read_patiently
 
 PARTIAL = ("keep", "reject")
 
@@ -95,6 +97,7 @@ def read_clip(
       on_failure: called with each recording that cannot be read.
 
     Raises:
+      InputError: a fault of the system lasts (relabel_jax/faults.py).
       Rejected: none can be read. The reason is that of the first one: see `read_recording`;
         `partial`; or `too_short` (the video ends before the clip begins).
     """
@@ -102,7 +105,10 @@ def read_clip(
     first_partial: ClipSound | None = None
     for recording in candidates:
         try:
-            sound = _read(recording, start_s, end_s, waveform_format, reading)
+            sound = read_patiently(
+                functools.partial(_read, recording, start_s, end_s, waveform_format, reading),
+                str(recording),
+            )
         except Rejected as error:
             on_failure(recording)
             failures.append(error)

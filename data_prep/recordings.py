@@ -21,6 +21,7 @@ from data_prep.listing import audio_files, packed_entries, warn, warn_of_damage
 from data_prep.sources import Recording, SourceOptions
 from relabel_jax.audio.places import EXTENSIONS
 from relabel_jax.errors import InputError, Rejected
+from relabel_jax.faults import is_file
 from relabel_jax.labels import clip_names
 from relabel_jax.labels.csv_columns import read_columns
 from relabel_jax.labels.segments import Segments
@@ -190,7 +191,7 @@ def find_by_list(
         if not inside:
             return Rejected("outside", f"{list_path}: {path!r} leaves {' and '.join(folders)}")
         for place in inside:
-            if os.path.isfile(place):
+            if is_file(place):
                 return (Recording(place),)
         return Rejected("no_file", f"{list_path}: no file {' or '.join(inside)}")
 

@@ -1,5 +1,6 @@
 """Writes one shard of a plan, which is a task of a worker or a cluster."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,9 +8,11 @@ from collections.abc import Callable, Mapping
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from data_prep import permit as permits
 from data_prep.plan import Outcome, Plan, Shard
 from data_prep.reading import read_clip
 from data_prep.sources import Recording
+from data_prep.working_folder import WORKING_FOLDER
 from relabel_jax.data.schema import serialize_record
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
@@ -23,6 +26,7 @@ def write_shard(
     *,
     on_clip: Callable[[int], None],
     fatal: Mapping[int, tuple[str, str]],
+    permit: str | None = None,
 ) -> Outcome:
     """Does one task: reads its clips one at a time, and writes the shard and its outcome.
 
@@ -33,27 +37,32 @@ def write_shard(
         last clip with the number of clips.
       fatal: the reason and detail of clips that kill or block the process that opens them, by
         position. They are rejected without being opened.
+      permit: the permit of the build (permit.py); None if this process has locked the folder.
 
     Returns:
       The outcome.
 
     Raises:
-      InputError: the shard cannot be written, or the folder of the recordings is gone.
+      InputError: the shard cannot be written, the folder of the recordings is gone, a fault of the
+        system lasts (relabel_jax/faults.py), or the permit is not valid any more.
     """
     clips = plan.clips(shard)
     plan.check_decoders()
     try:
-        with complete_file(plan.data_dir / shard.name) as temporary:
-            # With zstd's level -1 files are a sixth larger than with the default level, 3. But
-            # writing takes a third of the time, and reading, which every epoch of a training does,
-            # takes less than half.
-            writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1,zstd:-1")
-            outcome = _write_records(plan, shard, writer, on_clip, fatal)
-            on_clip(clips.num_rows)
-            writer.close()
-            outcome.num_bytes = temporary.stat().st_size
-        with complete_file(plan.data_dir / shard.outcome_name) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
+        with contextlib.ExitStack() as naming:
+            with complete_file(plan.data_dir / shard.name) as temporary:
+                # With zstd's level -1 files are a sixth larger than with the default level, 3. But
+                # writing takes a third of the time, and reading, which every epoch of a training
+                # does, takes less than half.
+                writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1,zstd:-1")
+                outcome = _write_records(plan, shard, writer, on_clip, fatal)
+                on_clip(clips.num_rows)
+                writer.close()
+                outcome.num_bytes = temporary.stat().st_size
+                if permit is not None:  # until both files have their names
+                    naming.enter_context(permits.needed(plan.data_dir / WORKING_FOLDER, permit))
+            with complete_file(plan.data_dir / shard.outcome_name) as temporary:
+                temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
     except (InputError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
         what = error if isinstance(error, InputError) else f"{shard.name}: cannot write: {error}"
         raise InputError(

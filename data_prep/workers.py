@@ -1,7 +1,7 @@
 """Local processes that do the tasks of a plan.
 
 Each worker shares with its parent the number of the clip that it reads. So the parent can reject a
-clip that kills its worker or never ends, which happens in decoders written in C. A worker stops
+clip that kills its worker or never ends, which happens in decoders written in C. A worker ends
 when its parent is gone. `concurrent.futures` can do neither: it does not tell which clip a dead
 process was reading, and its processes stay when the parent is killed.
 """
@@ -19,8 +19,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 
-from data_prep import worker_program
+from data_prep import permit, worker_program
 from data_prep.plan import Outcome, Plan, Shard
+from data_prep.working_folder import WORKING_FOLDER
 from relabel_jax.errors import InputError
 from relabel_jax.progress import Progress
 
@@ -63,6 +64,8 @@ class Workers:
       num_workers: the largest number of processes.
       clip_timeout_s: a clip that takes longer is rejected.
       tick_s: the longest time between two checks of the workers.
+      build_permit: the permit of the build; by default that of the build that has locked the folder
+        (permit.py).
     """
 
     def __init__(
@@ -72,8 +75,12 @@ class Workers:
         num_workers: int,
         clip_timeout_s: float = CLIP_TIMEOUT_S,
         tick_s: float = _TICK_S,
+        build_permit: str | None = None,
     ):
         self._plan = plan
+        self._permit = (
+            permit.current(plan.data_dir / WORKING_FOLDER) if build_permit is None else build_permit
+        )
         self._num_workers = num_workers
         self._clip_timeout_s = clip_timeout_s
         self._tick_s = tick_s
@@ -111,7 +118,8 @@ class Workers:
                 worker = self._idle.pop() if self._idle else _Worker(self._plan.data_dir)
                 shard = waiting.popleft()
                 num_clips = self._plan.clips(shard).num_rows
-                worker.begin(shard, num_clips, casualties.fatal[shard.number])
+                fatal = casualties.fatal[shard.number]
+                worker.begin(shard, num_clips, fatal, self._permit)
                 self._busy[worker.connection] = worker
             ready = multiprocessing.connection.wait(
                 [each.connection for each in self._busy.values()], self._tick_s
@@ -217,7 +225,9 @@ class _Worker:
                     stdin=subprocess.DEVNULL,
                 )
 
-    def begin(self, shard: Shard, num_clips: int, fatal: dict[int, tuple[str, str]]) -> None:
+    def begin(
+        self, shard: Shard, num_clips: int, fatal: dict[int, tuple[str, str]], build_permit: str
+    ) -> None:
         """Gives the worker a task."""
         self.shard = shard
         self.num_clips = num_clips
@@ -225,7 +235,7 @@ class _Worker:
         self._position.value = worker_program.NO_CLIP
         self.silent_s = 0.0
         with contextlib.suppress(OSError):  # it died while idle; the next receive will show that
-            self.connection.send((shard, fatal))
+            self.connection.send((shard, fatal, build_permit))
 
     @property
     def shared_position(self) -> int | None:

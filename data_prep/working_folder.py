@@ -9,6 +9,7 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Iterator
 
+from data_prep import permit
 from relabel_jax.data.layout import INDEX_NAME
 from relabel_jax.errors import InputError
 from relabel_jax.files import only_process
@@ -46,6 +47,7 @@ def working_folder(data_dir: pathlib.Path, part: str = "") -> Iterator[None]:
         try:
             if not part:
                 _delete_temporary(data_dir)
+            permit.renew(folder, is_part=bool(part))
             yield
         except OSError as error:
             raise InputError(

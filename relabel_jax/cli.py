@@ -106,6 +106,10 @@ def run(command: Callable[[], int | None], *, stopped: str = interrupts.STOPPED)
         code = _failed(f"out of memory{f': {error}' if str(error) else ''}")
     except OSError as error:  # such as a full disk, or too many open files
         code = _failed(str(error))
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":  # Python has no other name for it
+            raise
+        code = _failed("out of memory or of threads: the system starts no further thread")
     except Interrupted as interrupted:
         print(terminal.one_line(str(interrupted)), file=sys.stderr)
         code = 143
@@ -114,7 +118,7 @@ def run(command: Callable[[], int | None], *, stopped: str = interrupts.STOPPED)
         code = interrupts.CODE
     finally:
         if code and _is_program():
-            threading.Thread(target=_end, args=(code,), daemon=True).start()
+            _end_in_time(code)
     return code
 
 
@@ -148,13 +152,21 @@ def _is_program() -> bool:
     return spec.name in {module for module, _ in VERBS.values()}
 
 
-def _end(code: int) -> None:
-    """Ends the process if it has not ended by itself in time.
+def _end_in_time(code: int) -> None:
+    """Ends the process after a while, if it has not ended by itself then."""
+    try:
+        threading.Thread(target=_end, args=(code, _GRACE_S), daemon=True).start()
+    except RuntimeError:  # the system starts no further thread
+        _end(code, 0)
+
+
+def _end(code: int, grace_s: float) -> None:
+    """Ends the process after `grace_s` seconds.
 
     After a fatal error of a disk, a thread of a library may wait for ever, and Python would wait
     for the thread. Processes that train as one are left alone: they wait for the one that saves.
     """
-    time.sleep(_GRACE_S)
+    time.sleep(grace_s)
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
         return

@@ -18,7 +18,11 @@ A file is a recording if its extension or its first bytes say so; stderr says ho
 OUTPUT.rejects.csv lists the recordings that cannot be read (path, reason, detail). The output has
 no rows of them. If the command is stopped, the same command continues: OUTPUT.parts keeps what is
 done, and the list of the recordings, until the output is complete. Recordings that are new since
-then are left out, and those that were replaced are rejected (changed); stderr says so.
+then are left out, and those that were replaced are rejected (changed); stderr says so. A fault of
+the system, such as a disk that fails or a mount that is gone, rejects no recording: it stops the
+command.
+
+If every recording is rejected, the output has no rows, and the exit code is 1.
 """
 
 import shlex
@@ -26,6 +30,7 @@ import sys
 from collections.abc import Sequence
 
 from relabel_jax import cli
+from relabel_jax.errors import InputError
 from relabel_jax.inference.folder import embed
 
 _EPILOG = """\
@@ -50,6 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rate",
     )
     files.add_argument("--output", required=True, help="the Parquet file to write")
+    files.add_argument(
+        "--retry_rejects",
+        action="store_true",
+        help="embed the recordings that OUTPUT.rejects.csv lists again, and add those that can be "
+        "read now at the end of a finished OUTPUT; give the other flags as before",
+    )
     files.add_argument(
         "--ontology", help="ontology.json; needed only if a workdir's data set has moved"
     )
@@ -84,18 +95,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_scores=flags.scores,
             ontology=flags.ontology,
             num_workers=flags.num_workers,
+            retry_rejects=flags.retry_rejects,
         )
         print(
             f"{flags.output}: {summary['windows']} windows of "
             f"{summary['recordings'] - summary['rejects']} recordings; {summary['rejects']} "
             f"rejected" + (f", see {flags.output}.rejects.csv" if summary["rejects"] else "")
         )
-        if summary["windows"]:
-            print(
-                f"next: {cli.program('relabel_jax.nearest')} "
-                f"--checkpoint={shlex.quote(flags.checkpoint)} "
-                f"--embeddings={shlex.quote(flags.output)} --audio=RECORDING"
+        if not summary["windows"]:
+            raise InputError(
+                f"none of the {summary['recordings']} recordings could be embedded; "
+                f"{flags.output}.rejects.csv says why"
             )
+        print(
+            f"next: {cli.program('relabel_jax.nearest')} "
+            f"--checkpoint={shlex.quote(flags.checkpoint)} "
+            f"--embeddings={shlex.quote(flags.output)} --audio=RECORDING"
+        )
 
     return cli.run(command, stopped=cli.RESUMES)
 

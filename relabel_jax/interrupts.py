@@ -1,4 +1,6 @@
-"""Lets Ctrl-C end a command with one line instead of a traceback, also while the command imports.
+"""Lets a command end with one line instead of a traceback, also while the command imports.
+
+This goes for Ctrl-C, and for a system that has no memory or no open file left for a library.
 
 This module is the first that a command loads, so it imports little.
 """
@@ -9,9 +11,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import TracebackType
 
 STOPPED = "stopped"
 CODE = 128 + signal.SIGINT
+# Parts of the messages of the loader of shared libraries.
+_OF_SYSTEM = ("failed to map segment", "annot allocate memory", "Too many open files")
 
 
 def _stop(*_: object) -> None:
@@ -61,3 +66,18 @@ def begin() -> None:
     program = sys.argv[0] if getattr(sys, "argv", None) else ""
     if program == "-m" or os.path.basename(program) == "relabel-jax":
         stop_quietly()
+        sys.excepthook = _in_one_line
+
+
+def _in_one_line(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Prints an error as Python does, but one of the system, not of the program, in one line."""
+    text = " ".join(str(error).split())
+    is_of_import = issubclass(kind, ImportError) and any(each in text for each in _OF_SYSTEM)
+    if issubclass(kind, MemoryError):
+        print("error: out of memory", file=sys.stderr)
+    elif issubclass(kind, OSError) or is_of_import:
+        print(f"error: {text}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)

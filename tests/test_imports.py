@@ -15,6 +15,7 @@ ORDER = (
     "interrupts",
     "terminal",
     "errors",
+    "faults",
     "files",
     "cli",
     "progress",

@@ -14,6 +14,7 @@ from data_prep.sources import Entry, Form
 from data_prep.sources.samples import MAX_SIDECAR_BYTES, Samples, text
 from relabel_jax.audio.decode import decode
 from relabel_jax.errors import Rejected
+from relabel_jax.faults import refuse_system_fault
 
 FORMS = (
     Form(
@@ -63,7 +64,8 @@ class ZipSource:
                 is_short = info.file_size <= MAX_SIDECAR_BYTES
                 try:
                     content = self._zip.read(info) if is_short else None
-                except _DAMAGE:
+                except _DAMAGE as error:
+                    refuse_system_fault(error, self._path)
                     content = b"{"  # damaged, as JSON without an end
                 samples.set_sidecar(sample, content, info.filename)
         yield from samples.entries()

@@ -10,7 +10,9 @@ import numpy as np
 from relabel_jax.audio import mpeg, ogg
 from relabel_jax.audio.facts import Facts
 from relabel_jax.audio.mix import check_scale
+from relabel_jax.audio.watched import Watched
 from relabel_jax.errors import Rejected
+from relabel_jax.faults import check_memory
 
 # FFmpeg also reads playlists and other text, which name other files and addresses. Those must not
 # be opened. Formats without a signature would accept any file.
@@ -78,8 +80,9 @@ def _decode(
     tags: dict[str, Any] = (
         {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     )
+    watched = Watched(source)
     try:
-        with av.open(source, mode="r", options=_OPTIONS, **tags) as container:
+        with av.open(watched, mode="r", options=_OPTIONS, **tags) as container:
             if not container.streams.audio:
                 raise Rejected("unreadable", "no audio in it")
             stream = container.streams.audio[0]
@@ -97,6 +100,7 @@ def _decode(
                     raise Rejected("unreadable", "no sample rate in it")
                 if stream.codec_context.name.startswith(_FLOAT_CODECS):
                     check_scale(channels)
+                watched.check()
                 yield channels, rate_hz
                 decoded_s += channels.shape[1] / rate_hz
                 if decoded_s >= duration_s:
@@ -107,8 +111,15 @@ def _decode(
                 expected_s = _expected_s(container, stream)
                 is_short = decoded_s < _MIN_PART * expected_s - _TOLERANCE_S
                 facts.partial |= packets.has_damage or is_short
+            watched.check()
+    except Rejected:
+        watched.check()
+        raise
     except (av.error.FFmpegError, ValueError) as error:
-        raise Rejected("unreadable", _text(error)) from error
+        watched.check()
+        check_memory()
+        # FFmpeg's own errors have numbers of the system, but they speak of the file.
+        raise Rejected("unreadable", _text(error)) from None
 
 
 class _Packets:
@@ -159,6 +170,7 @@ class _Packets:
             raise Rejected("unreadable", self._error)
 
     def _found(self, error: Exception) -> None:
+        check_memory()
         self.has_damage = True
         self._error = self._error or _text(error)
 

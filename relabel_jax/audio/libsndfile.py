@@ -13,9 +13,13 @@ import soundfile
 from relabel_jax.audio import ogg
 from relabel_jax.audio.facts import Facts
 from relabel_jax.audio.mix import check_scale
+from relabel_jax.audio.watched import Watched
 from relabel_jax.errors import Rejected
+from relabel_jax.faults import check_memory
 
 _FLOATS = ("FLOAT", "DOUBLE")
+_SYSTEM = 2  # libsndfile's SF_ERR_SYSTEM
+_CHUNK = 1 << 20
 # libsndfile logs where a header says more than there is.
 _TOO_LONG = re.compile(
     r"^\s*(?:data|SSND|BODY|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
@@ -41,8 +45,9 @@ def blocks(
       Rejected: `unreadable`: libsndfile cannot decode it, or stops before its end; or `scale`, see
         `mix.check_scale`.
     """
+    source = _from_start(file)
     try:
-        with _Stream(_from_start(file), closefd=False) as stream:
+        with _Stream(source, closefd=False) as stream:
             if stream.frames < min_samples:
                 raise Rejected("unreadable", "stops before the end")
             facts.length_s = stream.frames / stream.samplerate
@@ -56,6 +61,8 @@ def blocks(
                 frames = stream.read(asked, dtype="float32", always_2d=True)
                 if stream.subtype in _FLOATS:
                     check_scale(frames)
+                if isinstance(source, Watched):
+                    source.check()
                 yield frames.T, stream.samplerate
                 wanted -= asked
                 num_left -= asked
@@ -65,6 +72,13 @@ def blocks(
                     _check_end(file, stream, facts)
                     break
     except soundfile.LibsndfileError as error:
+        if isinstance(source, Watched):
+            source.check()
+        if error.code == _SYSTEM:  # reading failed, or a damaged header names an impossible place
+            file.seek(0)
+            while file.read(_CHUNK):  # raises OSError if the file cannot be read
+                pass
+        check_memory()
         raise Rejected("unreadable", error.error_string) from error
 
 
@@ -80,13 +94,15 @@ class _Stream(soundfile.SoundFile):
         return False
 
 
-def _from_start(file: IO[bytes]) -> IO[bytes] | int:
+def _from_start(file: IO[bytes]) -> io.BytesIO | Watched | int:
     """Returns what soundfile opens: the descriptor of a file on disk, which is fastest.
 
     Without the name of the file, libsndfile goes by its content.
     """
     file.seek(0)
-    return file.fileno() if isinstance(file, io.FileIO) else file
+    if isinstance(file, io.FileIO):
+        return file.fileno()
+    return file if isinstance(file, io.BytesIO) else Watched(file)
 
 
 def _check_end(file: IO[bytes], stream: _Stream, facts: Facts) -> None:

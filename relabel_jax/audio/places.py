@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from relabel_jax.audio import signatures
 from relabel_jax.errors import InputError
+from relabel_jax.faults import system_fault
 
 EXTENSIONS = (
     ".wav",
@@ -252,7 +253,9 @@ def _listed(folder: str) -> tuple[list[str], list[str], set[str]]:
         for entry in entries:
             try:
                 is_folder, is_file = entry.is_dir(), entry.is_file()
-            except OSError:  # a link that cannot be followed
+            except OSError as error:  # a link that cannot be followed
+                if system_fault(error):
+                    raise
                 is_folder = is_file = False
             (folders if is_folder else files).append(entry.name)
             if not is_folder and not is_file:

@@ -11,7 +11,7 @@ import numpy as np
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import only_process, reading
 from relabel_jax.inference.embedder import Embedder
-from relabel_jax.inference.parts import PartWriter, assemble, count_rows, first_without_part
+from relabel_jax.inference.parts import Output, PartWriter, assemble, first_without_part
 from relabel_jax.inference.recording_list import RecordingList
 from relabel_jax.inference.recordings import Readers
 from relabel_jax.progress import Progress
@@ -29,6 +29,7 @@ def embed(
     ontology: str | pathlib.Path | None = None,
     num_workers: int | None = None,
     part_rows: int = PART_ROWS,
+    retry_rejects: bool = False,
 ) -> dict[str, Any]:
     """Embeds all recordings and writes a Parquet file.
 
@@ -46,28 +47,29 @@ def embed(
       ontology: see `Embedder.load`.
       num_workers: number of threads that decode; by default the number of cores.
       part_rows: number of rows after which a part is written.
+      retry_rejects: embed the rejected recordings of a finished output again, and add their rows at
+        its end. The other arguments must be those of the first call.
 
     Returns:
       The summary: the numbers of `recordings`, `rejects` and `windows`.
 
     Raises:
-      InputError: an argument is wrong, or the output cannot be written.
+      InputError: an argument is wrong, the output cannot be written, or a fault of the system
+        lasts (relabel_jax/faults.py).
     """
     output = pathlib.Path(output)
     parts = output.with_name(f"{output.name}.parts")
     recordings = RecordingList(parts)
     with reading(output):
-        exists = output.exists() and not recordings.exists
-    if exists:
+        exists = output.exists()
+    if exists and not recordings.exists and not retry_rejects:
         raise InputError(f"{output}: exists already; delete it or give another --output")
+    if not exists and retry_rejects:
+        raise InputError(f"{output}: does not exist; --retry_rejects needs a finished output")
     if num_workers is not None and num_workers < 1:
         raise InputError(f"--num_workers={num_workers}: expected a number of at least 1")
     embedder = Embedder.load(checkpoint, ontology=ontology)
-    duration_s = embedder.waveform_format.duration_s
-    if hop_s is None:
-        hop_s = duration_s
-    if not 1 / embedder.sample_rate_hz <= hop_s <= duration_s:
-        raise InputError(f"--hop_s={hop_s}: expected more than 0 and at most {duration_s:g} s")
+    hop_s = _checked_hop_s(hop_s, embedder)
     if num_scores and not 0 < num_scores <= len(embedder.classes):
         raise InputError(
             f"--scores={num_scores}: expected at most {len(embedder.classes)}, the classes that "
@@ -80,22 +82,40 @@ def embed(
             "hop_s": hop_s,
             "scores": num_scores,
             "network": embedder.fingerprint,
+            "retry_rejects": retry_rejects or None,
         }
         is_begun = recordings.exists
-        num_recordings = recordings.begin(identity, str(audio))
-        if not output.exists():  # if it does, the program was stopped while it deleted the parts
-            changed = recordings.changed(str(audio)) if is_begun else set()
+        before = None
+        if retry_rejects:
+            before = Output.open(output, embedder.fingerprint, num_scores)
+            num_recordings = recordings.begin_with(identity, before)
+        else:
+            num_recordings = recordings.begin(identity, str(audio))
+        # If the output is complete, the program was stopped while it deleted the parts.
+        if recordings.is_to_do(output):
+            changed = recordings.changed(str(audio)) if is_begun and not retry_rejects else set()
             workers = num_workers or os.cpu_count() or 1
             _write_parts(
                 embedder, recordings, parts, num_recordings, hop_s, num_scores, workers, part_rows
             )
-            assemble(parts, output, num_recordings, embedder.fingerprint, changed)
-        num_windows, num_rejects = count_rows(output)
+            assemble(parts, output, num_recordings, embedder.fingerprint, changed, before)
+        done = Output.open(output, embedder.fingerprint, num_scores)
+        summary = {"rejects": len(done.rejected), "windows": done.num_rows}
+        embedded = done.count_recordings() if retry_rejects else num_recordings - len(done.rejected)
         # Before the list, which says what the output was made of.
         for part in parts.glob("*.parquet"):
             part.unlink()
         shutil.rmtree(parts)
-    return {"recordings": num_recordings, "rejects": num_rejects, "windows": num_windows}
+    return {"recordings": embedded + summary["rejects"]} | summary
+
+
+def _checked_hop_s(hop_s: float | None, embedder: Embedder) -> float:
+    duration_s = embedder.waveform_format.duration_s
+    if hop_s is None:
+        return duration_s
+    if not 1 / embedder.sample_rate_hz <= hop_s <= duration_s:
+        raise InputError(f"--hop_s={hop_s}: expected more than 0 and at most {duration_s:g} s")
+    return hop_s
 
 
 def _write_parts(

@@ -17,11 +17,9 @@ import pyarrow.parquet as pq
 from relabel_jax.audio.places import path_text
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
+from relabel_jax.inference.output import NETWORK_KEY, Output, rejects_path
 from relabel_jax.inference.pretrained import SoundClass
 from relabel_jax.inference.recording_list import Listed
-
-NETWORK_KEY = b"relabel_jax.network"
-"""Key of the Parquet file's metadata for the fingerprint of the network."""
 
 _REJECTS_FIELDS = ("path", "reason", "detail")
 _CHANGED = "the file was replaced after it was embedded"
@@ -143,6 +141,7 @@ def assemble(
     num_recordings: int,
     fingerprint: str,
     changed: Collection[str] = (),
+    before: Output | None = None,
 ) -> None:
     """Writes all parts to one file and their rejects to another one.
 
@@ -155,18 +154,21 @@ def assemble(
       fingerprint: the fingerprint of the network.
       changed: the texts of paths whose files were replaced. Their rows are left out, and they are
         rejected.
+      before: a complete output whose rows come first; its rejects are the recordings of the parts.
     """
     first = 0
     replaced = pa.array(sorted(changed), pa.string())
     schema = pq.read_schema(_part_path(parts, 0)).with_metadata({NETWORK_KEY: fingerprint})
     with (
         complete_file(output) as temporary,
-        complete_file(_rejects_path(output)) as rejects_temporary,
+        complete_file(rejects_path(output)) as rejects_temporary,
         open(rejects_temporary, "w", newline="", encoding="utf-8") as rejects_file,
         pq.ParquetWriter(temporary, schema) as writer,
     ):
         rejects = csv.writer(rejects_file)
         rejects.writerow(_REJECTS_FIELDS)
+        for table in before.tables() if before else ():
+            writer.write_table(table.replace_schema_metadata(None).cast(schema))
         while first < num_recordings:
             part = _part_path(parts, first)
             about = _read_about(part)
@@ -177,13 +179,6 @@ def assemble(
             for path in table["path"].filter(is_replaced).unique().to_pylist():
                 rejects.writerow((path, "changed", _CHANGED))
             first = about["end"]
-
-
-def count_rows(output: pathlib.Path) -> tuple[int, int]:
-    """Returns the number of rows and the number of rejects of a complete output."""
-    with open(_rejects_path(output), newline="", encoding="utf-8") as file:
-        num_rejects = sum(1 for _ in csv.DictReader(file))
-    return pq.read_metadata(output).num_rows, num_rejects
 
 
 def _schema(embedding_size: int, num_scores: int) -> pa.Schema:
@@ -212,7 +207,3 @@ def _read_about(part: pathlib.Path) -> dict[str, Any]:
         raise InputError(
             f"{part}: damaged ({error}); delete it and run the same command"
         ) from error
-
-
-def _rejects_path(output: pathlib.Path) -> pathlib.Path:
-    return output.with_name(f"{output.name}.rejects.csv")

@@ -9,14 +9,17 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 
-from relabel_jax.audio.places import EXTENSIONS, Search, audio_places, path_text
+from relabel_jax.audio.places import EXTENSIONS, Search, audio_places, path_of_text, path_text
 from relabel_jax.errors import InputError
+from relabel_jax.faults import read_patiently
 from relabel_jax.files import complete_file, read_json, reading, write_json
+from relabel_jax.inference.output import Output
 from relabel_jax.progress import track, write_line
 
 _FORM = 2  # of the list; version 1 had only paths
@@ -71,13 +74,9 @@ class RecordingList:
         """
         if self.exists:
             return self._begun(identity)
-        number = 0
         search = Search()
-        with complete_file(self._list_path) as temporary, open(temporary, "wb") as file:
-            for path in track(_find_recordings(audio, search), "listing", "recordings"):
-                # A name may have line ends.
-                file.write(os.fsencode(path) + b"\0" + _state(path).encode() + b"\0")
-                number += 1
+        found = _find_recordings(audio, search)
+        number = self._write(track(found, "listing", "recordings"))
         for line in search.lines():
             write_line(f"{audio}: {line}")
         if not number:
@@ -86,6 +85,37 @@ class RecordingList:
                 f"{', '.join(EXTENSIONS)}, or that begin as recordings do"
             )
         write_json(self._path, identity | {"form": _FORM, "num_recordings": number})
+        return number
+
+    def begin_with(self, identity: dict[str, Any], before: Output) -> int:
+        """Does the same as `begin` with the rejected recordings of a complete output.
+
+        Raises:
+          InputError: there are none, or the list was written with another identity.
+        """
+        if self.exists:
+            return self._begun(identity)
+        if not before.rejected:
+            raise InputError(f"{before.path}: has no rejected recordings to try again")
+        number = self._write(map(path_of_text, before.rejected))
+        about = {"form": _FORM, "num_recordings": number, "rows_before": before.num_rows}
+        write_json(self._path, identity | about)
+        return number
+
+    def is_to_do(self, output: pathlib.Path) -> bool:
+        """Whether the output is not made of the recordings of the list yet."""
+        if not output.exists():
+            return True
+        # An output that got no further rows may be written again.
+        return read_json(self._path).get("rows_before") == pq.read_metadata(output).num_rows
+
+    def _write(self, paths: Iterable[str]) -> int:
+        number = 0
+        with complete_file(self._list_path) as temporary, open(temporary, "wb") as file:
+            for path in paths:
+                # A name may have line ends.
+                file.write(os.fsencode(path) + b"\0" + _state(path).encode() + b"\0")
+                number += 1
         return number
 
     def _begun(self, identity: dict[str, Any]) -> int:
@@ -186,7 +216,7 @@ def _find_recordings(audio: str, search: Search) -> Iterator[str]:
 
 def _state(path: str) -> str:
     try:
-        found = os.stat(path)
+        found = read_patiently(lambda: os.stat(path), path_text(path))
     except OSError:
         return ""
     return f"{found.st_size} {found.st_mtime_ns}"

@@ -1,21 +1,26 @@
 """Decodes the recordings of a folder that is embedded, by threads."""
 
 import contextlib
+import itertools
 import math
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from relabel_jax.audio.decode import decode_blocks
+from relabel_jax.audio.places import path_text
 from relabel_jax.audio.resample import resample_blocks
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.audio.windows import cut_windows
-from relabel_jax.errors import Rejected
+from relabel_jax.errors import InputError, Rejected
+from relabel_jax.faults import read_patiently
 from relabel_jax.inference.recording_list import Listed
 
 _QUEUE = 64  # windows that are read but not yet embedded
+_STOP_S = 4.0
 _CHANGED = "the file was replaced since the recordings were listed"
 
 Item = tuple[int, tuple[int, np.ndarray] | Rejected | Exception | None]
@@ -82,7 +87,8 @@ class Readers:
 
     def __exit__(self, *_) -> None:
         self._stopped.set()
-        while any(thread.is_alive() for thread in self._threads):
+        deadline_s = time.monotonic() + _STOP_S  # a lost mount may hold a thread for ever
+        while any(each.is_alive() for each in self._threads) and time.monotonic() < deadline_s:
             with contextlib.suppress(queue.Empty):
                 self._items.get(timeout=0.01)
 
@@ -113,20 +119,40 @@ class Readers:
                 number, listed = next(self._recordings, (-1, Listed("", "")))
             if number < 0:
                 break
-            outcome: Rejected | None = None
             try:
-                if listed.has_changed():
-                    raise Rejected("changed", _CHANGED)
-                pieces = read_samples(listed.path, self._format)
-                for window in cut_windows(pieces, self._format.num_samples, self._hop):
-                    self._items.put((number, window))
-                    if self._stopped.is_set():
-                        return
-                if listed.has_changed():  # while it was read
-                    raise Rejected("changed", _CHANGED)
+                read_patiently(self._put_windows(number, listed), path_text(listed.path))
             except Rejected as rejected:
-                outcome = rejected
+                self._items.put((number, rejected))
+            except InputError as error:
+                raise InputError(
+                    f"{error}; finished parts are kept, so mend this and run the same command again"
+                ) from error
             except Exception as error:
                 error.add_note(f"While reading the recording {listed.path!r}.")
                 raise
-            self._items.put((number, outcome))
+            else:
+                self._items.put((number, None))
+
+    def _put_windows(self, number: int, listed: Listed) -> Callable[[], None]:
+        """Returns a function that puts the windows of a recording into the queue.
+
+        If it is called again after an error, it continues with the window after the last one.
+        """
+        num_done = 0
+
+        def put() -> None:
+            nonlocal num_done
+            if listed.has_changed():
+                raise Rejected("changed", _CHANGED)
+            windows = cut_windows(
+                read_samples(listed.path, self._format), self._format.num_samples, self._hop
+            )
+            for window in itertools.islice(windows, num_done, None):
+                self._items.put((number, window))
+                num_done += 1
+                if self._stopped.is_set():
+                    return
+            if listed.has_changed():  # while it was read
+                raise Rejected("changed", _CHANGED)
+
+        return put

@@ -12,7 +12,8 @@ from relabel_jax.audio.places import path_of_text
 from relabel_jax.errors import InputError
 from relabel_jax.inference import recordings
 from relabel_jax.inference.folder import embed
-from relabel_jax.inference.parts import PartWriter, assemble, count_rows
+from relabel_jax.inference.output import Output
+from relabel_jax.inference.parts import PartWriter, assemble
 from relabel_jax.inference.recording_list import RecordingList
 
 
@@ -100,7 +101,8 @@ def test_rows_of_a_recording_that_changed_are_left_out(audio, tmp_path):
     assert [os.path.basename(path) for path in paths] == [f"{each}.wav" for each in "aaccdd"]
     lines = (tmp_path / "e.parquet.rejects.csv").read_text().splitlines()
     assert lines[1:] == [f"{audio}/b.wav,changed,the file was replaced after it was embedded"]
-    assert count_rows(output) == (6, 1)
+    done = Output.open(output, "network", 0)
+    assert (done.num_rows, done.rejected) == (6, [f"{audio}/b.wav"])
 
 
 @pytest.mark.slow
