@@ -1,7 +1,5 @@
 """Writes one shard of a plan, which is a task of a worker or a cluster."""
 
-import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
 
@@ -11,6 +9,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from data_prep.plan import Outcome, Plan, Shard
 from data_prep.recordings import Candidates
 from data_prep.sources import read_recording
+from relabel_jax import digests
 from relabel_jax.data.schema import serialize_record
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
@@ -51,10 +50,9 @@ def write_shard(
             durations_s, rejects = _write_records(plan, shard, writer, on_clip, fatal)
             on_clip(clips.num_rows)
             writer.close()
-            num_bytes = temporary.stat().st_size
-        outcome = Outcome(len(durations_s), num_bytes, sum(durations_s), rejects)
-        with complete_file(plan.data_dir / shard.outcome_name) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
+            num_bytes, sha256 = temporary.stat().st_size, digests.of_file(temporary)
+        outcome = Outcome(len(durations_s), num_bytes, sum(durations_s), rejects, sha256)
+        plan.write_outcome(shard, outcome)
     except (InputError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
         what = error if isinstance(error, InputError) else f"{shard.name}: cannot write: {error}"
         raise InputError(

@@ -16,6 +16,7 @@ ORDER = (
     "terminal",
     "errors",
     "files",
+    "digests",
     "cli",
     "progress",
     "metrics",
