@@ -176,6 +176,8 @@ def read_digests(data_dir: pathlib.Path, problems: list[Problem]) -> integrity.R
     if recorded is None:
         return None
     known = {problem.file for problem in problems}
+    if INFO_NAME in known:  # TFDS reads both, and that problem names both
+        known.add(FEATURES_NAME)
     problems += [
         Problem(name, what)
         for name, what in integrity.changed_files(data_dir, recorded, integrity.SMALL_FILES)

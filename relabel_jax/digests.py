@@ -109,7 +109,10 @@ def read_content(folder: pathlib.Path, remedy: str) -> dict[str, Any] | None:
     path = folder / LIST_NAME
     if not path.exists():
         return None
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; {remedy}") from error
     digests = content.get("sha256") if isinstance(content, dict) else None
     if not isinstance(digests, dict) or content.get("format_version") != _FORMAT_VERSION:
         raise InputError(
