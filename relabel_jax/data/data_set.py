@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordReader
-from tensorflow_datasets.core.features import FeaturesDict, Text
 
 from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
 from relabel_jax.data import integrity
@@ -24,7 +23,7 @@ from relabel_jax.data.layout import (
     shard_pattern,
     stored_format,
 )
-from relabel_jax.data.schema import waveform_feature
+from relabel_jax.data.schema import clip_id_and_waveform
 from relabel_jax.errors import InputError
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS
@@ -83,24 +82,24 @@ class DataSet:
           InputError: a record cannot be read, or is not that of the clip in the index.
         """
         num_samples = self.waveform_format.num_samples
-        features = FeaturesDict({"clip_id": Text(), "waveform": waveform_feature(num_samples)})
         waveforms = np.empty((len(rows), num_samples), np.int16)
         found_ids: list[bytes] = []
         try:
             for i, record in enumerate(self._records.__getitems__(rows.tolist())):
-                example = features.deserialize_example_np(record)
-                waveforms[i] = example["waveform"]
-                found_ids.append(example["clip_id"])
+                clip_id, waveform = clip_id_and_waveform(record)
+                # A waveform of one sample would be broadcast.
+                waveforms[i] = waveform.reshape(num_samples)
+                found_ids.append(clip_id)
         except Exception as error:  # array_record and protobuf can raise any exception
             raise InputError(
                 f"{self.path}: cannot read a record ({error}); the shards are damaged or not all "
                 "there: build the data set again"
             ) from error
-        for row, found, clip_id in zip(rows, found_ids, self.clip_ids[rows].tolist(), strict=True):
-            if found != clip_id.encode():
+        for row, found, expected in zip(rows, found_ids, self.clip_ids[rows].tolist(), strict=True):
+            if found != expected.encode():
                 raise InputError(
                     f"{self._shard_of(row)}: has the record of {found.decode(errors='replace')!r} "
-                    f"where {INDEX_NAME} has {clip_id!r}: it is of another place or another "
+                    f"where {INDEX_NAME} has {expected!r}: it is of another place or another "
                     "build; build the data set again"
                 )
         return waveforms
