@@ -245,7 +245,7 @@ def check_shard(
       waveform_format: the format of the waveforms.
       name: the name of the shard.
       rows: the rows of the index for the records of the shard.
-      facts: what the build noted of the shard; None if an older version built it.
+      facts: size, number of records and digest by the build; None if an older version built it.
     """
     try:
         reader = ArrayRecordReader(os.fspath(data_dir / name), "readahead_buffer_size:0")

@@ -33,7 +33,7 @@ SMALL_FILES = (*OPENED, REJECTS_NAME)
 
 @dataclasses.dataclass(frozen=True)
 class ShardFacts:
-    """What the build knows of a shard: its size, its number of records, its digest."""
+    """The size of a shard, its number of records, and its digest, as the build wrote it."""
 
     num_bytes: int
     num_records: int
@@ -46,7 +46,7 @@ class Recorded:
 
     Attributes:
       small: digests of `SMALL_FILES`, by name.
-      shards: what the build knows of each shard, by name, in the order of the data set.
+      shards: size, number of records and digest of each shard, by name, in the data set's order.
     """
 
     small: dict[str, str]
@@ -59,7 +59,7 @@ def write(data_dir: pathlib.Path, index: pathlib.Path, shards: Mapping[str, Shar
     Args:
       data_dir: the data set's folder.
       index: the index under its temporary name.
-      shards: what is known of each shard, by name, in the order of the data set.
+      shards: size, number of records and digest of each shard, by name, in the data set's order.
     """
     places = {name: data_dir / name for name in SMALL_FILES} | {INDEX_NAME: index}
     small = {name: digests.of_file(place) for name, place in places.items()}
@@ -133,7 +133,7 @@ def changed_files(
 
     Args:
       data_dir: the data set's folder.
-      recorded: what `read` returned.
+      recorded: the content of `sha256.json`.
       names: some of `SMALL_FILES`.
     """
     for name in names:
