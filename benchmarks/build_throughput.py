@@ -39,7 +39,8 @@ import soxr
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from data_prep.plan import Plan, write_plan
+from data_prep.plan import Plan
+from data_prep.planning import write_plan
 from data_prep.recordings import find_by_list
 from data_prep.workers import Workers
 from relabel_jax.labels.ontology import Ontology

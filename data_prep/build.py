@@ -15,6 +15,7 @@ It writes into DATA:
   waveforms, and the decoders with their versions;
 - `rejects.csv`: the clips that were left out: `clip_id`, `source` (the file, if there is one, and
   the place in it), `reason`, `detail`. Every clip is either in the shards or in this file;
+- `sha256.json`: the digests of all these files (relabel_jax/data/integrity.py);
 - `.build`: the plan and the outcomes of its tasks (plan.py). `clips.parquet` is written last: a
   folder that has it is complete.
 
@@ -29,7 +30,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_prep import build_flags, workers
-from data_prep.data_set_files import count_rejects, write_data_set_files
+from data_prep.data_set_files import count_rejects, is_complete, write_data_set_files
 from data_prep.inputs import Inputs, open_plan
 from data_prep.plan import Outcome, Plan, Shard
 from data_prep.retry import reopen_rejects
@@ -123,8 +124,8 @@ def build(
             )
         with one_part_at_a_time(data_dir):
             undone = sum(plan.outcome(shard) is None for shard in plan.shards)
-            is_complete = not pending and (data_dir / INDEX_NAME).exists()
-            if not undone and not is_complete:
+            is_whole = not pending and not undone and is_complete(plan)
+            if not undone and not is_whole:
                 write_data_set_files(plan, plan.outcomes())
     seconds = time.monotonic() - began
     if undone:
@@ -135,7 +136,7 @@ def build(
             file=sys.stderr,
         )
         return
-    if is_complete:
+    if is_whole:
         print(f"{data_dir} is complete already, nothing to do", file=sys.stderr)
     _summarise(plan, plan.outcomes(), num_pending, seconds)
 

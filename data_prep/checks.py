@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
+from relabel_jax import digests
 from relabel_jax.audio.waveform_format import WaveformFormat
+from relabel_jax.data import integrity
 from relabel_jax.data.layout import (
     CLIP_SCHEMA,
     FEATURES_NAME,
@@ -161,6 +163,34 @@ def check_rejects(data_dir: pathlib.Path, index: pa.Table) -> list[Problem]:
     return []
 
 
+def read_digests(data_dir: pathlib.Path, problems: list[Problem]) -> integrity.Recorded | None:
+    """Reads the digests of the files and compares those of the files beside the shards.
+
+    Args:
+      data_dir: the data set's folder.
+      problems: a problem is added for each file that has another digest and no problem yet.
+
+    Returns:
+      The digests, or None if there are none.
+    """
+    try:
+        recorded = integrity.read(data_dir)
+    except InputError as error:
+        problems.append(Problem(digests.LIST_NAME, str(error)))
+        return None
+    if recorded is None:
+        return None
+    known = {problem.file for problem in problems}
+    if INFO_NAME in known:  # TFDS reads both, and that problem names both
+        known.add(FEATURES_NAME)
+    problems += [
+        Problem(name, what)
+        for name, what in integrity.changed_files(data_dir, recorded, integrity.SMALL_FILES)
+        if name not in known
+    ]
+    return recorded
+
+
 def shard_rows(
     data_dir: pathlib.Path,
     shard_lengths: Mapping[str, list[int]],
@@ -210,6 +240,7 @@ def check_shard(
     waveform_format: WaveformFormat,
     name: str,
     rows: pa.Table,
+    facts: integrity.ShardFacts | None,
 ) -> list[str]:
     """Checks one shard and returns its problems.
 
@@ -219,6 +250,7 @@ def check_shard(
       waveform_format: the format of the waveforms.
       name: the name of the shard.
       rows: the rows of the index for the records of the shard.
+      facts: size, number of records and digest by the build; None if an older version built it.
     """
     try:
         reader = ArrayRecordReader(os.fspath(data_dir / name), "readahead_buffer_size:0")
@@ -251,6 +283,8 @@ def check_shard(
                 f"{ONTOLOGY_NAME} make of it"
             )
     reader.close()
+    if not problems and facts and digests.of_file(data_dir / name) != facts.sha256:
+        problems.append(digests.CHANGED)
     return problems
 
 

@@ -14,6 +14,8 @@ import tensorflow_datasets as tfds
 from data_prep.plan import Outcome, Plan
 from data_prep.sources import Recording
 from data_prep.working_folder import METADATA_FOLDER
+from relabel_jax import digests
+from relabel_jax.data import integrity
 from relabel_jax.data.layout import (
     CLIP_SCHEMA,
     FEATURES_NAME,
@@ -37,6 +39,8 @@ _Reject = tuple[int, str, str, str, str]
 def write_data_set_files(plan: Plan, outcomes: Sequence[Outcome]) -> None:
     """Writes the files that describe the shards. The index is last: a folder with it is complete.
 
+    Right before it, `sha256.json` is written, which holds the digest of the index too.
+
     Args:
       plan: the plan, whose tasks are all done.
       outcomes: their outcomes, in the order of the plan's shards.
@@ -57,6 +61,39 @@ def write_data_set_files(plan: Plan, outcomes: Sequence[Outcome]) -> None:
     _write_tfds_metadata(plan, outcomes)
     with complete_file(data_dir / INDEX_NAME) as path:
         pq.write_table(index, path)
+        integrity.write(data_dir, path, _shard_facts(plan, outcomes))
+
+
+def is_complete(plan: Plan) -> bool:
+    """Whether the files that describe the shards are there and belong to the plan's outcomes.
+
+    Args:
+      plan: the plan, whose tasks are all done.
+    """
+    data_dir = plan.data_dir
+    if not (data_dir / INDEX_NAME).exists():
+        return False
+    try:
+        recorded = integrity.read(data_dir)
+        if recorded is None:
+            return plan.is_old
+    except InputError:
+        return False
+    if any(integrity.changed_files(data_dir, recorded, integrity.SMALL_FILES)):
+        return False
+    return recorded.shards == _shard_facts(plan, plan.outcomes())
+
+
+def _shard_facts(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, integrity.ShardFacts]:
+    return {
+        shard.name: integrity.ShardFacts(
+            outcome.num_bytes,
+            outcome.num_records,
+            # A build that an older version began has no digest.
+            outcome.sha256 or digests.of_file(plan.data_dir / shard.name),
+        )
+        for shard, outcome in zip(plan.shards, outcomes, strict=True)
+    }
 
 
 def count_rejects(plan: Plan, outcomes: Sequence[Outcome]) -> collections.Counter[str]:

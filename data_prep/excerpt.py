@@ -71,8 +71,9 @@ def excerpt(
     output = pathlib.Path(output)
     if not overwrite:
         segment_flags.refuse_existing(output)
-    the_ontology = Ontology.read(ontology)
     files = segment_flags.segment_files(segments)
+    segment_flags.refuse_inputs([output], [*files, ontology, have])
+    the_ontology = Ontology.read(ontology)
     table = read_segments(files, the_ontology)
     exists = np.ones(len(table), bool) if have is None else _existing(table, have)
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_prep.listing import audio_places, warn
-from data_prep.plan import Plan, format_inputs, write_plan
+from data_prep.plan import Plan, format_inputs
+from data_prep.planning import write_plan
 from data_prep.reading import Reading
 from data_prep.recordings import Candidates, find_by_list, find_by_name
 from data_prep.source_labels import label_by_source

@@ -1,7 +1,8 @@
 """The plan of a data set: the clips of each shard. Each shard is a task.
 
-The plan is made once and has everything that a task needs, so the number of a task is enough to do
-it. Local worker processes or a cluster engine do the tasks, in any order and any number of times.
+The plan is made once (planning.py) and has everything that a task needs, so the number of a task is
+enough to do it. Local worker processes or a cluster engine do the tasks, in any order and any
+number of times.
 
 A seeded hash of the clip id chooses the shard of a clip. So every shard is a random sample of its
 split, and the sizes of the shards of a split differ by at most one clip. The number of workers does
@@ -11,21 +12,20 @@ The working folder `DATA/.build` holds
 
 - `plan.arrow`: one record batch for each shard, in the order of the data set, and a last batch of
   the clips that have no recording. The metadata of the schema hold the ontology and the inputs;
+- `sha256.json`: the digest of `plan.arrow`;
 - `train-00000.json` and so on: the outcome of a task, which is written last. A shard with an
-  outcome is done.
+  outcome is done. The outcome holds a digest of itself and of the plan, so the outcomes of another
+  plan do not count.
 
 A file gets its final name when it is complete and on disk. Until then its name is `.*.tmp`.
 """
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,29 +33,16 @@ from data_prep.reading import Reading
 from data_prep.recordings import Candidates
 from data_prep.sources import Recording
 from data_prep.working_folder import WORKING_FOLDER
+from relabel_jax import digests
 from relabel_jax.audio.decode import decoders
 from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
-from relabel_jax.data.layout import CLIP_SCHEMA, shard_name
-from relabel_jax.errors import InputError, Rejected
+from relabel_jax.data.layout import shard_name
+from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.segments import Segments
-from relabel_jax.labels.views import SPLITS
 
-_PLAN = f"{WORKING_FOLDER}/plan.arrow"
-
-_SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int32()),  # row in the segments
-        *CLIP_SCHEMA,
-        pa.field("path", pa.binary()),  # file names are bytes and need not be UTF-8
-        pa.field("member", pa.string()),  # name in a file with many recordings; else ""
-        # The recordings to try if this one cannot be read.
-        pa.field("others", pa.list_(pa.struct({"path": pa.binary(), "member": pa.string()}))),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-    ]
-)
+PLAN_NAME = f"{WORKING_FOLDER}/plan.arrow"
+_REMEDY = "delete it and give the same data_prep.build again, which keeps finished shards"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +80,7 @@ class Outcome:
       num_trimmed: number of clips that were cut out of whole videos.
       num_whole_videos: number of clips that are the beginning of a whole video, although their
         times begin later.
+      sha256: digest of the shard; "" in outcomes of older versions.
     """
 
     num_records: int = 0
@@ -103,6 +91,7 @@ class Outcome:
     num_cancelled: int = 0
     num_trimmed: int = 0
     num_whole_videos: int = 0
+    sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,12 +104,16 @@ class Plan:
       shards: all tasks, in the order of the data set.
       decoders: the libraries that make the waveforms, see `audio.decode.decoders`; "" in a plan of
         an older version, which does not say it.
+      digest: the digest of the plan.
+      is_old: whether an older version made it, which wrote no digests.
     """
 
     data_dir: pathlib.Path
     inputs: dict[str, str]
     shards: tuple[Shard, ...]
     decoders: str
+    digest: str
+    is_old: bool
     _file: pa.RecordBatchFileReader
 
     @classmethod
@@ -131,22 +124,41 @@ class Plan:
           FileNotFoundError: there is no plan yet.
           InputError: the plan cannot be read.
         """
+        path = data_dir / PLAN_NAME
+        if not path.exists():
+            raise FileNotFoundError(path)
+        # Before Arrow reads the plan, because a damaged one can crash it.
+        digest = digests.of_file(path)
+        recorded = digests.read_list(path.parent, _REMEDY)
+        if recorded is not None and recorded.get(path.name) != digest:
+            raise InputError(
+                f"{path}: damaged: its digest is not the one in {digests.LIST_NAME}; {_REMEDY}"
+            )
         try:
-            file = pa.ipc.open_file(pa.memory_map(os.fspath(data_dir / _PLAN)))
+            file = pa.ipc.open_file(pa.memory_map(os.fspath(path)))
+            if recorded is None:
+                for number in range(file.num_record_batches):
+                    file.get_batch(number).validate(full=True)
             about = json.loads(file.schema.metadata[b"about"])
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError) as error:
-            raise InputError(
-                f"{data_dir / _PLAN}: damaged ({error}); delete {data_dir} and build it again"
-            ) from error
+            raise InputError(f"{path}: damaged ({error}); {_REMEDY}") from error
         shards: list[Shard] = []
         for split, count in about["num_shards"].items():
             for index in range(count):
                 shards.append(Shard(len(shards), split, index, count))
         # A plan without a format is of a version that knew only the paper's format.
         inputs = format_inputs(PAPER_FORMAT) | about["inputs"]
-        return cls(data_dir, inputs, tuple(shards), about.get("decoders", ""), file)
+        return cls(
+            data_dir=data_dir,
+            inputs=inputs,
+            shards=tuple(shards),
+            decoders=about.get("decoders", ""),
+            digest=digest,
+            is_old=recorded is None,
+            _file=file,
+        )
 
     @property
     def waveform_format(self) -> WaveformFormat:
@@ -208,11 +220,26 @@ class Plan:
     def outcome(self, shard: Shard) -> Outcome | None:
         """Reads the outcome of a finished task; None if the task must be done or done again."""
         try:
-            outcome = Outcome(**json.loads((self.data_dir / shard.outcome_name).read_bytes()))
+            content = json.loads((self.data_dir / shard.outcome_name).read_bytes())
+            digest = content.pop("digest", None)
+            outcome = Outcome(**content)
             size = (self.data_dir / shard.name).stat().st_size
-        except (FileNotFoundError, ValueError, TypeError):  # absent or damaged
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):  # absent or damaged
             return None
-        return outcome if size == outcome.num_bytes else None
+        is_right = (
+            self.is_old if digest is None else digest == self._digest_of_outcome(shard, outcome)
+        )
+        return outcome if is_right and size == outcome.num_bytes else None
+
+    def write_outcome(self, shard: Shard, outcome: Outcome) -> None:
+        """Writes the outcome of a task, whose shard is complete."""
+        content = dataclasses.asdict(outcome)
+        content["digest"] = self._digest_of_outcome(shard, outcome)
+        with complete_file(self.data_dir / shard.outcome_name) as temporary:
+            temporary.write_text(json.dumps(content))
+
+    def _digest_of_outcome(self, shard: Shard, outcome: Outcome) -> str:
+        return digests.of_json([self.digest, shard.name, dataclasses.asdict(outcome)])
 
     def outcomes(self) -> list[Outcome]:
         """Reads the outcomes of all tasks, which must be done."""
@@ -227,87 +254,3 @@ def format_inputs(waveform_format: WaveformFormat) -> dict[str, str]:
         "--sample_rate_hz": str(waveform_format.sample_rate_hz),
         "--duration_s": str(float(waveform_format.duration_s)),
     }
-
-
-def write_plan(
-    data_dir: pathlib.Path,
-    *,
-    inputs: Mapping[str, str],
-    ontology: Ontology,
-    segments: Segments,
-    recordings: Sequence[Candidates | Rejected],
-    clip_splits: np.ndarray,
-    clips_per_shard: int,
-    seed: int,
-) -> None:
-    """Places every clip in a shard and writes the plan.
-
-    Args:
-      data_dir: the data set's folder, which has its working folder.
-      inputs: the inputs of the plan, by flag; a later build compares them.
-      ontology: the ontology, which is written into the plan.
-      segments: all clips.
-      recordings: for each clip its recordings in the order in which they are tried, or the reason
-        if it has none. The first one places the clip.
-      clip_splits: int8[clips], index into `SPLITS`.
-      clips_per_shard: the largest number of clips in a shard.
-      seed: the seed of the hash that orders the clips.
-    """
-    nowhere = (Recording(""),)
-    candidates = [nowhere if isinstance(each, Rejected) else each for each in recordings]
-    places = [first for first, *_ in candidates]
-    has_recording = np.array([not isinstance(each, Rejected) for each in recordings])
-    order = _random_order(segments.clip_ids.to_pylist(), places, seed)
-    batches: list[np.ndarray] = []
-    num_shards: dict[str, int] = {}
-    for split_number, split in enumerate(SPLITS):
-        rows = order[((clip_splits == split_number) & has_recording)[order]]
-        num_shards[split] = -(-len(rows) // clips_per_shard)
-        if len(rows):
-            batches += np.array_split(rows, num_shards[split])
-    batches.append(np.flatnonzero(~has_recording))
-
-    columns = {
-        "row": np.arange(len(segments)),
-        "clip_id": segments.clip_ids,
-        "split": pa.array(SPLITS).take(pa.array(clip_splits)),
-        "start_s": segments.start_s,
-        "end_s": segments.end_s,
-        "ol": segments.labels,
-        "path": [os.fsencode(place.path) for place in places],
-        "member": [place.member for place in places],
-        "others": [
-            [{"path": os.fsencode(other.path), "member": other.member} for other in others]
-            for _, *others in candidates
-        ],
-        "reason": [each.reason if isinstance(each, Rejected) else None for each in recordings],
-        "detail": [each.detail if isinstance(each, Rejected) else None for each in recordings],
-    }
-    about = {"inputs": dict(inputs), "num_shards": num_shards, "decoders": decoders()}
-    clips = pa.RecordBatch.from_pydict(
-        columns,
-        _SCHEMA.with_metadata({"about": json.dumps(about), "ontology": ontology.text}),
-    )
-    with (
-        complete_file(data_dir / _PLAN) as path,
-        pa.ipc.new_file(os.fspath(path), clips.schema) as file,
-    ):
-        for rows in batches:
-            file.write_batch(clips.take(pa.array(rows)))
-
-
-def _random_order(clip_ids: Sequence[str], places: Sequence[Recording], seed: int) -> np.ndarray:
-    """Sorts the clips by a seeded hash of their id or, if they are in a block, of its name.
-
-    Returns:
-      int64[clips], the numbers of the clips in their order.
-    """
-    salt = f"shard:{seed}:".encode()
-
-    def key(row: int):
-        place = places[row]
-        name = (place.block or clip_ids[row]).encode()
-        digest = hashlib.blake2b(salt + name, digest_size=8).digest()
-        return digest, place.path if place.block else "", place.row, clip_ids[row]
-
-    return np.array(sorted(range(len(clip_ids)), key=key))

@@ -82,8 +82,10 @@ def relabel_files(
     if not overwrite:
         for path in writers:
             segment_flags.refuse_existing(path)
+    segment_paths = segment_flags.segment_files(segments)
+    segment_flags.refuse_inputs(writers, [*segment_paths, *paths.values(), ontology])
     the_ontology = Ontology.read(ontology)
-    table = read_segments(segment_flags.segment_files(segments), the_ontology, unknown=unknown)
+    table = read_segments(segment_paths, the_ontology, unknown=unknown)
     files = {
         name: read_label_file(path, the_ontology, name, unknown) for name, path in paths.items()
     }

@@ -1,8 +1,6 @@
 """Writes one shard of a plan, which is a task of a worker or a cluster."""
 
 import contextlib
-import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
 
@@ -13,6 +11,7 @@ from data_prep.plan import Outcome, Plan, Shard
 from data_prep.reading import read_clip
 from data_prep.sources import Recording
 from data_prep.working_folder import WORKING_FOLDER
+from relabel_jax import digests
 from relabel_jax.data.schema import serialize_record
 from relabel_jax.errors import InputError, Rejected
 from relabel_jax.files import complete_file
@@ -59,10 +58,10 @@ def write_shard(
                 on_clip(clips.num_rows)
                 writer.close()
                 outcome.num_bytes = temporary.stat().st_size
+                outcome.sha256 = digests.of_file(temporary)
                 if permit is not None:  # until both files have their names
                     naming.enter_context(permits.needed(plan.data_dir / WORKING_FOLDER, permit))
-            with complete_file(plan.data_dir / shard.outcome_name) as temporary:
-                temporary.write_text(json.dumps(dataclasses.asdict(outcome)))
+            plan.write_outcome(shard, outcome)
     except (InputError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
         what = error if isinstance(error, InputError) else f"{shard.name}: cannot write: {error}"
         raise InputError(

@@ -9,9 +9,9 @@ It reads all of DATA and prints a line `FILE: PROBLEM` for each problem. It chec
   classes of the ontology;
 - each shard can be read and has the number of records that TFDS's metadata give;
 - each record can be decoded, has a waveform of the right length, and has the id and the original
-  labels of its clip in the index; its `pel` and `masked` follow from them by the ontology.
-
-ArrayRecord has a checksum for each record. So a record that can be read is as it was written.
+  labels of its clip in the index; its `pel` and `masked` follow from them by the ontology;
+- each file has the digest of `sha256.json`. Data sets of older versions do not have this file.
+  ArrayRecord has a checksum for each record, so a record that can be read is as it was written.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from data_prep.checks import (
     Problem,
     check_rejects,
     check_shard,
+    read_digests,
     read_index,
     read_metadata,
     read_ontology,
@@ -42,6 +43,7 @@ from data_prep.plan import Plan
 from data_prep.workers import CLIP_TIMEOUT_S, write_shards
 from data_prep.working_folder import WORKING_FOLDER, working_folder
 from relabel_jax import cli
+from relabel_jax.data.integrity import ShardFacts
 from relabel_jax.data.layout import INDEX_NAME, REJECTS_NAME
 from relabel_jax.errors import InputError
 from relabel_jax.progress import Progress
@@ -72,17 +74,21 @@ def verify(data_dir: str | pathlib.Path, num_workers: int | None = None) -> list
     index, waveform_format = read_index(data_dir, ontology, of_index)
     shard_lengths = read_metadata(data_dir, ontology, waveform_format, problems)
     problems += of_index
+    if index is not None:
+        problems += check_rejects(data_dir, index)
+    recorded = read_digests(data_dir, problems)
     if ontology is None or shard_lengths is None or index is None or waveform_format is None:
         return problems
-    problems += check_rejects(data_dir, index)
     rows = shard_rows(data_dir, shard_lengths, index, problems)
     check = functools.partial(check_shard, data_dir, ontology, waveform_format)
-    return problems + list(_check_shards(check, rows, num_workers))
+    facts = recorded.shards if recorded else {}
+    return problems + list(_check_shards(check, rows, facts, num_workers))
 
 
 def _check_shards(
-    check: Callable[[str, pa.Table], list[str]],
+    check: Callable[[str, pa.Table, ShardFacts | None], list[str]],
     rows: Mapping[str, pa.Table],
+    facts: Mapping[str, ShardFacts],
     num_workers: int | None,
 ) -> Iterator[Problem]:
     num_clips = sum(map(len, rows.values()))
@@ -94,7 +100,8 @@ def _check_shards(
             # Not forked, because the libraries that are loaded here have threads.
             context = multiprocessing.get_context("spawn")
             each_way = stack.enter_context(ProcessPoolExecutor(num_workers, context)).map
-        for name, wrong in zip(rows, each_way(check, rows.keys(), rows.values()), strict=True):
+        checked = each_way(check, rows.keys(), rows.values(), map(facts.get, rows))
+        for name, wrong in zip(rows, checked, strict=True):
             yield from (Problem(name, what) for what in wrong)
             bar.update(len(rows[name]))
 

@@ -17,6 +17,7 @@ ORDER = (
     "errors",
     "faults",
     "files",
+    "digests",
     "cli",
     "progress",
     "metrics",

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from tensorflow_datasets.core.features import FeaturesDict
+from array_record.python.array_record_module import ArrayRecordReader
 
 from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
+from relabel_jax.data import integrity
 from relabel_jax.data.layout import (
     INDEX_NAME,
     INDEX_SCHEMA,
@@ -22,7 +23,7 @@ from relabel_jax.data.layout import (
     shard_pattern,
     stored_format,
 )
-from relabel_jax.data.schema import waveform_feature
+from relabel_jax.data.schema import clip_id_and_waveform
 from relabel_jax.errors import InputError
 from relabel_jax.faults import check_memory
 from relabel_jax.labels.ontology import Ontology
@@ -82,27 +83,44 @@ class DataSet:
           int16[n, waveform_format.num_samples], in the order of `rows`.
 
         Raises:
-          InputError: a record cannot be read.
+          InputError: a record cannot be read, or is not that of the clip in the index.
         """
         num_samples = self.waveform_format.num_samples
-        features = FeaturesDict({"waveform": waveform_feature(num_samples)})
         waveforms = np.empty((len(rows), num_samples), np.int16)
+        found_ids: list[bytes] = []
         try:
             for i, record in enumerate(self._records.__getitems__(rows.tolist())):
-                waveforms[i] = features.deserialize_example_np(record)["waveform"]
+                clip_id, waveform = clip_id_and_waveform(record)
+                # A waveform of one sample would be broadcast.
+                waveforms[i] = waveform.reshape(num_samples)
+                found_ids.append(clip_id)
         except Exception as error:  # array_record and protobuf can raise any exception
             raise InputError(
                 f"{self.path}: cannot read a record ({error}); the shards are damaged or not all "
                 "there: build the data set again"
             ) from error
+        for row, found, expected in zip(rows, found_ids, self.clip_ids[rows].tolist(), strict=True):
+            if found != expected.encode():
+                raise InputError(
+                    f"{self._shard_of(row)}: has the record of {found.decode(errors='replace')!r} "
+                    f"where {INDEX_NAME} has {expected!r}: it is of another place or another "
+                    "build; build the data set again"
+                )
         return waveforms
+
+    def _shard_of(self, row: int) -> pathlib.Path:
+        """Finds the shard that has the record of a row."""
+        shards = _shards(self.path)
+        ends = np.cumsum([ArrayRecordReader(str(shard)).num_records() for shard in shards])
+        return shards[np.searchsorted(ends, row, side="right")]
 
 
 def open_data_set(path: str | pathlib.Path) -> DataSet:
     """Opens a folder that `data_prep.build` wrote.
 
     Raises:
-      InputError: the folder is not a finished data set, or index and shards do not agree.
+      InputError: the folder is not a finished data set, a file is not the one that the build
+        wrote, or index and shards do not agree.
     """
     path = pathlib.Path(path)
     if not (path / INDEX_NAME).is_file():
@@ -110,11 +128,14 @@ def open_data_set(path: str | pathlib.Path) -> DataSet:
             f"{path}: not a finished data set (it has no {INDEX_NAME}); set config.data_dir to the "
             "--output_dir of a data_prep.build that has ended"
         )
+    integrity.check(path)
     ontology = Ontology.from_json(path / ONTOLOGY_NAME)
     try:
         schema = pq.read_schema(path / INDEX_NAME)
         waveform_format = stored_format(schema)
-        index = pq.read_table(path / INDEX_NAME, columns=_READ_COLUMNS.names).cast(_READ_COLUMNS)
+        index = pq.read_table(path / INDEX_NAME, columns=_READ_COLUMNS.names)
+        index.validate(full=True)
+        index = index.cast(_READ_COLUMNS)
     except (OSError, ValueError, pa.ArrowException) as error:
         what = str(error).splitlines()[0]
         raise InputError(

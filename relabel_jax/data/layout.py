@@ -5,6 +5,7 @@ DATA/features.json, DATA/dataset_info.json                 TFDS's metadata
 DATA/clips.parquet       the clip index: a row for each record, in the order of the records
 DATA/ontology.json       the ontology that the labels refer to
 DATA/rejects.csv         the clips that were left out, and why
+DATA/sha256.json         the digests of all these files (integrity.py)
 """
 
 import json

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
+from relabel_jax import digests
 from relabel_jax.errors import InputError, install_command
 from relabel_jax.files import complete_file, reading
 from relabel_jax.inference import exported
 from relabel_jax.inference.model_card import model_card
 from relabel_jax.inference.pretrained import Pretrained
 from relabel_jax.models.backbone import exportable
-from relabel_jax.runs import digests
 
 FORMATS = ("safetensors", "huggingface", "stablehlo", "onnx")
 STABLEHLO_NAME = "model.stablehlo"

@@ -23,6 +23,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from relabel_jax import digests
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, read_json, reading, write_json
 from relabel_jax.inference.pretrained import (
@@ -34,7 +35,6 @@ from relabel_jax.inference.pretrained import (
 )
 from relabel_jax.models.backbone import Backbone, export_facts
 from relabel_jax.models.variables import Variables, shapes
-from relabel_jax.runs import digests
 from relabel_jax.version import __version__
 
 CONFIG_NAME = "config.json"

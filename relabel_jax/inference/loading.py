@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from relabel_jax.data.integrity import check_ontology
 from relabel_jax.data.layout import ONTOLOGY_NAME
 from relabel_jax.errors import InputError
 from relabel_jax.files import reading
@@ -125,6 +126,7 @@ def _find_ontology(
     """
     data_dir = pathlib.Path(result.config["data_dir"])
     if ontology_path is None and (data_dir / ONTOLOGY_NAME).is_file():
+        check_ontology(data_dir)
         ontology_path = data_dir / ONTOLOGY_NAME
     if ontology_path is None:
         ontology = Ontology.audioset()

@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import LABELINGS
@@ -107,6 +107,19 @@ def add_unknown(parser: argparse._ActionsContainer) -> None:
 def add_overwrite(parser: argparse._ActionsContainer) -> None:
     """Adds `--overwrite`."""
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+
+def refuse_inputs(
+    outputs: Iterable[pathlib.Path], inputs: Iterable[str | pathlib.Path | None]
+) -> None:
+    """Raises InputError if an output would replace an input."""
+    read = [pathlib.Path(path) for path in inputs if path is not None]
+    for output in outputs:
+        for path in read:
+            if output.exists() and path.exists() and output.samefile(path):
+                raise InputError(
+                    f"{output}: is an input too, and would be replaced; give another --output"
+                )
 
 
 def refuse_existing(path: pathlib.Path) -> None:

@@ -17,9 +17,9 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from relabel_jax import digests
 from relabel_jax.errors import InputError
 from relabel_jax.files import read_json
-from relabel_jax.runs import digests
 from relabel_jax.runs.restoring import (
     TRAIN_AGAIN,
     State,

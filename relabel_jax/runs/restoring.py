@@ -12,8 +12,8 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
+from relabel_jax import digests
 from relabel_jax.errors import InputError
-from relabel_jax.runs import digests
 
 State = Any
 """Everything that training changes: a pytree with a `step`; see `train/step.py`."""

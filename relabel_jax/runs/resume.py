@@ -13,8 +13,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from relabel_jax import digests
 from relabel_jax.errors import InputError
-from relabel_jax.runs import digests
 from relabel_jax.runs.checkpoints import Checkpoints
 from relabel_jax.runs.restoring import TRAIN_AGAIN
 from relabel_jax.runs.workdir import Workdir

@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from relabel_jax import digests
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, json_text, only_process, read_json, reading, write_json
-from relabel_jax.runs import digests
 from relabel_jax.runs.classes import SoundClass, read_classes, write_classes
 from relabel_jax.runs.schema import MAY_CHANGE, Identity, RunResult, Scores
 

@@ -99,7 +99,7 @@ def campaign(
         for name, read in READINGS.items():
             shutil.copytree(folder / "whole", folder / "copy")
             flip(folder / "copy" / path, bit)
-            outcomes.append(_outcome(read, folder / "copy", expected[name]))
+            outcomes.append(outcome_of(read, folder / "copy", expected[name]))
             shutil.rmtree(folder / "copy")
         outcome, detail = max(outcomes, key=lambda each: OUTCOMES.index(each[0]))
         yield str(path), bit, outcome, detail
@@ -112,9 +112,16 @@ def flip(path: pathlib.Path, bit: int) -> None:
     path.write_bytes(content)
 
 
-def _outcome(
+def outcome_of(
     read: Callable[[pathlib.Path], Any], folder: pathlib.Path, expected: Any
 ) -> tuple[str, str]:
+    """Reads a changed folder; returns the outcome, and what was read or said.
+
+    Args:
+      read: the reading; what it returns can be compared.
+      folder: the folder.
+      expected: what it returns without the change.
+    """
     log = _Log()
     logger = logging.getLogger("relabel_jax")
     logger.addHandler(log)

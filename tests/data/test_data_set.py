@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
+from relabel_jax import digests
 from relabel_jax.data.data_set import INDEX_NAME, open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import relabel
@@ -24,8 +25,10 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture
 def data(miniature_data, tmp_path) -> pathlib.Path:
-    """A copy to damage."""
-    return pathlib.Path(shutil.copytree(miniature_data, tmp_path / "data"))
+    """A copy to damage, without digests as older versions wrote it, so other checks find it."""
+    data = pathlib.Path(shutil.copytree(miniature_data, tmp_path / "data"))
+    (data / digests.LIST_NAME).unlink()
+    return data
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from relabel_jax.data.schema import record_features, serialize_record
+from relabel_jax.data.schema import clip_id_and_waveform, record_features, serialize_record
 
 
 @given(
@@ -30,3 +30,6 @@ def test_a_record_is_what_tfds_writes(clip_id, num_classes, num_samples, seed):
     assert decoded.pop("clip_id") == clip_id.encode()
     for name, value in decoded.items():
         np.testing.assert_array_equal(value, record[name], strict=True)
+    found_id, found = clip_id_and_waveform(serialized)
+    assert found_id == clip_id.encode()
+    np.testing.assert_array_equal(found, waveform, strict=True)

@@ -258,3 +258,16 @@ def test_as_a_program(run, tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["itself", "a link"])
+def test_an_input_is_never_replaced(run, tmp_path, link):
+    output = tmp_path / "in.csv"
+    output.write_text(CONTENT)
+    asked = tmp_path / "link.csv" if link else output
+    if link:
+        asked.symlink_to(output)
+    status, log = run(segments=output, format="parquet", output=asked, overwrite=True)
+    assert (status, log.count("\n")) == (1, 1)
+    assert f"{asked}: is an input too, and would be replaced" in log
+    assert output.read_text() == CONTENT

@@ -161,6 +161,7 @@ def test_damaged_descriptions(data_dir, name, text, line):
 
 def test_an_index_that_does_not_fit(good, data_dir):
     index = pq.read_table(good / "clips.parquet")
+    (data_dir / "sha256.json").unlink()  # as of an older version: other checks find the damage
 
     def problems(table):
         pq.write_table(table, data_dir / "clips.parquet")

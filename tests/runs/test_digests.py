@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from relabel_jax import digests
 from relabel_jax.errors import InputError
 from relabel_jax.inference.loading import load_pretrained
 from relabel_jax.report.results import FinishedRun
-from relabel_jax.runs import digests
 from relabel_jax.runs.workdir import Workdir
 from relabel_jax.train.step import Recipe, init_state
 

@@ -1,8 +1,11 @@
-"""SHA-256 digests of what a run or an export wrote, so that a later change is noticed.
+"""SHA-256 digests of what a build, a run or an export wrote, so that a later change is noticed.
 
-A run folder and an exported folder have a file of digests, `sha256.json`. Each checkpoint of Orbax
-holds the digest of its state. Folders of older versions have neither. This module does not need
-JAX.
+A data set, the plan of a build, a run folder and an exported folder have a file of digests,
+`sha256.json`. Each checkpoint of Orbax holds the digest of its state. Folders of older versions
+have neither. This module does not need JAX.
+
+SHA-256 is the fastest of hashlib's safe digests on processors with instructions for it: 1.3 GB/s on
+a core, where BLAKE2b does 0.5 GB/s.
 """
 
 import hashlib
@@ -17,6 +20,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import read_json, reading, write_json
 
 LIST_NAME = "sha256.json"
+CHANGED = f"is damaged or was exchanged: its digest is not the one in {LIST_NAME}"
 KEY = "digests"
 """The key of the digests in the custom metadata of a checkpoint."""
 
@@ -75,13 +79,25 @@ def of_checkpoint(path: pathlib.Path) -> dict[str, str]:
     return digests
 
 
-def write_list(folder: pathlib.Path, digests: Mapping[str, str]) -> None:
-    """Writes the digests of a folder's files, by their names."""
-    write_json(folder / LIST_NAME, {"format_version": _FORMAT_VERSION, "sha256": dict(digests)})
+def write_list(
+    folder: pathlib.Path, digests: Mapping[str, str], facts: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the digests of a folder's files, by their names, and maybe other facts beside them."""
+    content = {"format_version": _FORMAT_VERSION, "sha256": dict(digests), **(facts or {})}
+    write_json(folder / LIST_NAME, content)
 
 
 def read_list(folder: pathlib.Path, remedy: str) -> dict[str, str] | None:
-    """Reads what `write_list` wrote; None if there is no such file, as in older versions.
+    """Reads the digests of `write_list`; None if there is no such file, as in older versions.
+
+    For the arguments and errors see `read_content`.
+    """
+    content = read_content(folder, remedy)
+    return None if content is None else content["sha256"]
+
+
+def read_content(folder: pathlib.Path, remedy: str) -> dict[str, Any] | None:
+    """Reads all that `write_list` wrote; None if there is no such file.
 
     Args:
       folder: the folder.
@@ -93,14 +109,17 @@ def read_list(folder: pathlib.Path, remedy: str) -> dict[str, str] | None:
     path = folder / LIST_NAME
     if not path.exists():
         return None
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; {remedy}") from error
     digests = content.get("sha256") if isinstance(content, dict) else None
     if not isinstance(digests, dict) or content.get("format_version") != _FORMAT_VERSION:
         raise InputError(
             f"{path}: is damaged or of a newer version: expected format_version {_FORMAT_VERSION} "
             f"and the object sha256; {remedy}"
         )
-    return digests
+    return content
 
 
 def check_file(path: pathlib.Path, expected: str | None, remedy: str) -> None:
@@ -110,7 +129,4 @@ def check_file(path: pathlib.Path, expected: str | None, remedy: str) -> None:
       InputError: it has another one, or cannot be read.
     """
     if of_file(path) != expected:
-        raise InputError(
-            f"{path}: is damaged or was exchanged: its digest is not the one in {LIST_NAME}; "
-            f"{remedy}"
-        )
+        raise InputError(f"{path}: {CHANGED}; {remedy}")
