@@ -194,6 +194,7 @@ def _begin(grid: _Grid, workdir: pathlib.Path, stack: contextlib.ExitStack) -> N
     if config.truth:  # an absolute path, so that a report can be written from another folder
         identity.config["truth"] = os.path.abspath(config.truth)
     if folder.is_grid:
+        folder.read_description()  # compares its digests
         before = Identity.read(folder.grid_path)
         before.check_same(identity, _MAY_CHANGE, workdir, data_set.path)
     elif Workdir(workdir).is_begun:

@@ -103,14 +103,21 @@ def read_list(folder: pathlib.Path, remedy: str) -> dict[str, str] | None:
     return digests
 
 
-def check_file(path: pathlib.Path, expected: str | None, remedy: str) -> None:
+def check_file(
+    path: pathlib.Path, expected: str | None, remedy: str, where: str = LIST_NAME
+) -> None:
     """Checks that a file has the expected digest.
+
+    Args:
+      path: the file.
+      expected: the digest.
+      remedy: the advice if the file has another one.
+      where: the file that has the expected digest, for the message.
 
     Raises:
       InputError: it has another one, or cannot be read.
     """
     if of_file(path) != expected:
         raise InputError(
-            f"{path}: is damaged or was exchanged: its digest is not the one in {LIST_NAME}; "
-            f"{remedy}"
+            f"{path}: is damaged or was exchanged: its digest is not the one in {where}; {remedy}"
         )

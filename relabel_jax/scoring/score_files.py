@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from relabel_jax.errors import InputError, install_command, some
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.runs.workdir import Workdir
 
 ID_NAMES = ("clip_id", "clip_ids", "video_id", "audio_name")
 SCORE_NAMES = ("scores", "output", "clipwise_output")
@@ -72,11 +73,15 @@ def read_score_file(
 
     Raises:
       InputError: the file cannot be read or has another form; a clip or class occurs twice; a score
-        is NaN or infinite; the order of the classes is not known, or none of them is known.
+        is NaN or infinite; the order of the classes is not known, or none of them is known; or a
+        run is not finished, or has files of another one.
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        path /= "test_scores.npz"
+        workdir = Workdir(path)
+        if workdir.is_begun:  # else it is a folder with scores alone
+            workdir.read_result()  # compares the scores with their digest
+        path = workdir.scores_path
     content = _read(path)
     if content.scores.ndim != 2 or len(content.names) != len(content.scores):
         raise InputError(
