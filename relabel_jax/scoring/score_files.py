@@ -260,7 +260,7 @@ def _from_table(path: pathlib.Path, table: pa.Table) -> _Content:
                         f"{path}: the mids differ from row to row; expected the scores of all "
                         "classes in one order"
                     )
-                classes = mids[0].tolist() if len(mids) else []
+                classes = _texts(path, "mids", mids[0]) if len(mids) else []
             return _Content(names, classes, _matrix(path, name, table[name]))
     return _from_columns(path, names, table.remove_column(table.column_names.index(ids)))
 

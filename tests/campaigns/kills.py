@@ -51,8 +51,7 @@ OUTCOMES = ("same", "complete", "refused", "different")
 REPOSITORY = pathlib.Path(__file__).parents[2]
 VARYING = {
     "events.out.tfevents.*": "TensorBoard's files have times and the name of the host",
-    "sha256.json": "has the digest of metrics.jsonl, whose times differ; result.json is read, which "
-    "compares it",
+    "sha256.json": "has the digest of metrics.jsonl; whoever reads the result compares it",
 }
 _TIMES = ("seconds", "clips_per_s")
 """The fields of `metrics.jsonl` that differ from run to run."""
