@@ -67,12 +67,15 @@ _NETWORK = (
     "--config.model.dense_units=(8,8) --config.batch_size=8 --config.num_epochs=2"
 )
 _CELLS = "--config.only=human --config.base_labelings=('ol',) --config.target_labelings=('ol',)"
+_GRID = f"train --config=paper:small {_CELLS} {_NETWORK}"
 _EXPORT = "--output_dir=EXPORT --format=huggingface,stablehlo"
-MAKE_INPUTS = (
-    "miniature --output_dir={inputs}/MINI --num_clips=60 --num_workers=1",
-    f"{_BUILD} --output_dir={{inputs}}/DATA",
-    f"train --config=base_human --workdir={{inputs}}/BASE {_NETWORK}",
-)
+INPUTS = {
+    "MINI": "miniature --output_dir={inputs}/MINI --num_clips=60 --num_workers=1",
+    "DATA": f"{_BUILD} --output_dir={{inputs}}/DATA",
+    "BASE": f"train --config=base_human --workdir={{inputs}}/BASE {_NETWORK}",
+    "GRID": f"{_GRID} --workdir={{inputs}}/GRID",
+}
+"""The commands that make the inputs of others, in the order in which they need each other."""
 COMMANDS = {
     "miniature": "miniature --output_dir=MINI --num_clips=24 --num_workers=2",
     "relabel": f"relabel {_SEGMENTS} --output=labels.parquet",
@@ -85,8 +88,8 @@ COMMANDS = {
     "build": f"{_BUILD} --output_dir=DATA",
     "train": f"train --config=base_human --workdir=BASE {_NETWORK}",
     "population": f"train --config=base_human --workdir=W --config.seeds=0,1 {_NETWORK}",
-    "grid": f"train --config=paper:small --workdir=GRID {_CELLS} {_NETWORK}",
-    "report": "report --workdir=GRID",
+    "grid": f"{_GRID} --workdir=GRID",
+    "report": "report --workdir=GRID",  # a copy of {inputs}/GRID
     "score": f"score {_SEGMENTS} --scores={{inputs}}/BASE --output_dir=SCORE",
     "embed": "embed --checkpoint={inputs}/BASE --audio={inputs}/MINI/audio --output=e.parquet",
     "export": f"export --checkpoint={{inputs}}/BASE {_EXPORT}",
@@ -169,8 +172,8 @@ class Campaign:
         self._log = folder / "log.txt"
         self._cache = folder / "cache"
         self._references: dict[str, _Reference] = {}
-        if not (self._inputs / "done").exists():
-            self._make_inputs()
+        if not (self._inputs / "ESC50").exists():
+            _write_esc50(self._inputs / "ESC50")
 
     def trial(self, name: str, seed: str) -> Trial:
         """Kills a command once or more often, runs it to its end, and looks at its outputs.
@@ -212,6 +215,10 @@ class Campaign:
     def _reference(self, name: str) -> _Reference:
         """Runs a command twice without a kill; both runs must leave the same outputs."""
         if name not in self._references:
+            self._work.mkdir(exist_ok=True)
+            self._make_inputs(COMMANDS[name])
+            if name == "report":
+                self._make_inputs("{inputs}/GRID")
             found = []
             for _ in range(2):
                 self._prepare(name)
@@ -267,20 +274,20 @@ class Campaign:
                 start_new_session=True,
             )
 
-    def _make_inputs(self) -> None:
-        shutil.rmtree(self._inputs, ignore_errors=True)
-        self._inputs.mkdir(parents=True)
-        self._work.mkdir(exist_ok=True)
-        _write_esc50(self._inputs / "ESC50")
-        for command in MAKE_INPUTS:
-            if self._start(command).wait(_TIMEOUT_S):
-                raise RuntimeError(self._log.read_text())
-            if command.startswith("miniature"):
+    def _make_inputs(self, command: str) -> None:
+        """Makes those inputs of a command that are not there."""
+        for name, make in INPUTS.items():
+            done = self._inputs / f"{name}.done"
+            if f"{{inputs}}/{name}" not in command or done.exists():
+                continue
+            self._make_inputs(make.replace(f"{{inputs}}/{name}", ""))
+            if self._start(make).wait(_TIMEOUT_S):
+                raise RuntimeError(f"{make}: {self._log.read_text()}")
+            if name == "MINI":
                 _write_splits(self._inputs)
-        if self._start(COMMANDS["grid"].replace("=GRID", "={inputs}/GRID")).wait(_TIMEOUT_S):
-            raise RuntimeError(self._log.read_text())
-        shutil.rmtree(self._inputs / "GRID" / "report")
-        (self._inputs / "done").touch()
+            if name == "GRID":
+                shutil.rmtree(self._inputs / name / "report")
+            done.touch()
 
 
 def outputs(folder: pathlib.Path) -> dict[str, str]:
