@@ -30,6 +30,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import json
+import math
 import os
 import pathlib
 import random
@@ -103,15 +104,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", default=",".join(COMMANDS))
     parser.add_argument("--folder", type=pathlib.Path, help="keeps the inputs for later calls")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begins no trial later")
     flags = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:
         folder = flags.folder or stack.enter_context(tempfile.TemporaryDirectory())
         campaign = Campaign(pathlib.Path(folder).absolute())
         names = flags.commands.split(",")
         counts = {name: collections.Counter[str]() for name in names}
+        end = time.monotonic() + 60 * flags.minutes
         for number in range(flags.kills):  # a trial has at least one kill
             name = names[number % len(names)]
-            if sum(each["kills"] for each in counts.values()) >= flags.kills:
+            done = sum(each["kills"] for each in counts.values())
+            if done >= flags.kills or time.monotonic() > end:
                 break
             trial = campaign.trial(name, f"{flags.seed}/{number}")
             counts[name] += collections.Counter(
