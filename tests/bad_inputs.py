@@ -266,6 +266,8 @@ ROWS = [
     f"score {LABELS} --scores={{empty_h5}}",
     f"score {LABELS} --scores={{group_h5}}",
     f"score {LABELS} --scores={{binary_h5}}",
+    f"score {LABELS} --scores={{huge_h5}}",
+    f"score {LABELS} --scores={{huge_npz}}",
     f"score {LABELS} --scores=",
     f"score {LABELS} --scores={{npz_of_no_mids}},",
     f"score {LABELS} --scores={{npz_of_no_mids}} --classes={{binary}}",

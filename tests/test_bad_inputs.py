@@ -19,6 +19,7 @@ import pytest
 from bad_inputs import (
     ARRAYS,
     CONFIGS,
+    IDS,
     LABEL_TABLES,
     NODE,
     ONTOLOGIES,
@@ -68,12 +69,17 @@ def places(tmp_path_factory):
             made[f"{kind}_{name}"] = tmp_path / f"{kind}_{name}.parquet"
             pq.write_table(pa.table(columns), made[f"{kind}_{name}"])
     made["numbers"] = made["table_numbers"]
-    for name in ("empty_h5", "group_h5"):
+    for name in ("empty_h5", "group_h5", "huge_h5"):
         made[name] = tmp_path / f"{name}.h5"
         with h5py.File(made[name], "w") as file:
             if name == "group_h5":
                 file.create_group("clip_id")
                 file.create_group("scores")
+            if name == "huge_h5":  # a few kB that claim 16 GiB
+                file["clip_id"] = ["clip1"]
+                file.create_dataset("scores", (1, 1 << 32), np.float32, chunks=(1, 1 << 20))
+    made["huge_npz"] = tmp_path / "huge.npz"
+    np.savez_compressed(made["huge_npz"], clip_id=IDS, scores=np.zeros((2, 1 << 23)))
     files = {f"run_{name}": ("result.json", text) for name, text in RESULTS.items()}
     files["grid_list"] = ("grid.json", "[]")
     files["grid_controls"] = ("grid.json", json.dumps({"config": "\x1b[2J"}))

@@ -120,7 +120,7 @@ def add_overwrite(parser: argparse._ActionsContainer) -> None:
 def refuse_existing(*outputs: pathlib.Path) -> None:
     """Raises InputError if there is something under one of these names.
 
-    Outputs of a command that was killed in `written_together` are no obstacle.
+    Outputs that a killed `written_together` left do not count.
     """
     if _marker(outputs).exists():
         return

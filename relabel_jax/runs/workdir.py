@@ -116,8 +116,12 @@ class Workdir:
         return None
 
     def begin(self, identity: Identity) -> None:
-        """Writes `config.json` when a run begins or continues, and deletes an older result."""
-        for path in (self.result_path, self.path / digests.LIST_NAME):
+        """Writes `config.json` when a run begins or continues.
+
+        Deletes an older result, and the temporary files of a killed process. The caller has locked
+        the folder.
+        """
+        for path in (self.result_path, self.path / digests.LIST_NAME, *self.path.glob(".*.tmp")):
             path.unlink(missing_ok=True)
         content = identity.as_json()
         write_json(self.config_path, content | {"run": self.run or _run_of(content)})
