@@ -203,8 +203,7 @@ def _read(path: pathlib.Path) -> _Content:
 
 def _refuse_growth(path: pathlib.Path, num_bytes: int) -> None:
     """Raises InputError if a file is far smaller than its arrays, which may fill the memory."""
-    limit = most_bytes(path.stat().st_size)
-    if num_bytes > limit:
+    if num_bytes > (limit := most_bytes(path.stat().st_size)):
         raise InputError(
             f"{path}: its arrays have {num_bytes:,} bytes, expected at most {limit:,} in a file of "
             "this size; write them without compression if that is right"
