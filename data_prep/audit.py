@@ -95,8 +95,7 @@ def audit_files(
     """
     folder = pathlib.Path(output_dir)
     if not overwrite:
-        for name in (*_TABLE_NAMES, _PAGE_NAME):
-            segment_flags.refuse_existing(folder / name)
+        segment_flags.refuse_existing(*(folder / name for name in (*_TABLE_NAMES, _PAGE_NAME)))
     the_ontology = Ontology.read(ontology)
     files = segment_flags.segment_files(segments)
     table = read_segments(files, the_ontology, unknown=unknown)
@@ -109,9 +108,10 @@ def audit_files(
     }
     if importlib.util.find_spec("plotly") is not None:
         contents[_PAGE_NAME] = page(result, the_ontology).encode()
-    for name, content in contents.items():
-        with complete_file(folder / name) as temporary:
-            temporary.write_bytes(content)
+    with segment_flags.written_together(*(folder / name for name in contents)):
+        for name, content in contents.items():
+            with complete_file(folder / name) as temporary:
+                temporary.write_bytes(content)
     _summarise(result, folder, list(contents))
 
 

@@ -50,7 +50,13 @@ def parser() -> argparse.ArgumentParser:
         "Turns recordings and labels into a data set that relabel_jax trains on.",
         epilog=_EPILOG.replace("FORMS", _forms()),
     )
-    made.add_argument("--output_dir", required=True, metavar="DATA", help="the data set's folder")
+    made.add_argument(
+        "--output_dir",
+        required=True,
+        type=cli.path,
+        metavar="DATA",
+        help="the data set's folder",
+    )
     _add_inputs(made)
     segment_flags.add_unknown(made.add_argument_group("labels of --segments"))
     _add_format(made)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file
+from relabel_jax.files import complete_file, left_behind
 from relabel_jax.labels.views import SPLITS
 
 # Each class is as general as ESC-50's name: `dog` is Dog, not Bark, so that pe_cml treats the kinds
@@ -183,6 +183,8 @@ def write_inputs(clips: Sequence[Clip], output_dir: pathlib.Path) -> None:
         "paths.csv": "clip_id,path\n" + "".join(f"{c.clip_id},{c.path}\n" for c in clips),
     }
     for name, text in tables.items():
+        for temporary in left_behind(output_dir / name):
+            temporary.unlink(missing_ok=True)
         with complete_file(output_dir / name) as path:
             path.write_text(text)
 

@@ -88,7 +88,11 @@ def excerpt(
         np.random.default_rng(seed),
     )
     result = table.take(np.flatnonzero(chosen))
-    with complete_file(output) as temporary, open(temporary, "wb") as file:
+    with (
+        segment_flags.written_together(output),
+        complete_file(output) as temporary,
+        open(temporary, "wb") as file,
+    ):
         write_segments(
             file,
             clip_ids=result.clip_ids,
@@ -228,7 +232,7 @@ original labels, but 0.2 fewer labels and 3.8 fewer masked classes a clip than t
         "the paper's size)",
     )
     have_help = "a file with the ids of the clips that exist, one a line (default: all exist)"
-    add("--have", metavar="TXT", help=have_help)
+    add("--have", type=cli.path, metavar="TXT", help=have_help)
     seed_help = "the seed of the random draw (default: %(default)s)"
     add("--seed", type=int, default=0, metavar="N", help=seed_help)
     return parser.parse_args(arguments)

@@ -84,8 +84,7 @@ def judge_files(
     """
     folder = None if output_dir is None else pathlib.Path(output_dir)
     if folder is not None and not overwrite:
-        for name in (*_TABLE_NAMES, _PAGE_NAME):
-            segment_flags.refuse_existing(folder / name)
+        segment_flags.refuse_existing(*(folder / name for name in (*_TABLE_NAMES, _PAGE_NAME)))
     the_ontology = Ontology.read(ontology)
     reference = read_reference(against, the_ontology, unknown)
     table = read_segments(segment_flags.segment_files(segments), the_ontology, unknown=unknown)
@@ -115,9 +114,10 @@ def _write(result: Mapping[str, Any], folder: pathlib.Path) -> None:
     }
     if importlib.util.find_spec("plotly") is not None:
         contents[_PAGE_NAME] = page(result).encode()
-    for name, content in contents.items():
-        with complete_file(folder / name) as temporary:
-            temporary.write_bytes(content)
+    with segment_flags.written_together(*(folder / name for name in contents)):
+        for name, content in contents.items():
+            with complete_file(folder / name) as temporary:
+                temporary.write_bytes(content)
     lines = [f"written {', '.join(contents)} in {folder}"]
     if _PAGE_NAME in contents:
         lines.append(f"next: open {folder / _PAGE_NAME} in a browser")
@@ -155,7 +155,13 @@ tables classes.csv and edges.csv, and judge.html, which needs plotly: pip instal
     )
     segment_flags.add_inputs(parser, "segment files with the raters' labels")
     add = parser.add_argument_group("judgement").add_argument
-    add("--against", required=True, metavar="REFERENCE", help="the file that says what is true")
+    add(
+        "--against",
+        required=True,
+        type=cli.path,
+        metavar="REFERENCE",
+        help="the file that says what is true",
+    )
     add("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
     add(
         "--replicates",

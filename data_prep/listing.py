@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Generator, Sequence
 
 from data_prep import sources
-from data_prep.sources import Entry, SourceOptions
+from data_prep.sources import Entry, SourceOptions, huggingface
 from relabel_jax.audio import places
 from relabel_jax.audio.places import Place, Search
 from relabel_jax.errors import InputError, Rejected
@@ -45,6 +45,10 @@ def audio_files(
     search = Search(sources.EXTENSIONS)
     for number, path in search.in_places(named):
         extension = os.path.splitext(path)[1].lower()
+        is_in_folder = path != named[number].path
+        if extension == ".parquet" and is_in_folder and huggingface.is_other_table(path):
+            write_line(f"{path}: left out, it has neither video_id nor audio")
+            continue
         (packed if extension in sources.EXTENSIONS else recordings).append((number, path))
     for line in search.lines():
         write_line(f"{audio}: {line}")

@@ -29,7 +29,9 @@ the truth.
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
+import glob
 import json
 import os
 import pathlib
@@ -48,9 +50,10 @@ from data_prep.miniature_raters import left_out_rates, parents_chosen, rate_clip
 from data_prep.miniature_spec import MiniatureSpec, ontology
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file
+from relabel_jax.files import complete_file, only_process
 from relabel_jax.labels import segments_csv
 
+_LOCK = ".lock"  # there while a process fills the folder
 _EPILOG = """\
 example:
   python -m data_prep.miniature --output_dir=mini --num_clips=600
@@ -113,21 +116,15 @@ def build(spec: MiniatureSpec, output_dir: pathlib.Path, num_workers: int) -> di
     Raises:
       InputError: the folder cannot be written or a worker was killed.
     """
+    _delete_partial(output_dir)
     partial_dir = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.partial")
+    lock = partial_dir / _LOCK
     try:
-        audio_dir = partial_dir / "audio"
-        audio_dir.mkdir(parents=True)
-        clips = write_audio(spec, audio_dir, num_workers)
-        rates = left_out_rates(spec)
-        labels = [rate_clip(spec, number, clip.events, rates) for number, clip in enumerate(clips)]
-        truth = [true_labels(clip.events) for clip in clips]
-        _write_text(partial_dir / "ontology.json", ontology().text)
-        write_labels(partial_dir / "segments.csv", "the miniature's raters", clips, labels)
-        write_labels(partial_dir / "truth.csv", "the miniature's truth", clips, truth)
-        summary = summarise(clips, labels)
-        content = {"arguments": dataclasses.asdict(spec), "summary": summary}
-        _write_text(partial_dir / "miniature.json", json.dumps(content, indent=1) + "\n")
-        partial_dir.rename(output_dir)
+        partial_dir.mkdir(parents=True)
+        with only_process(lock, output_dir, "another process makes it"):
+            summary = _write(spec, partial_dir, num_workers)
+            lock.unlink()
+            partial_dir.rename(output_dir)
     except (OSError, soundfile.LibsndfileError) as error:
         raise InputError(f"{output_dir}: cannot write the miniature: {error}") from error
     except concurrent.futures.BrokenExecutor as error:
@@ -136,6 +133,33 @@ def build(spec: MiniatureSpec, output_dir: pathlib.Path, num_workers: int) -> di
         ) from error
     finally:
         shutil.rmtree(partial_dir, ignore_errors=True)
+    return summary
+
+
+def _delete_partial(output_dir: pathlib.Path) -> None:
+    """Deletes what killed processes left beside the folder. Those at work hold their locks."""
+    for partial_dir in output_dir.parent.glob(f".{glob.escape(output_dir.name)}.*.partial"):
+        with (
+            contextlib.suppress(InputError),
+            only_process(partial_dir / _LOCK, partial_dir, "a process is at work there"),
+        ):
+            shutil.rmtree(partial_dir, ignore_errors=True)
+
+
+def _write(spec: MiniatureSpec, folder: pathlib.Path, num_workers: int) -> dict:
+    """Writes the files of a miniature into a folder that exists; returns the summary."""
+    audio_dir = folder / "audio"
+    audio_dir.mkdir()
+    clips = write_audio(spec, audio_dir, num_workers)
+    rates = left_out_rates(spec)
+    labels = [rate_clip(spec, number, clip.events, rates) for number, clip in enumerate(clips)]
+    truth = [true_labels(clip.events) for clip in clips]
+    _write_text(folder / "ontology.json", ontology().text)
+    write_labels(folder / "segments.csv", "the miniature's raters", clips, labels)
+    write_labels(folder / "truth.csv", "the miniature's truth", clips, truth)
+    summary = summarise(clips, labels)
+    content = {"arguments": dataclasses.asdict(spec), "summary": summary}
+    _write_text(folder / "miniature.json", json.dumps(content, indent=1) + "\n")
     return summary
 
 

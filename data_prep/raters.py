@@ -126,11 +126,11 @@ def rate_segments(
         raise InputError(f"--seed={seed}: expected a number of at least 0")
     output = pathlib.Path(output)
     if not overwrite:
-        segment_flags.refuse_existing(output)
-        segment_flags.refuse_existing(truth_path(output))
+        segment_flags.refuse_existing(output, truth_path(output))
     the_ontology = Ontology.read(ontology)
     the_habits = Habits.read(habits, the_ontology).with_severity(severity)
     files = segment_flags.segment_files(segments)
+    segment_flags.refuse_inputs([output, truth_path(output)], [*files, ontology])
     complete = read_segments(files, the_ontology, unknown=unknown)
     truth_sets, _ = relabel_sparse(complete.label_sets, the_ontology, "pel")
     pieces = []
@@ -146,9 +146,10 @@ def rate_segments(
     if not has_labels.any():
         raise InputError(f"{segments[0]}: raters with these habits would name no label")
     title = f"Segments csv rated by relabel_jax, severity {severity:g}, seed {seed}"
-    _write(output, complete, np.flatnonzero(has_labels), rated, the_ontology, title)
     truth = sparse.csr_array(truth_sets[complete.set_numbers])
-    _write(truth_path(output), complete, np.arange(len(complete)), truth, the_ontology, "The truth")
+    with segment_flags.written_together(output, truth_path(output)):
+        _write(truth_path(output), complete, np.arange(len(complete)), truth, the_ontology, "Truth")
+        _write(output, complete, np.flatnonzero(has_labels), rated, the_ontology, title)
     _summarise(output, read_segments([output], the_ontology), truth, has_labels, the_ontology)
 
 

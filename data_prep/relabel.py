@@ -80,8 +80,7 @@ def relabel_files(
     _check_labelings(labelings, paths)
     writers = _writers(format, pathlib.Path(output), labelings, wav)
     if not overwrite:
-        for path in writers:
-            segment_flags.refuse_existing(path)
+        segment_flags.refuse_existing(*writers)
     segment_paths = segment_flags.segment_files(segments)
     segment_flags.refuse_inputs(writers, [*segment_paths, *paths.values(), ontology])
     the_ontology = Ontology.read(ontology)
@@ -92,9 +91,10 @@ def relabel_files(
     if classes is None:
         classes = "used" if format == "ast_json" else "all"
     labels = relabel_segments(table, the_ontology, classes, labelings, files)
-    for path, write in writers.items():
-        with complete_file(path) as temporary, open(temporary, "wb") as file:
-            write(file, labels)
+    with segment_flags.written_together(*writers):
+        for path, write in writers.items():
+            with complete_file(path) as temporary, open(temporary, "wb") as file:
+                write(file, labels)
     _summarise(labels, labelings, files, list(writers), format, time.monotonic() - began)
 
 

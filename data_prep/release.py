@@ -28,7 +28,7 @@ from data_prep import label_formats
 from data_prep.relabelled import Column, Relabelled, relabel_segments
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file
+from relabel_jax.files import complete_file, left_behind
 from relabel_jax.labels import class_indices, segment_flags
 from relabel_jax.labels.labelings import LABELINGS, label_columns
 from relabel_jax.labels.ontology import Ontology
@@ -144,6 +144,8 @@ class _Folder:
 
     def write(self, name: str, content: Callable[[BinaryIO], object]) -> None:
         path = self._path / name
+        for temporary in left_behind(path):
+            temporary.unlink(missing_ok=True)
         with complete_file(path) as temporary:
             with open(temporary, "wb") as file:
                 content(file)

@@ -178,7 +178,13 @@ output: a line FILE: PROBLEM on stdout for each problem, and a summary on stderr
 if there is a problem.""",
     )
     add = parser.add_argument
-    add("--data_dir", required=True, metavar="DATA", help="the --output_dir of data_prep.build")
+    add(
+        "--data_dir",
+        required=True,
+        type=cli.path,
+        metavar="DATA",
+        help="the --output_dir of data_prep.build",
+    )
     add("--num_workers", type=int, metavar="N", help="processes (default: the number of cores)")
     add(
         "--repair",

@@ -242,6 +242,11 @@ def path(text: str) -> pathlib.Path:
     return pathlib.Path(text)
 
 
+def paths(text: str) -> list[pathlib.Path]:
+    """The paths of a flag that takes several, separated by commas, as the `type` of an argument."""
+    return [path(part) for part in text.split(",")]
+
+
 def _as_called(text: str) -> str:
     """The text with the commands in it in the form in which the user called this one."""
     for module, _ in VERBS.values():

@@ -39,14 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     parser = cli.parser("relabel_jax.demo", __doc__)
     parser.add_argument(
-        "--checkpoint", required=True, help="workdir of a finished training, or exported folder"
+        "--checkpoint",
+        required=True,
+        type=cli.path,
+        help="workdir of a finished training, or exported folder",
     )
     parser.add_argument(
         "--embeddings",
         help="the file that relabel_jax.embed wrote with this checkpoint; its relative paths "
         "start from the current folder",
     )
-    parser.add_argument("--ontology", help="ontology.json, if a workdir's data set has moved")
+    parser.add_argument(
+        "--ontology", type=cli.path, help="ontology.json, if a workdir's data set has moved"
+    )
     parser.add_argument("--port", type=int, help="of the page (the first free one from 7860 on)")
     parser.add_argument(
         "--no_browser", action="store_true", help="print the address, open no browser"

@@ -20,7 +20,8 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import read_json, reading, write_json
 
 LIST_NAME = "sha256.json"
-CHANGED = f"is damaged or was exchanged: its digest is not the one in {LIST_NAME}"
+_CHANGED = "is damaged or was exchanged: its digest is not the one"
+CHANGED = f"{_CHANGED} in {LIST_NAME}"
 KEY = "digests"
 """The key of the digests in the custom metadata of a checkpoint."""
 
@@ -122,11 +123,19 @@ def read_content(folder: pathlib.Path, remedy: str) -> dict[str, Any] | None:
     return content
 
 
-def check_file(path: pathlib.Path, expected: str | None, remedy: str) -> None:
+def check_file(
+    path: pathlib.Path, expected: str | None, remedy: str, where: str = LIST_NAME
+) -> None:
     """Checks that a file has the expected digest.
+
+    Args:
+      path: the file.
+      expected: the digest.
+      remedy: the advice if the file has another one.
+      where: the file that has the expected digest, for the message.
 
     Raises:
       InputError: it has another one, or cannot be read.
     """
     if of_file(path) != expected:
-        raise InputError(f"{path}: {CHANGED}; {remedy}")
+        raise InputError(f"{path}: {_CHANGED} in {where}; {remedy}")

@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = cli.parser("relabel_jax.embed", __doc__, epilog=_EPILOG)
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--checkpoint", required=True, help="workdir of a finished training, or exported folder"
+        "--checkpoint",
+        required=True,
+        type=cli.path,
+        help="workdir of a finished training, or exported folder",
     )
     files.add_argument(
         "--audio",
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="folders and recordings, separated by commas, wildcards too; any format and sample "
         "rate",
     )
-    files.add_argument("--output", required=True, help="the Parquet file to write")
+    files.add_argument("--output", required=True, type=cli.path, help="the Parquet file to write")
     files.add_argument(
         "--retry_rejects",
         action="store_true",
@@ -62,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "read now at the end of a finished OUTPUT; give the other flags as before",
     )
     files.add_argument(
-        "--ontology", help="ontology.json; needed only if a workdir's data set has moved"
+        "--ontology",
+        type=cli.path,
+        help="ontology.json; needed only if a workdir's data set has moved",
     )
     rows = parser.add_argument_group("rows")
     rows.add_argument(
@@ -109,8 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         print(
             f"next: {cli.program('relabel_jax.nearest')} "
-            f"--checkpoint={shlex.quote(flags.checkpoint)} "
-            f"--embeddings={shlex.quote(flags.output)} --audio=RECORDING"
+            f"--checkpoint={shlex.quote(str(flags.checkpoint))} "
+            f"--embeddings={shlex.quote(str(flags.output))} --audio=RECORDING"
         )
 
     return cli.run(command, stopped=cli.RESUMES)

@@ -40,16 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code. See the module's docstring."""
     parser = cli.parser("relabel_jax.export", __doc__, epilog=_EPILOG)
     parser.add_argument(
-        "--checkpoint", required=True, help="workdir of a finished training, or exported folder"
+        "--checkpoint",
+        required=True,
+        type=cli.path,
+        help="workdir of a finished training, or exported folder",
     )
-    parser.add_argument("--output_dir", required=True, help="a new or empty folder to write to")
+    parser.add_argument(
+        "--output_dir", required=True, type=cli.path, help="a new or empty folder to write to"
+    )
     parser.add_argument(
         "--format",
         default="safetensors",
         help=f"some of {', '.join(FORMATS)}, separated by commas (default: safetensors)",
     )
     parser.add_argument(
-        "--ontology", help="ontology.json; needed only if a workdir's data set has moved"
+        "--ontology",
+        type=cli.path,
+        help="ontology.json; needed only if a workdir's data set has moved",
     )
     parser.add_argument(
         "--license",
@@ -69,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if WEIGHTS_NAME in names:
             print(
                 f"next: {cli.program('relabel_jax.embed')} "
-                f"--checkpoint={shlex.quote(flags.output_dir)} --audio=RECORDINGS "
+                f"--checkpoint={shlex.quote(str(flags.output_dir))} --audio=RECORDINGS "
                 "--output=embeddings.parquet"
             )
 

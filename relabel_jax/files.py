@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import fcntl
+import glob
 import io
 import json
 import os
@@ -39,6 +40,11 @@ def complete_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         # The parent may not be a folder. Then the error above says so.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def left_behind(path: pathlib.Path) -> list[pathlib.Path]:
+    """The temporary files of `path` that killed processes left. Others may be in use now."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
 
 
 @contextlib.contextmanager

@@ -23,12 +23,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code. See the module's docstring."""
     parser = cli.parser("relabel_jax.nearest", __doc__)
     parser.add_argument(
-        "--checkpoint", required=True, help="workdir of a finished training, or exported folder"
+        "--checkpoint",
+        required=True,
+        type=cli.path,
+        help="workdir of a finished training, or exported folder",
     )
     parser.add_argument(
-        "--embeddings", required=True, help="the file that embed wrote with the same checkpoint"
+        "--embeddings",
+        required=True,
+        type=cli.path,
+        help="the file that embed wrote with the same checkpoint",
     )
-    parser.add_argument("--audio", required=True, help="the recording to search with")
+    parser.add_argument(
+        "--audio", required=True, type=cli.path, help="the recording to search with"
+    )
     parser.add_argument(
         "--number", type=int, default=10, help="recordings to print, at most (default: 10)"
     )

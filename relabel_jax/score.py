@@ -95,8 +95,7 @@ def score_files(
         )
     folder = None if output_dir is None else pathlib.Path(output_dir)
     if folder is not None and not overwrite:
-        for name in (_JSON, _CSV):
-            segment_flags.refuse_existing(folder / name)
+        segment_flags.refuse_existing(folder / _JSON, folder / _CSV)
     the_ontology = Ontology.read(ontology)
     files = label_files.labeling_files(labeling_files)
     class_order = None if classes is None else read_class_indices(classes)
@@ -110,9 +109,10 @@ def score_files(
     results = [(each, {name: measure(each, labels[name]) for name in labels}) for each in matched]
     differences = compare_files(matched, labels, num_replicates) if len(matched) > 1 else None
     if folder is not None:
-        write_json(folder / _JSON, output.as_json(results, differences))
-        with complete_file(folder / _CSV) as temporary:
-            temporary.write_text(output.classes_csv(results), encoding="utf-8")
+        with segment_flags.written_together(folder / _JSON, folder / _CSV):
+            write_json(folder / _JSON, output.as_json(results, differences))
+            with complete_file(folder / _CSV) as temporary:
+                temporary.write_text(output.classes_csv(results), encoding="utf-8")
         print(f"written {_JSON} and {_CSV} in {folder}", file=sys.stderr)
     return output.text(results, differences)
 
@@ -120,26 +120,26 @@ def score_files(
 def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser("relabel_jax.score", __doc__, epilog=_EPILOG)
 
-    def names(text: str) -> list[str]:
-        return text.split(",")
-
     segment_flags.add_inputs(parser)
     scores = parser.add_argument_group("scores")
     scores.add_argument(
         "--scores",
         required=True,
-        type=names,
+        type=cli.paths,
         metavar="FILE[,FILE]",
         help="files of scores, or run folders; the others are compared with the first",
     )
     scores.add_argument(
         "--classes",
+        type=cli.path,
         metavar="CSV",
         help="AudioSet's class_labels_indices.csv, for the order of classes that a file does not "
         "name (default: 527 classes without names count as AudioSet's)",
     )
     scores.add_argument(
-        "--num_replicates",
+        "--replicates",
+        "--num_replicates",  # the name in older versions
+        dest="num_replicates",
         type=int,
         default=NUM_REPLICATES,
         metavar="NUMBER",

@@ -6,192 +6,37 @@ traceback, a control character, or a file.
 
 import gzip
 import importlib
+import io
 import itertools
 import json
 import os
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bad_inputs import (
+    ARRAYS,
+    CONFIGS,
+    IDS,
+    LABEL_TABLES,
+    NODE,
+    ONTOLOGIES,
+    REFERENCES,
+    RESULTS,
+    ROWS,
+    SEGMENTS,
+    TABLES,
+)
 
 from relabel_jax import cli
 
-SEGMENTS = '# YTID, start_seconds, end_seconds, positive_labels\nclip1, 0.0, 10.0, "/m/a"\n'
-NODE = {"id": "/m/a", "name": "A", "child_ids": []}
-ONTOLOGIES = {
-    "no_json": "{",
-    "empty": "",
-    "object": "{}",
-    "nothing": "[]",
-    "number": "[1]",
-    "number_id": json.dumps([NODE | {"id": 1}]),
-    "null_name": json.dumps([NODE | {"name": None}]),
-    "nan_name": '[{"id": "/m/a", "name": NaN}]',
-    "empty_id": json.dumps([NODE | {"id": ""}]),
-    "half_character": '[{"id": "/m/a", "name": "\\ud800"}]',
-    "number_child": json.dumps([NODE | {"child_ids": [3]}]),
-    "list_child": json.dumps([NODE | {"child_ids": [[]]}]),
-    "text_children": json.dumps([NODE | {"child_ids": "/m/a"}]),
-    "text_restrictions": json.dumps([NODE | {"restrictions": "abstract"}]),
-    "nan_restrictions": '[{"id": "/m/a", "name": "A", "restrictions": NaN}]',
-    "cycle": json.dumps([NODE | {"child_ids": ["/m/a"]}]),
-    "twice": json.dumps([NODE, NODE]),
-    "deep": "[" * 100_000,
-    "long_number": "[" + "9" * 5_000 + "]",
-    "controls": json.dumps([NODE | {"child_ids": ["\x1b[2J\u202e"]}]),
-    "diamonds": json.dumps(
-        [
-            {"id": f"{x}{i}", "name": f"{x} {i}", "child_ids": [f"a{i + 1}", f"b{i + 1}"]}
-            for i in range(60)
-            for x in "ab"
-        ]
-        + [{"id": f"{x}60", "name": f"{x} 60"} for x in "ab"]
-    ),
-}
-CONFIGS = {
-    "syntax": "def get_config(:",
-    "exits": "raise SystemExit(0)",
-    "no_function": "",
-    "returns_none": "def get_config(): return None",
-    "returns_dict": "def get_config(): return {}",
-    "empty_config": "from ml_collections import ConfigDict\nget_config = ConfigDict",
-    "null": "\0",
-}
-LABELS = "--segments={segments} --ontology={ontology}"
-TRAIN = "--config=target_human --workdir={new} --config.data_dir={folder}"
-GRID = "--config=paper:small --workdir={new} --config.data_dir={folder}"
-ROWS = [
-    *(
-        f"audit --segments={{segments}} --ontology={{{name}}} --output_dir={{new}}"
-        for name in ONTOLOGIES
-    ),
-    *(f"train --config={{{name}}} --workdir={{new}}" for name in CONFIGS),
-    "train --config=nowhere --workdir={new}",
-    "train --config={binary} --workdir={new}",
-    "train --config=target_human --workdir= --config.data_dir={folder}",
-    "train --config=target_human --workdir={new} --config.data_dir={none}",
-    *(
-        f"train {TRAIN} --config.{field}"
-        for field in (
-            "seeds=abc",
-            "seeds=1.5",
-            "seeds=0,-1",
-            "seeds=[1,[2]]",
-            "seed=-1",
-            "seed=99999999999999999999",
-            "batch_size=0",
-            "batch_size=1e9",
-            "batch_size=1000000000",
-            "num_epochs=0",
-            "num_epochs=-5",
-            "learning_rate=nan",
-            "learning_rate=inf",
-            "learning_rate=-1",
-            "learning_rate_decay=0",
-            "steps_per_call=0",
-            "classifier.hidden_units=0",
-            "classifier.norm_order=x",
-            "model=3",
-            "model.name=nowhere",
-            "model.name=os:path",
-            "loss=x",
-            "labeling=x",
-            "labeling_files=x",
-            "no_such_field=1",
-            "data_dir=",
-        )
-    ),
-    *(
-        f"train {GRID} --config.{field}"
-        for field in (
-            "num_seeds=0",
-            "num_seeds=1000000000",
-            "roots=(1,2)",
-            "only=nothing",
-            "base_labelings=x",
-            "target_labelings=('ol','ol')",
-        )
-    ),
-    *(
-        f"relabel {LABELS} --output={{new}} {flags}"
-        for flags in (
-            "--labelings=x",
-            "--labelings=ol,ol",
-            "--labelings=",
-            "--labeling_files=x",
-            "--labeling_files=x={folder}/none",
-            "--labelings=ol,x --labeling_files=x={binary}",
-            "--labelings=ol,x --labeling_files=x={numbers}",
-            "--format=ast_json",
-            "--format=ast_json --wav=x{{",
-            "--wav=x",
-        )
-    ),
-    *(
-        f"relabel --segments={{{place}}} --ontology={{ontology}} --output={{new}}"
-        for place in ("none", "folder", "binary", "empty", "control_row", "truncated_gz")
-    ),
-    f"relabel {LABELS} --output={{segments}}",
-    f"relabel {LABELS} --output={{segments}}/x",
-    f"relabel {LABELS} --output=",
-    "release --segments={control_row} --ontology={ontology} --output_dir={new}",
-    f"release {LABELS} --output_dir={{segments}}/x",
-    f"excerpt {LABELS} --output={{new}} --have={{binary}}",
-    f"excerpt {LABELS} --output={{new}} --have={{none}}",
-    f"excerpt {LABELS} --output={{new}} --min_per_label=0",
-    f"excerpt {LABELS} --output={{new}} --seed=-1",
-    f"excerpt {LABELS} --output={{new}} --seed=x",
-    f"audit {LABELS} --output_dir=",
-    f"audit {LABELS} --output_dir={{segments}}",
-    f"judge {LABELS} --against={{none}}",
-    f"judge {LABELS} --against={{binary}}",
-    f"judge {LABELS} --against={{numbers}}",
-    f"judge {LABELS} --against={{segments}} --replicates=0",
-    f"judge {LABELS} --against={{segments}} --replicates=1000000000000",
-    f"judge {LABELS} --against={{segments}} --seed=-1",
-    f"score {LABELS} --scores={{none}}",
-    f"score {LABELS} --scores={{binary}}",
-    f"score {LABELS} --scores={{npz_of_texts}}",
-    f"score {LABELS} --scores={{npz_of_objects}}",
-    f"score {LABELS} --scores={{numbers}}",
-    f"score {LABELS} --scores={{npz_of_texts}} --num_replicates=0",
-    f"score {LABELS} --scores={{npz_of_texts}} --num_replicates=1000000000000",
-    "datasets --dataset=esc50 --input_dir={folder} --output_dir={new}",
-    "datasets --dataset=esc50 --input_dir={folder} --output_dir={new} --test_fold=9",
-    "datasets --dataset=fsd50k --input_dir={none} --output_dir={new}",
-    "datasets --dataset=x --input_dir={folder} --output_dir={new}",
-    "miniature --output_dir={new} --num_clips=0",
-    "miniature --output_dir={new} --seed=-1",
-    "miniature --output_dir={new} --general_only=nan",
-    "miniature --output_dir={new} --parent_left_out=2",
-    "miniature --output_dir={new} --num_workers=0",
-    "miniature --output_dir={folder}",
-    "miniature --output_dir=",
-    "metadata --output_dir={new} --retries=-1",
-    "metadata --output_dir={new} --timeout_s=nan",
-    "metadata --output_dir={new} --timeout_s=inf",
-    "metadata --output_dir={new} --from_dir={folder}",
-    "metadata --output_dir={new} --ontology_url=ftp://x",
-    "metadata --output_dir={new} --ontology_url=http://[x",
-    "report --workdir={none}",
-    "report --workdir={folder}",
-    "report --workdir=",
-    "demo --checkpoint={folder} --port=0",
-    "demo --checkpoint={folder} --port=99999",
-    "demo --checkpoint={folder} --port=x",
-    "demo --checkpoint={none}",
-    "nearest --checkpoint={folder} --embeddings={none} --audio={none} --number=0",
-    "export --checkpoint={none} --output_dir={new}",
-    "embed --checkpoint={none} --audio={folder} --output={new}",
-    "verify --data_dir={none}",
-    "report --workdirs={folder}",
-]
 
-
-@pytest.fixture
-def places(tmp_path):
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
     """Files and folders by name; `none` and `new` do not exist."""
+    tmp_path = tmp_path_factory.mktemp("places")
     made = {name: tmp_path / name for name in ("folder", "none", "new")}
     made["folder"].mkdir()
 
@@ -208,13 +53,47 @@ def places(tmp_path):
         add(name, text, ".json")
     for name, text in CONFIGS.items():
         add(name, text, ".py")
-    made["numbers"] = tmp_path / "numbers.parquet"
-    pq.write_table(pa.table({"clip_id": [1, 2], "scores": ["a", "b"]}), made["numbers"])
-    texts, objects = np.array(["a", "b"]), np.array([{}, None])
-    for name, scores in (("npz_of_texts", texts), ("npz_of_objects", objects)):
-        made[name] = tmp_path / f"{name}.npz"
-        np.savez(made[name], clip_id=texts, scores=scores)
+    add("short_npz", npz(ARRAYS["nan"])[:-30], ".npz")
+    add("no_zip", b"\x93NUMPY", ".npz")
+    add("binary_h5", bytes(range(256)), ".h5")
+    for name, text in REFERENCES.items():
+        add(
+            name,
+            text,
+            ".tsv" if name.startswith("strong") else ".csv" if "fsd" in name else ".json",
+        )
+    for name, arrays in ARRAYS.items():
+        add(f"npz_of_{name}", npz(arrays), ".npz")
+    for kind, tables in (("table", TABLES), ("labels", LABEL_TABLES)):
+        for name, columns in tables.items():
+            made[f"{kind}_{name}"] = tmp_path / f"{kind}_{name}.parquet"
+            pq.write_table(pa.table(columns), made[f"{kind}_{name}"])
+    made["numbers"] = made["table_numbers"]
+    for name in ("empty_h5", "group_h5", "huge_h5"):
+        made[name] = tmp_path / f"{name}.h5"
+        with h5py.File(made[name], "w") as file:
+            if name == "group_h5":
+                file.create_group("clip_id")
+                file.create_group("scores")
+            if name == "huge_h5":  # a few kB that claim 16 GiB
+                file["clip_id"] = ["clip1"]
+                file.create_dataset("scores", (1, 1 << 32), np.float32, chunks=(1, 1 << 20))
+    made["huge_npz"] = tmp_path / "huge.npz"
+    np.savez_compressed(made["huge_npz"], clip_id=IDS, scores=np.zeros((2, 1 << 23)))
+    files = {f"run_{name}": ("result.json", text) for name, text in RESULTS.items()}
+    files["grid_list"] = ("grid.json", "[]")
+    files["grid_controls"] = ("grid.json", json.dumps({"config": "\x1b[2J"}))
+    for name, (file_name, text) in files.items():
+        made[name] = tmp_path / name
+        made[name].mkdir()
+        (made[name] / file_name).write_text(text)
     return made
+
+
+def npz(arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
 
 
 def listing(folder):
@@ -224,7 +103,8 @@ def listing(folder):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_one_line_and_nothing_left(row, places, tmp_path, capsys, monkeypatch):
+def test_one_line_and_nothing_left(row, places, capsys, monkeypatch):
+    tmp_path = places["folder"].parent
     monkeypatch.chdir(tmp_path)
     # Other tests in this process use JAX. Commands then cannot choose the number of devices.
     flags = os.environ.get("XLA_FLAGS", "")

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, only_process, write_json
+from relabel_jax.files import complete_file, left_behind, only_process, write_json
 
 
 def test_a_name_comes_with_the_last_byte(tmp_path):
@@ -68,3 +68,10 @@ def test_where_no_file_can_be(tmp_path):
         complete_file(tmp_path / "file" / "x"),
     ):
         pass
+
+
+def test_what_a_killed_process_left_is_found(tmp_path):
+    names = [f"{name}.0123abcd.tmp" for name in (".a[1].csv", ".a1.csv", ".b.a[1].csv")]
+    for name in names:
+        (tmp_path / name).touch()
+    assert left_behind(tmp_path / "a[1].csv") == [tmp_path / names[0]]

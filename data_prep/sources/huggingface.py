@@ -41,6 +41,18 @@ _LABELS = ("labels", "label", "human_labels")
 _DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)  # names may be damaged too
 
 
+def is_other_table(path: str) -> bool:
+    """Whether a Parquet file has neither ids nor recordings, such as one of embeddings or labels.
+
+    A damaged file may have them.
+    """
+    try:
+        names = pq.read_schema(path).names
+    except _DAMAGE:
+        return False
+    return not {"video_id", "audio"} & set(names)
+
+
 class ParquetSource:
     """A Parquet file; reading the rows of a row group in order is fastest.
 

@@ -7,7 +7,6 @@ only lines of the same table.
 
 import argparse
 import itertools
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -37,7 +36,7 @@ On a CPU, tf32 (the same as f32 there) and lax in mode scan (not vectorized ther
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("relabel_jax.benchmark.__main__", __doc__, epilog=_EPILOG)
     parser.add_argument(
-        "--output", metavar="JSON", type=pathlib.Path, help="a JSON file for all figures"
+        "--output", metavar="JSON", type=cli.path, help="a JSON file for all figures"
     )
     size = parser.add_argument_group("size").add_argument
     size("--batch_size", type=int, default=24, metavar="N", help="clips a step (default: 24)")

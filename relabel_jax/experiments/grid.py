@@ -28,7 +28,7 @@ from relabel_jax.experiments.cells import (
 from relabel_jax.experiments.config import check, plain
 from relabel_jax.experiments.progress import GridProgress
 from relabel_jax.experiments.run import run_population
-from relabel_jax.files import complete_file
+from relabel_jax.files import complete_file, left_behind
 from relabel_jax.labels.label_files import LabelFile
 from relabel_jax.labels.views import SPLITS
 from relabel_jax.report.truth import check_truth, read_truth
@@ -194,11 +194,14 @@ def _begin(grid: _Grid, workdir: pathlib.Path, stack: contextlib.ExitStack) -> N
     if config.truth:  # an absolute path, so that a report can be written from another folder
         identity.config["truth"] = os.path.abspath(config.truth)
     if folder.is_grid:
+        folder.read_description()  # compares its digests
         before = Identity.read(folder.grid_path)
         before.check_same(identity, _MAY_CHANGE, workdir, data_set.path)
     elif Workdir(workdir).is_begun:
         raise InputError(f"{workdir}: is the workdir of a single run; give another --workdir")
     stack.enter_context(Workdir(workdir).locked())
+    for path in (*left_behind(folder.ontology_path), *left_behind(folder.grid_path)):
+        path.unlink(missing_ok=True)
     with complete_file(folder.ontology_path) as temporary:
         temporary.write_text(data_set.ontology.text, encoding="utf-8")
     folder.write_description(

@@ -273,6 +273,8 @@ def _text(path: pathlib.Path, column: str, values: pa.ChunkedArray) -> pa.Chunke
     elif not is_list:
         raise InputError(f"{path}: the column {column} is {kind}; expected lists of mids")
     strings = pc.binary_join(values.cast(pa.list_(pa.string())), ",") if is_list else values
+    if strings.null_count:
+        raise InputError(f"{path}: the column {column} has empty mids in {strings.null_count} rows")
     return strings.cast(pa.string())
 
 

@@ -42,13 +42,18 @@ def opened(path: pathlib.Path, what: str = "file") -> Iterator[BinaryIO]:
     try:
         with open(path, "rb") as file:
             if file.peek(2)[:2] == b"\x1f\x8b":
-                limit = max(_FREE_BYTES, _MAX_GROWTH * os.fstat(file.fileno()).st_size)
+                limit = most_bytes(os.fstat(file.fileno()).st_size)
                 with gzip.GzipFile(fileobj=file) as content:
                     yield cast(BinaryIO, io.BufferedReader(_Bounded(content, limit), _BUFFER_BYTES))
             else:
                 yield file
     except _READ_ERRORS as error:
         raise InputError(f"{path}: cannot read the {what}: {error}") from error
+
+
+def most_bytes(size: int) -> int:
+    """The most bytes that the content of a compressed file of this size may have."""
+    return max(_FREE_BYTES, _MAX_GROWTH * size)
 
 
 class _Bounded(io.RawIOBase):

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--paper",
         default=PAPER_TABLES,
+        type=cli.path,
         metavar="JSON",
         help="the paper's figures to compare with (default: %(default)s)",
     )

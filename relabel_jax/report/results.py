@@ -86,9 +86,16 @@ def find_runs(folder: pathlib.Path) -> tuple[list[FinishedRun], list[str]]:
         raise InputError(f"--workdir={folder}: does not exist")
     runs: dict[RunKey, FinishedRun] = {}
     problems = []
-    for workdir in GridFolder(folder).finished_runs():
+    grid = GridFolder(folder)
+    data_set = grid.read_description().get("data_set")
+    for workdir in grid.finished_runs():
         try:
             run = FinishedRun.read(workdir)
+            if data_set not in (None, run.result.data_set):
+                raise InputError(
+                    f"{workdir.path}: is a run on another data set than the grid's, and is left "
+                    "out; move it away"
+                )
             if run.key in runs:
                 raise InputError(
                     f"{workdir.path}: is the same run as {runs[run.key].workdir.path}, and is left "

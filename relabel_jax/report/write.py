@@ -42,9 +42,9 @@ def write_report(
       InputError: no run is finished, or a file is missing or damaged.
     """
     folder = GridFolder(workdir)
+    grid = folder.read_description()  # compares the digest of the ontology too
     runs, problems = find_runs(workdir)
     ontology = _find_ontology(folder, runs[0].result.config["data_dir"])
-    grid = folder.read_description()
     true_mids = None
     try:
         if path := grid.get("config", {}).get("truth", "") if truth is None else truth:

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,12 +169,20 @@ class RunResult:
             facts["config"] = upgraded(facts["config"])
             facts["config"]["model"]["name"], facts["config"]["num_epochs"]
             facts["config"]["data_dir"]
-            facts["test"]["mAP"], facts["test"]["mean_auc"], facts["test"]["d_prime"]
-        except (KeyError, TypeError) as error:
+            metrics = [facts["test"][name] for name in ("mAP", "mean_auc", "d_prime")]
+            sizes = [facts["num_clips"]["test"], facts["num_labels"], facts["best_epoch"]]
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}: has no field {error}: it is damaged; delete it and run the same command "
                 "again, which tests again"
             ) from error
+        bad = [value for value in metrics if value is not None and not _is_finite(value)]
+        bad += [value for value in sizes if type(value) is not int or not 0 <= value < 1 << 63]
+        if bad:
+            raise InputError(
+                f"{path}: has {str(bad[0])[:20]!r} in place of a number: it is damaged; delete it "
+                "and run the same command again, which tests again"
+            )
         return cls(**facts)
 
     @property
@@ -201,6 +209,10 @@ class RunResult:
         )
 
 
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e308
+
+
 _OPTIONAL = {"precision": None, "backend": None}
 _TYPES: dict[str, type] = {
     field.name: typing.get_origin(field.type) or typing.cast(type, field.type)
@@ -225,9 +237,36 @@ class Scores(NamedTuple):
     labels: np.ndarray
     masked: np.ndarray
 
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Scores":
+        """Takes the arrays of a file.
+
+        Raises:
+          ValueError: an array is missing, or has another dtype or shape.
+        """
+        if missing := [name for name in cls._fields if name not in arrays]:
+            raise ValueError(f"has no {missing[0]}")
+        scores = cls(*(arrays[name] for name in cls._fields))
+        sizes = {"clips": scores.clip_id.size, "classes": scores.mids.size}
+        for name, (kind, axes) in _SCORES.items():
+            array = getattr(scores, name)
+            if array.dtype.kind != kind or array.shape != tuple(sizes[axis] for axis in axes):
+                raise ValueError(f"{name} is {array.dtype.name}{list(array.shape)}")
+        return scores
+
     def evaluate(self) -> Evaluation:
         """The metrics of these scores."""
         return evaluate(self.scores, self.labels, self.masked)
+
+
+_SCORES = {
+    "clip_id": ("U", ("clips",)),
+    "mids": ("U", ("classes",)),
+    "scores": ("f", ("clips", "classes")),
+    "labels": ("b", ("clips", "classes")),
+    "masked": ("b", ("clips", "classes")),
+}
+"""By array of `test_scores.npz`: the kind of its dtype, and its axes."""
 
 
 def read_versioned(path: pathlib.Path, remedy: str) -> dict[str, Any]:

@@ -22,7 +22,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -117,8 +116,12 @@ class Workdir:
         return None
 
     def begin(self, identity: Identity) -> None:
-        """Writes `config.json` when a run begins or continues, and deletes an older result."""
-        for path in (self.result_path, self.path / digests.LIST_NAME):
+        """Writes `config.json` when a run begins or continues.
+
+        Deletes an older result, and the temporary files of a killed process. The caller has locked
+        the folder.
+        """
+        for path in (self.result_path, self.path / digests.LIST_NAME, *self.path.glob(".*.tmp")):
             path.unlink(missing_ok=True)
         content = identity.as_json()
         write_json(self.config_path, content | {"run": self.run or _run_of(content)})
@@ -258,15 +261,9 @@ class Workdir:
           InputError: the file is absent or damaged, or does not belong to the result.
         """
         path = self.scores_path
-        try:
-            # `np.load` of a path would leave a damaged file open.
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                scores = Scores(*(arrays[name] for name in Scores._fields))
+        with _reading_arrays(path, "it", TEST_AGAIN) as arrays:
+            scores = Scores.of_arrays(arrays)
             measured = scores.evaluate().mean_average_precision
-        except Exception as error:  # zip, zlib and NumPy raise errors of many kinds
-            raise InputError(f"{path}: cannot read it ({error}); {TEST_AGAIN}") from error
-        if scores.scores.shape != (len(scores.clip_id), len(scores.mids)):
-            raise InputError(f"{path}: its arrays do not fit together; {TEST_AGAIN}")
         expected = np.nan if expected_map is None else expected_map
         if not np.isclose(measured, expected, rtol=0, atol=1e-6, equal_nan=True):
             raise InputError(
@@ -281,12 +278,22 @@ class Workdir:
         Raises:
           InputError: the file is absent or damaged.
         """
-        path = self.scores_path
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return [str(mid) for mid in arrays["mids"]]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: cannot read the classes: {error}; train it again") from error
+        with _reading_arrays(self.scores_path, "the classes", "train it again") as arrays:
+            mids = arrays["mids"]
+            if mids.ndim != 1 or mids.dtype.kind != "U":
+                raise ValueError(f"mids is {mids.dtype.name}{list(mids.shape)}")
+            return mids.tolist()
+
+
+@contextlib.contextmanager
+def _reading_arrays(path: pathlib.Path, what: str, remedy: str) -> Iterator[Any]:
+    """Opens an npz file. Every error in the block becomes an InputError: `what` is not readable."""
+    try:
+        # `np.load` of a path would leave a damaged file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            yield arrays
+    except Exception as error:  # zip, zlib and NumPy raise errors of many kinds
+        raise InputError(f"{path}: cannot read {what} ({error}); {remedy}") from error
 
 
 def _run_of(content: dict[str, Any]) -> str:

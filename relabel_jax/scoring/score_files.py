@@ -23,9 +23,12 @@ import pyarrow.parquet as pq
 
 from relabel_jax.errors import InputError, install_command, some
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.text_files import most_bytes
+from relabel_jax.runs.workdir import Workdir
 
 ID_NAMES = ("clip_id", "clip_ids", "video_id", "audio_name")
 SCORE_NAMES = ("scores", "output", "clipwise_output")
+_READ = (*ID_NAMES, *SCORE_NAMES, "mids")
 _NUM_AUDIOSET_CLASSES = 527
 _FORMS = ".npz, .parquet, .csv, .csv.gz, .h5 or .hdf5"
 
@@ -72,11 +75,15 @@ def read_score_file(
 
     Raises:
       InputError: the file cannot be read or has another form; a clip or class occurs twice; a score
-        is NaN or infinite; the order of the classes is not known, or none of them is known.
+        is NaN or infinite; or the order of the classes is not known, or none of them is known.
+        A run is not finished, or has files of another one.
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        path /= "test_scores.npz"
+        workdir = Workdir(path)
+        if workdir.is_begun:  # else it has scores alone, without their digest
+            workdir.read_result()
+        path = workdir.scores_path
     content = _read(path)
     if content.scores.ndim != 2 or len(content.names) != len(content.scores):
         raise InputError(
@@ -175,9 +182,12 @@ def _read(path: pathlib.Path) -> _Content:
             case ".npz":
                 # `np.load` of a path would leave a damaged file open.
                 with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                    _refuse_growth(path, sum(each.file_size for each in arrays.zip.infolist()))
                     return _from_arrays(path, arrays)
             case ".h5" | ".hdf5":
                 with _hdf5(path) as datasets:
+                    sizes = (getattr(datasets.get(name), "nbytes", 0) for name in _READ)
+                    _refuse_growth(path, sum(sizes))
                     return _from_arrays(path, datasets)
             case ".parquet":
                 return _from_table(path, pq.read_table(path))
@@ -189,6 +199,15 @@ def _read(path: pathlib.Path) -> _Content:
         reason = f"{getattr(error, 'strerror', None) or error}".partition("\n")[0]
         raise InputError(f"{path}: cannot read the scores: {reason}") from error
     raise InputError(f"{path}: expected a run folder, or a file that ends in {_FORMS}")
+
+
+def _refuse_growth(path: pathlib.Path, num_bytes: int) -> None:
+    """Raises InputError if a file is far smaller than its arrays, which may fill the memory."""
+    if num_bytes > (limit := most_bytes(path.stat().st_size)):
+        raise InputError(
+            f"{path}: its arrays have {num_bytes:,} bytes, expected at most {limit:,} in a file of "
+            "this size; write them without compression if that is right"
+        )
 
 
 @contextlib.contextmanager
@@ -255,7 +274,7 @@ def _from_table(path: pathlib.Path, table: pa.Table) -> _Content:
                         f"{path}: the mids differ from row to row; expected the scores of all "
                         "classes in one order"
                     )
-                classes = mids[0].tolist() if len(mids) else []
+                classes = _texts(path, "mids", mids[0]) if len(mids) else []
             return _Content(names, classes, _matrix(path, name, table[name]))
     return _from_columns(path, names, table.remove_column(table.column_names.index(ids)))
 

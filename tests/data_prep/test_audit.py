@@ -1,5 +1,6 @@
 """The audit's command on a toy that can be counted by hand, and its page in a real browser."""
 
+import contextlib
 import csv
 import json
 import pathlib
@@ -9,6 +10,7 @@ from browser import VIEWS, View, check_accessibility, check_layout, open_page, w
 
 from data_prep.audit import main
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segment_flags import written_together
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +97,17 @@ def test_existing_outputs(toy, tmp_path, capsys):
     assert main(toy) == 1
     assert "audit.json: exists already" in capsys.readouterr().err
     assert main([*toy, "--overwrite"]) == 0
+
+
+def test_outputs_of_a_stopped_command_are_replaced(toy, tmp_path, capsys):
+    outputs = [tmp_path / "audit" / name for name in ("audit.json", "files.csv")]
+    with contextlib.suppress(KeyboardInterrupt), written_together(*outputs):
+        outputs[0].write_text("of the stopped command")
+        raise KeyboardInterrupt
+    assert main(toy) == 0
+    assert "of the stopped" not in outputs[0].read_text()
+    assert main(toy) == 1  # they are complete now
+    assert not [path for path in outputs[0].parent.iterdir() if path.name.startswith(".")]
 
 
 def test_no_label_that_the_ontology_has(toy, tmp_path, capsys):

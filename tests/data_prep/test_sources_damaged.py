@@ -176,3 +176,12 @@ def test_other_sources_are_refused(inputs, tmp_path, capfd):
     build_here(**arguments, output_dir=tmp_path / "set")
     arguments["audio"] = f"{inputs.folder}/clips.tar,{inputs.folder}/clips.h5"
     assert "was begun with another --audio;" in refused(arguments, tmp_path / "set", capfd)
+
+
+def test_a_table_that_lies_beside_recordings_is_left_out(inputs, tmp_path, capfd):
+    path = inputs.write("parquet")
+    table = path.with_name("embeddings.parquet")
+    pq.write_table(pa.table({"path": ["a"], "embedding": [[0.5]]}), table)
+    build_here(**inputs.arguments(path.parent, with_segments=True), output_dir=tmp_path / "set")
+    assert f"{table}: left out, it has neither video_id nor audio" in capfd.readouterr().err
+    assert records(tmp_path / "set").keys() == set(inputs.ids)

@@ -190,7 +190,8 @@ def test_what_does_not_fit(grid_folder, tmp_path, capsys, case):
         "ontology": "ontology.json: does not exist",
         "truth": "the truth has no row for the test clip 'clip",
         "truth of the grid": "--truth=CSV gives another, --truth= none",
-        "grid": "is damaged or of an older version (expected an object); run the grid again",
+        "grid": "is damaged or of an older version (expected an object); delete grid.json "
+        "and run the grid again, which keeps its finished runs",
         "paper": "has no 'table1'",
         "half": "table4: has no 'finetune'; keep to the form of paper_tables.json",
         "figure": "table4, 'features', 'Human sounds', 'ol': 'pel' is '0.31', expected a number",

@@ -107,3 +107,25 @@ def test_the_runs_of_a_grid_are_two_folders_down(tmp_path):
     folder.write_description({"config": CONFIG, "data_set": "d"})
     assert [run.path for run in folder.finished_runs()] == [tmp_path / "a/b"]
     assert folder.read_description()["config"] == CONFIG
+
+
+@pytest.mark.parametrize("name", ["grid.json", "ontology.json"])
+def test_the_files_of_a_grid_belong_together(tmp_path, name):
+    folder = GridFolder(tmp_path)
+    folder.ontology_path.write_text("[]")
+    folder.write_description({"config": CONFIG, "data_set": "d"})
+    assert folder.read_description()["data_set"] == "d"
+    text = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(text.replace('"d"', '"e"').replace("[]", "[1]"))
+    with pytest.raises(InputError, match=rf"{name}: is damaged or .*; delete grid.json and run"):
+        folder.read_description()
+
+
+@pytest.mark.parametrize("name", Scores._fields)
+def test_arrays_of_other_types_are_refused(workdir, name):
+    arrays = scores()._asdict()
+    workdir.write_scores(scores())
+    for wrong in (np.array(1), arrays[name][:-1], arrays[name].astype("S4"), arrays[name][None]):
+        np.savez(workdir.scores_path, **arrays | {name: wrong})
+        with pytest.raises(InputError, match=r"test_scores.npz: cannot read it \("):
+            workdir.read_scores(1.0)

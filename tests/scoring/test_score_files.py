@@ -1,9 +1,12 @@
 """Every form of a file of scores gives the same numbers, and bad files get one clear line."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bad_inputs import RESULT
 from score_inputs import (
     CLIP_IDS,
     FORMS,
@@ -16,7 +19,9 @@ from score_inputs import (
     write_scores,
 )
 
+from relabel_jax.errors import InputError
 from relabel_jax.labels.class_indices import class_indices_text
+from relabel_jax.runs import digests
 from relabel_jax.scoring.score_files import read_score_file
 
 
@@ -181,3 +186,18 @@ def test_hdf5_says_what_it_needs(tmp_path, capsys, monkeypatch):
     status, _, error = run(tmp_path, capsys, path)
     assert status == 1
     assert "needs h5py: pip install '.[sources]'" in error
+
+
+def test_the_scores_of_another_run_are_refused(tmp_path):
+    folder = write_form("run", tmp_path, scores())
+    path = folder / "test_scores.npz"
+    (folder / "result.json").write_text(json.dumps(RESULT))
+    digests.write_list(folder, {path.name: digests.of_file(path)})
+    assert read_score_file(folder, ONTOLOGY).path == path
+    write_scores(path, 1 - scores())
+    with pytest.raises(InputError, match=r"test_scores.npz: is damaged or was exchanged"):
+        read_score_file(folder, ONTOLOGY)
+    (folder / "result.json").unlink()
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"run: is not finished"):
+        read_score_file(folder, ONTOLOGY)
