@@ -8,9 +8,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from relabel_jax import digests
 from relabel_jax.errors import InputError
 from relabel_jax.files import write_json
-from relabel_jax.runs import digests
 from relabel_jax.runs.old_configs import upgraded
 from relabel_jax.runs.schema import FORMAT_VERSION, read_versioned
 from relabel_jax.runs.workdir import Workdir

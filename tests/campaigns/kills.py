@@ -42,9 +42,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
-from relabel_jax.runs.digests import of_bytes, of_file
-
 from relabel_jax import cli
+from relabel_jax.digests import of_bytes, of_file
 from relabel_jax.runs.checkpoints import Checkpoints
 from relabel_jax.runs.restoring import state_digest
 from relabel_jax.runs.workdir import Workdir

@@ -19,9 +19,9 @@ from score_inputs import (
     write_scores,
 )
 
+from relabel_jax import digests
 from relabel_jax.errors import InputError
 from relabel_jax.labels.class_indices import class_indices_text
-from relabel_jax.runs import digests
 from relabel_jax.scoring.score_files import read_score_file
 
 
