@@ -86,7 +86,7 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
     """Makes the training of the unfinished runs."""
     config = experiment.config
     seeds = [experiment.configs[m].seed for m in plan.unfinished]
-    network, starts, inputs = _start(experiment, plan.base, seeds)
+    network, starts, inputs, clip = _start(experiment, plan.base, seeds)
     members = [
         Member(experiment.workdirs[m], start, experiment.view(m), experiment.configs[m].seed)
         for m, start in zip(plan.unfinished, starts, strict=True)
@@ -111,7 +111,7 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
             experiment,
             network,
             starts[0],
-            inputs("train", np.zeros(1, np.int64)),
+            clip,
             -(-len(members) // jax.device_count()),
         ),
         resident=config.resident,
@@ -127,14 +127,14 @@ def _steps_per_call(
     experiment: Experiment,
     network: Network,
     variables: Variables,
-    clip: jax.Array | np.ndarray | jax.ShapeDtypeStruct,
+    clip: jax.ShapeDtypeStruct,
     members_a_device: int = 1,
 ) -> int:
     """The steps in one program: no more than an epoch has, because a program has room for all.
 
     Args:
       network, variables, members_a_device: see `calls.steps_per_call`.
-      clip: a batch of one clip, or its shape and dtype.
+      clip: shape and dtype of a batch of one clip.
     """
     config = experiment.config
     batch = jax.ShapeDtypeStruct((config.batch_size, *clip.shape[1:]), clip.dtype)
@@ -145,8 +145,8 @@ def _steps_per_call(
 
 def _start(
     experiment: Experiment, base: Base | None, seeds: Sequence[int]
-) -> tuple[Network, list[Variables], Inputs]:
-    """Returns the network that the method trains, its first variables by seed, and its inputs."""
+) -> tuple[Network, list[Variables], Inputs, jax.ShapeDtypeStruct]:
+    """Returns what the method trains: network, first variables by seed, inputs, a clip's shape."""
     view = experiment.view(0)
 
     @processes.alone
@@ -163,12 +163,12 @@ def _start(
         starts = [
             network_variables.replace_outputs(network, base.variables, start) for start in starts
         ]
-    return network, starts, read_waveforms
+    return network, starts, read_waveforms, batch
 
 
 def _classifier_start(
     experiment: Experiment, base: Base, read_waveforms: Inputs, seeds: Sequence[int]
-) -> tuple[Network, list[Variables], Inputs]:
+) -> tuple[Network, list[Variables], Inputs, jax.ShapeDtypeStruct]:
     """Does the same for the method `features`: a classifier on the embeddings of all clips."""
     config, view = experiment.config, experiment.view(0)
     embeddings = {
@@ -196,7 +196,7 @@ def _classifier_start(
     )
     batch = jax.ShapeDtypeStruct((1, base.network.embedding_size), np.float32)
     starts = [network_variables.random_variables(classifier, batch, seed) for seed in seeds]
-    return classifier, starts, lambda split, clips: embeddings[split][clips]
+    return classifier, starts, lambda split, clips: embeddings[split][clips], batch
 
 
 def _test(
