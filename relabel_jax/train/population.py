@@ -59,8 +59,8 @@ class Layout:
         Args:
           num_members: the number of members that are trained.
           batch_size: clips a step.
-          members_by: one of `MEMBERS_BY`, or `auto`, which is `map`: vmap makes a convolution a
-            grouped one, which is slower on every backend.
+          members_by: one of `MEMBERS_BY`, or `auto`, which is `map`: `vmap` makes a convolution a
+            grouped one, which takes longer.
           population: the number of all members, also those that are ahead or finished. The batch
             is divided as for all of them, so that sums are rounded in the same way. This may leave
             devices idle. No process may be idle, so it is ignored with several processes.
@@ -70,10 +70,9 @@ class Layout:
         """
         # The devices of a process are neighbours, so that its part of a batch is contiguous.
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-        rows, columns = grid(num_members, batch_size, len(devices))
-        if jax.process_count() == 1:
-            of_all, columns = grid(max(population, num_members), batch_size, len(devices))
-            rows = math.gcd(of_all, num_members)
+        like = max(population, num_members) if jax.process_count() == 1 else num_members
+        rows, columns = grid(like, batch_size, len(devices))
+        rows = math.gcd(rows, num_members)
         of_process = rows * columns // jax.process_count()
         used = np.array(devices).reshape(jax.process_count(), -1)[:, :of_process]
         members_by = "map" if members_by == "auto" or num_members == 1 else members_by
