@@ -23,6 +23,7 @@ from relabel_jax.models.variables import Variables
 from relabel_jax.runs import processes
 from relabel_jax.runs.classes import sound_classes
 from relabel_jax.runs.schema import RunResult, Scores
+from relabel_jax.train.calls import steps_per_call
 from relabel_jax.train.loop import train
 from relabel_jax.train.predict import predict
 from relabel_jax.train.training import Inputs, Member, Trained, Training
@@ -85,7 +86,7 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
     """Makes the training of the unfinished runs."""
     config = experiment.config
     seeds = [experiment.configs[m].seed for m in plan.unfinished]
-    network, starts, inputs = _start(experiment, plan.base, seeds)
+    network, starts, inputs, clip = _start(experiment, plan.base, seeds)
     members = [
         Member(experiment.workdirs[m], start, experiment.view(m), experiment.configs[m].seed)
         for m, start in zip(plan.unfinished, starts, strict=True)
@@ -106,7 +107,13 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
         num_epochs=config.num_epochs,
         learning_rate=config.learning_rate,
         learning_rate_decay=config.learning_rate_decay,
-        steps_per_call=_steps_per_call(experiment),
+        steps_per_call=_steps_per_call(
+            experiment,
+            network,
+            starts[0],
+            clip,
+            -(-len(members) // jax.device_count()),
+        ),
         resident=config.resident,
         members_by=config.members_by,
         loss=config.loss,
@@ -116,17 +123,30 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
     )
 
 
-def _steps_per_call(experiment: Experiment) -> int:
-    """The steps in one program: no more than an epoch has, because a program has room for all."""
+def _steps_per_call(
+    experiment: Experiment,
+    network: Network,
+    variables: Variables,
+    clip: jax.ShapeDtypeStruct,
+    members_a_device: int = 1,
+) -> int:
+    """The steps in one program: no more than an epoch has, because a program has room for all.
+
+    Args:
+      network, variables, members_a_device: see `calls.steps_per_call`.
+      clip: shape and dtype of a batch of one clip.
+    """
     config = experiment.config
+    batch = jax.ShapeDtypeStruct((config.batch_size, *clip.shape[1:]), clip.dtype)
+    number = config.steps_per_call or steps_per_call(network, variables, batch, members_a_device)
     num_steps = len(experiment.view(0).rows["train"]) // config.batch_size
-    return min(config.steps_per_call, max(1, num_steps))
+    return min(number, max(1, num_steps))
 
 
 def _start(
     experiment: Experiment, base: Base | None, seeds: Sequence[int]
-) -> tuple[Network, list[Variables], Inputs]:
-    """Returns the network that the method trains, its first variables by seed, and its inputs."""
+) -> tuple[Network, list[Variables], Inputs, jax.ShapeDtypeStruct]:
+    """Returns what the method trains: network, first variables by seed, inputs, a clip's shape."""
     view = experiment.view(0)
 
     @processes.alone
@@ -143,12 +163,12 @@ def _start(
         starts = [
             network_variables.replace_outputs(network, base.variables, start) for start in starts
         ]
-    return network, starts, read_waveforms
+    return network, starts, read_waveforms, batch
 
 
 def _classifier_start(
     experiment: Experiment, base: Base, read_waveforms: Inputs, seeds: Sequence[int]
-) -> tuple[Network, list[Variables], Inputs]:
+) -> tuple[Network, list[Variables], Inputs, jax.ShapeDtypeStruct]:
     """Does the same for the method `features`: a classifier on the embeddings of all clips."""
     config, view = experiment.config, experiment.view(0)
     embeddings = {
@@ -159,7 +179,12 @@ def _classifier_start(
             len(view.rows[split]),
             # `Training` refuses a batch of more clips than there are. This must not hold them.
             batch_size=min(config.batch_size, max(1, len(view.rows["train"]))),
-            batches_per_call=_steps_per_call(experiment),
+            batches_per_call=_steps_per_call(
+                experiment,
+                base.network,
+                base.variables,
+                network_variables.waveform_batch(base.network),
+            ),
             method="embed",
         )[0]
         for split in SPLITS
@@ -171,7 +196,7 @@ def _classifier_start(
     )
     batch = jax.ShapeDtypeStruct((1, base.network.embedding_size), np.float32)
     starts = [network_variables.random_variables(classifier, batch, seed) for seed in seeds]
-    return classifier, starts, lambda split, clips: embeddings[split][clips]
+    return classifier, starts, lambda split, clips: embeddings[split][clips], batch
 
 
 def _test(
@@ -185,7 +210,7 @@ def _test(
         training.read("test"),
         len(experiment.view(0).rows["test"]),
         batch_size=config.batch_size,
-        batches_per_call=_steps_per_call(experiment),
+        batches_per_call=training.steps_per_call,
         members_by=config.members_by,
         population=len(experiment.configs),
     )

@@ -117,8 +117,19 @@ def elu_and_moments(
       v, in the shape and dtype of `outputs`, and both means, float32[channels] each.
     """
     epilogue = activation_epilogue(bias)
-    values = epilogue.values(outputs)
+    values = _stored(epilogue.values(outputs))
     return values, *moments(channel_sums(epilogue.summands(values)), values, axis_name)
+
+
+def _stored(values: jax.Array) -> jax.Array:
+    """The values as the moments and the backward pass read them.
+
+    XLA drops a conversion from float32 to bfloat16 and back, so on a GPU it would store the float32
+    values as well. The barrier prevents this. Other backends do not need it.
+    """
+    if values.dtype == jnp.float32:
+        return values
+    return lax.platform_dependent(values, cuda=lax.optimization_barrier, default=lambda x: x)
 
 
 def activation_prologue(
