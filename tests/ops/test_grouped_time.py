@@ -10,12 +10,13 @@ from convolution_reference import arrays, tiny, worst_error
 from flax import linen as nn
 
 from relabel_jax.ops import grouped_time
+from relabel_jax.ops.convolution_elu import computed
 from relabel_jax.ops.formulation import Formulation
 from relabel_jax.ops.layers import Hidden, KernelAndBias, conv_elu_norm
 from relabel_jax.ops.normalization import Normalization
 
-# Groups of 3, 2 and 2 steps: the second convolution takes groups, the third takes single steps
-# where a group of its inputs and three steps of its outputs do not fit.
+# Groups of 3, 2 and 2 steps. The second convolution takes its inputs in groups of 3, and the third
+# takes them in groups of 2.
 GROUPED = tiny("grouped_time")
 FEATURES = (4, 6, 8)
 
@@ -38,9 +39,7 @@ class ThreeConvolutions(nn.Module):
                 formulation=self.formulation,
                 train=train,
             )
-        values = hidden.values
-        steps = values.steps() if isinstance(values, grouped_time.Grouped) else values
-        return steps * hidden.scale + hidden.shift
+        return computed(hidden.values) * hidden.scale[None, None] + hidden.shift[None, None]
 
 
 def variables(x):
