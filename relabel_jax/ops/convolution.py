@@ -1,14 +1,16 @@
-"""Strided 1-D convolution over time, in three formulations of the same sum.
+"""Strided 1-D convolution over time, in four formulations of the same sum.
 
     y[b, t, f] = sum over j, c of x[b, t stride + j, c] w[j, c, f],   t = 0 .. (T - n) // stride,
 
 for a kernel of size n, with VALID padding and without a bias. These sums are nearly all of the
 arithmetic of the paper's network (Table II), so they determine the speed of training:
 
-- `lax`: `lax.conv_general_dilated` and JAX's gradients. For accelerators, and as the reference.
+- `lax`: `lax.conv_general_dilated` and JAX's gradients. For GPUs, and as the reference.
 - `direct`: the same sums in forms that XLA's CPU compiler computes fast (`direct.py`).
 - `toom_cook`: fewer multiplications in the layers where this is faster (`toom_cook.py`), `direct`
   in the others. For CPUs.
+- `grouped_time`: `lax` with several steps of time in the channels, in the long layers
+  (`grouped_time.py`). For TPUs.
 
 In bfloat16 multiplications are not the bottleneck. There `direct` and `toom_cook` are the same:
 long layers are matrix products with all taps side by side (`im2col.py`).
@@ -35,8 +37,8 @@ def convolution(
 ) -> jax.Array:
     """Convolves over time with VALID padding and no bias.
 
-    It is differentiable once, in reverse mode. With `lax` it is also differentiable in forward mode
-    and more than once.
+    It is differentiable once, in reverse mode. With `lax` and `grouped_time` it is also
+    differentiable in forward mode and more than once.
 
     Args:
       inputs: float[batch, time, channels_in].
