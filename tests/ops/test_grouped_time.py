@@ -15,6 +15,8 @@ from relabel_jax.ops.formulation import Formulation
 from relabel_jax.ops.layers import Hidden, KernelAndBias, conv_elu_norm
 from relabel_jax.ops.normalization import Normalization
 
+pytestmark = pytest.mark.slow
+
 # Groups of 3, 2 and 2 steps. The second convolution takes its inputs in groups of 3, and the third
 # takes them in groups of 2.
 GROUPED = tiny("grouped_time")
