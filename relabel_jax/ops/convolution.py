@@ -28,6 +28,7 @@ from relabel_jax.ops import blocked, direct, grouped_time, im2col, space_to_dept
 from relabel_jax.ops.deferred import Deferred
 from relabel_jax.ops.elementwise import Epilogue, Prologue, Summands
 from relabel_jax.ops.formulation import Formulation
+from relabel_jax.ops.grouped_time import Grouped
 
 _NO_EPILOGUE = Epilogue(lambda outputs: outputs, lambda values: ())
 
@@ -64,7 +65,7 @@ def convolution(
     return _convolution(inputs, kernel, stride, formulation, precision)
 
 
-def check(inputs: jax.Array | Deferred, kernel: jax.Array, stride: int) -> None:
+def check(inputs: jax.Array | Deferred | Grouped, kernel: jax.Array, stride: int) -> None:
     """Raises ValueError if the arguments of a convolution do not fit each other."""
     if len(inputs.shape) != 3 or kernel.ndim != 3 or inputs.shape[2] != kernel.shape[1]:
         raise ValueError(

@@ -5,6 +5,7 @@ largest layer. Both give the results of `elu_moments.py` for the convolution's o
 work under jit, vmap, scan and map.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -50,7 +51,7 @@ def make_buffers(inputs: Any, kernel: Any, stride: int, formulation: Formulation
 
 
 def activations_and_moments(
-    inputs: jax.Array | Grouped,
+    inputs: jax.Array | Deferred | Grouped,
     kernel: jax.Array,
     bias: jax.Array,
     stride: int,
@@ -78,9 +79,10 @@ def activations_and_moments(
     check(inputs, kernel, stride)
     group = grouped_time.group(inputs.shape, kernel.shape, stride, formulation)
     if group > 1:
-        outputs = grouped_time.convolve(inputs, kernel, stride, group)
+        x = inputs if isinstance(inputs, Grouped) else computed(inputs)
+        outputs = grouped_time.convolve(x, kernel, stride, group)
         values, *means = elu_and_moments(outputs.array, bias, axis_name, outputs.length)
-        return outputs.replace(array=values), *means
+        return dataclasses.replace(outputs, array=values), *means
     inputs = computed(inputs)
     if formulation.uses_lax:
         return elu_and_moments(direct.convolve(inputs, kernel, stride), bias, axis_name)
@@ -115,8 +117,9 @@ def activations(
     check(inputs, kernel, stride)
     group = grouped_time.group(inputs.shape, kernel.shape, stride, formulation)
     if group > 1:
-        outputs = grouped_time.convolve(inputs, kernel, stride, group)
-        return outputs.replace(array=activate(outputs.array, bias))
+        x = inputs if isinstance(inputs, Grouped) else computed(inputs)
+        outputs = grouped_time.convolve(x, kernel, stride, group)
+        return dataclasses.replace(outputs, array=activate(outputs.array, bias))
     if direct.memory_bound(kernel.shape):
         return Deferred(computed(inputs), kernel, bias, stride, formulation)
     if formulation.uses_lax:

@@ -10,7 +10,8 @@ from convolution_reference import arrays, tiny, worst_error
 from flax import linen as nn
 
 from relabel_jax.ops import grouped_time
-from relabel_jax.ops.convolution_elu import computed
+from relabel_jax.ops.convolution_elu import activations, computed
+from relabel_jax.ops.deferred import Deferred
 from relabel_jax.ops.formulation import Formulation
 from relabel_jax.ops.layers import Hidden, KernelAndBias, conv_elu_norm
 from relabel_jax.ops.normalization import Normalization
@@ -116,3 +117,19 @@ def test_a_divided_batch_and_members_one_after_another():
 
         expected = jax.jit(lambda members: jax.lax.map(plain, members))(members)
         assert worst_error(jax.tree.leaves(got), jax.tree.leaves(expected)) < 1e-11
+
+
+def test_a_grouped_layer_takes_a_deferred_one():
+    """A first layer that would need too large groups is deferred."""
+
+    def two_layers(formulation):
+        first = activations(x, k1, jnp.zeros(4), 3, formulation)
+        return first, activations(first, k2, jnp.zeros(6), 3, formulation)
+
+    x, k1, _ = arrays(2, 160, 1, 4, 17, 3)
+    _, k2, _ = arrays(2, 48, 4, 6, 16, 3)
+    _, expected = two_layers(Formulation("lax"))
+    first, got = two_layers(tiny("grouped_time", group_most=2))
+    assert isinstance(first, Deferred)
+    assert isinstance(got, grouped_time.Grouped)
+    assert worst_error([computed(got)], [computed(expected)]) < 1e-5
