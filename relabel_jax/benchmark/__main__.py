@@ -19,7 +19,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import write_json
 from relabel_jax.models.waveform_cnn import FEATURES, PRECISIONS
 from relabel_jax.ops import cpu_devices
-from relabel_jax.ops.formulation import FORMULATIONS
+from relabel_jax.ops.formulation import FORMULATIONS, Formulation
 
 _EPILOG = """\
 example (the fastest variants on a CPU, in a few minutes):
@@ -30,7 +30,8 @@ output: a table on stdout, and all figures as JSON in --output.
             Toom-Cook needs less arithmetic and may exceed 1
   memory    XLA's plan for one call on one device, batches included
   moved     bytes that a step reads and writes; known only for lax in mode loop
-On a CPU, tf32 (the same as f32 there) and lax in mode scan (not vectorized there) are left out."""
+On a CPU, tf32 (the same as f32 there) is left out, and lax and grouped_time in mode scan (not
+vectorized there)."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,11 +81,15 @@ def _variants(flags: argparse.Namespace, on_cpu: bool) -> list[Variant]:
         for precision, formulation, mode, norm in itertools.product(
             flags.precisions, flags.formulations, flags.modes, flags.norms
         )
-        if not (on_cpu and ((formulation, mode) == ("lax", "scan") or precision == "tf32"))
+        if not (
+            on_cpu
+            and ((Formulation(formulation).uses_lax and mode == "scan") or precision == "tf32")
+        )
     ]
     if not variants:
         raise InputError(
-            "nothing to measure: on a CPU, tf32 and lax in mode scan are left out; see --help"
+            "nothing to measure: on a CPU, tf32, and lax and grouped_time in mode scan, are left "
+            "out; see --help"
         )
     return variants
 

@@ -148,7 +148,7 @@ def compile_variant(network: WaveformCNN, mode: str, data: Batches) -> Program:
             - memory.alias_size_in_bytes
             + memory.temp_size_in_bytes
         )
-    if mode == "loop" and network.formulation.name == "lax":
+    if mode == "loop" and network.formulation.uses_lax:
         accessed = (compiled.cost_analysis() or {}).get("bytes accessed")
     return Program(
         plan.start, functools.partial(plan.run, compiled), compile_s, memory_bytes, accessed

@@ -175,7 +175,7 @@ class WaveformCNN(nn.Module):
         return self.dense_units[-1]
 
     def for_export(self) -> "WaveformCNN":
-        """The network with plain convolutions; the other formulations are for JAX on a CPU."""
+        """The network with plain convolutions; the other formulations are for speed in JAX."""
         return self.clone(formulation=Formulation("lax"))
 
     def export_facts(self) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""Strided 1-D convolution over time, in three formulations of the same sum.
+"""Strided 1-D convolution over time, in four formulations of the same sum.
 
     y[b, t, f] = sum over j, c of x[b, t stride + j, c] w[j, c, f],   t = 0 .. (T - n) // stride,
 
 for a kernel of size n, with VALID padding and without a bias. These sums are nearly all of the
 arithmetic of the paper's network (Table II), so they determine the speed of training:
 
-- `lax`: `lax.conv_general_dilated` and JAX's gradients. For accelerators, and as the reference.
+- `lax`: `lax.conv_general_dilated` and JAX's gradients. For GPUs, and as the reference.
 - `direct`: the same sums in forms that XLA's CPU compiler computes fast (`direct.py`).
 - `toom_cook`: fewer multiplications in the layers where this is faster (`toom_cook.py`), `direct`
   in the others. For CPUs.
+- `grouped_time`: `lax` with several steps of time in the channels, in the long layers
+  (`grouped_time.py`). For TPUs.
 
 In bfloat16 multiplications are not the bottleneck. There `direct` and `toom_cook` are the same:
 long layers are matrix products with all taps side by side (`im2col.py`).
@@ -22,10 +24,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from relabel_jax.ops import blocked, direct, im2col, space_to_depth, toom_cook
+from relabel_jax.ops import blocked, direct, grouped_time, im2col, space_to_depth, toom_cook
 from relabel_jax.ops.deferred import Deferred
 from relabel_jax.ops.elementwise import Epilogue, Prologue, Summands
 from relabel_jax.ops.formulation import Formulation
+from relabel_jax.ops.grouped_time import Grouped
 
 _NO_EPILOGUE = Epilogue(lambda outputs: outputs, lambda values: ())
 
@@ -35,8 +38,8 @@ def convolution(
 ) -> jax.Array:
     """Convolves over time with VALID padding and no bias.
 
-    It is differentiable once, in reverse mode. With `lax` it is also differentiable in forward mode
-    and more than once.
+    It is differentiable once, in reverse mode. With `lax` and `grouped_time` it is also
+    differentiable in forward mode and more than once.
 
     Args:
       inputs: float[batch, time, channels_in].
@@ -52,14 +55,17 @@ def convolution(
       ValueError: the shapes, dtypes or stride do not fit.
     """
     check(inputs, kernel, stride)
-    if formulation.name == "lax":
+    group = grouped_time.group(inputs.shape, kernel.shape, stride, formulation)
+    if group > 1:
+        return grouped_time.convolve(inputs, kernel, stride, group).steps()
+    if formulation.uses_lax:
         return direct.convolve(inputs, kernel, stride)
     # JAX traces the gradient later, but the gradient must have the precision that is set now.
     precision = jax.config.jax_default_matmul_precision
     return _convolution(inputs, kernel, stride, formulation, precision)
 
 
-def check(inputs: jax.Array | Deferred, kernel: jax.Array, stride: int) -> None:
+def check(inputs: jax.Array | Deferred | Grouped, kernel: jax.Array, stride: int) -> None:
     """Raises ValueError if the arguments of a convolution do not fit each other."""
     if len(inputs.shape) != 3 or kernel.ndim != 3 or inputs.shape[2] != kernel.shape[1]:
         raise ValueError(
@@ -81,7 +87,7 @@ def uses_im2col(
 ) -> bool:
     """Whether a convolution is computed in blocks by im2col."""
     return (
-        formulation.name != "lax"
+        not formulation.uses_lax
         and jnp.dtype(dtype).name in formulation.tuning.im2col_dtypes
         and im2col.pays(input_shape, kernel_shape, stride, formulation.tuning)
     )

@@ -6,7 +6,10 @@ import jax
 
 from relabel_jax.ops import cpu_devices
 
-FORMULATIONS = ("lax", "direct", "toom_cook")
+FORMULATIONS = ("lax", "direct", "toom_cook", "grouped_time")
+
+_TPU_WIDTHS = {"TPU v6 lite": 256, "TPU7x": 256}
+"""The least number of values in a row of a group, by `device_kind`: the matrix unit's side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Tuning:
       part: the rows of such a part. Values from 512 to 2048 are equally fast.
       block_bytes: the size of a block's largest arrays; None for the default of
         `Formulation.block_bytes`.
+      group_length: the length from which grouped time pays.
+      group_lanes: a row of a group has a multiple of this number of values.
+      group_width: the least number of values in a row of a group.
+      group_most: the most steps in a row. Layers that would need more are not grouped.
     """
 
     toom_cook_length: int = 100
@@ -38,6 +45,10 @@ class Tuning:
     long: int = 300
     part: int = 2048
     block_bytes: int | None = None
+    group_length: int = 900
+    group_lanes: int = 128
+    group_width: int = 128
+    group_most: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,18 +74,29 @@ class Formulation:
             raise ValueError(f"formulation {self.name!r} is none of {', '.join(FORMULATIONS)}")
 
     @classmethod
-    def resolve(cls, name: str = "auto") -> "Formulation":
-        """The formulation for JAX's default backend and this process's devices.
+    def resolve(cls, name: str = "auto", device: jax.Device | None = None) -> "Formulation":
+        """The formulation for a device, with the sizes that suit it.
 
         Args:
-          name: one of `FORMULATIONS`, or "auto" for the fastest on the backend.
+          name: one of `FORMULATIONS`, or "auto" for the fastest on the device.
+          device: the kind of device to compute on; None for JAX's default backend.
 
         Raises:
           ValueError: the name is unknown.
         """
+        platform = jax.default_backend() if device is None else device.platform
         if name == "auto":
-            name = "toom_cook" if jax.default_backend() == "cpu" else "lax"
-        return cls(name, cpu_devices.cores_share())
+            name = {"cpu": "toom_cook", "tpu": "grouped_time"}.get(platform, "lax")
+        tuning = Tuning()
+        if platform == "tpu":
+            kind = (device or jax.local_devices()[0]).device_kind
+            tuning = Tuning(group_width=_TPU_WIDTHS.get(kind, tuning.group_width))
+        return cls(name, cpu_devices.cores_share(), tuning)
+
+    @property
+    def uses_lax(self) -> bool:
+        """Whether a convolution is one operation of XLA, with JAX's gradient."""
+        return self.name in ("lax", "grouped_time")
 
     @property
     def unroll(self) -> int:
