@@ -16,7 +16,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
-from relabel_jax.benchmark import hlo
+from relabel_jax.benchmark import steps
 from relabel_jax.benchmark.chips import Target
 from relabel_jax.benchmark.programs import RECIPE, forward_flop, train_flop
 from relabel_jax.models.variables import shapes
@@ -143,11 +143,11 @@ def figures(target: Target, case: Case) -> dict[str, Any]:
             + memory.temp_size_in_bytes
             + memory.generated_code_size_in_bytes,
         }
-        | of_step(target, case, hlo.Program(text).step())
+        | of_step(target, case, steps.Program(text).step())
     )
 
 
-def of_step(target: Target, case: Case, step: hlo.Step) -> dict[str, Any]:
+def of_step(target: Target, case: Case, step: steps.Step) -> dict[str, Any]:
     """The figures of one step, for one chip."""
     chip = target.chip
     count = forward_flop if case.inputs == "scores" else train_flop
