@@ -127,6 +127,12 @@ def test_names_without_percent_signs():
     text = TPU.replace("fusion(%y, %x)", "fusion(f32[8,128]{1,0:T(8,128)} %y, f32[8,128] %x)")
     assert Program(text).step() == Program(TPU).step()
     assert Program(TPU.replace("%", "")).step() == Program(TPU).step()
+    # Or without instructions that take an element of a tuple.
+    short = TPU.replace("fusion(%y, %x)", "fusion(%w#1, %s#1)").replace(
+        "(%block, %j)", "(%s#2, %j)"
+    )
+    assert short != TPU
+    assert Program(short).step() == Program(TPU).step()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ class Instruction(NamedTuple):
     Attributes:
       name, opcode: such as `fusion.4` and `fusion`.
       shape: the text of the shape of its result, with layouts.
-      operands: the names of its operands.
+      operands: the names of its operands; `NAME#2` is element 2 of a tuple.
       attributes: the rest of the line.
       is_root: whether it is the computation's result.
     """
@@ -100,6 +100,23 @@ def async_result(instruction: Instruction) -> str:
     return found.group() if found else ""
 
 
+def element(shape: str, index: int) -> str:
+    """The shape of an element of a tuple.
+
+    >>> element("(f32[2]{0:T(128)}, (f32[3,4], s32[]))", 1)
+    '(f32[3,4], s32[])'
+    """
+    begin = depth = count = 0
+    inside = shape[1:-1] + ","
+    for at, letter in enumerate(inside):
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            if count == index:
+                return inside[begin:at].strip()
+            begin, count = at + 1, count + 1
+    raise ValueError(f"{shape} has no element {index}")
+
+
 def in_memory(shape: str) -> str:
     """The same arrays in the main memory."""
     return re.sub(r"S\(\d+\)", "", shape)
@@ -144,9 +161,9 @@ def _instruction(name: str, rest: str, is_root: bool) -> Instruction:
 
 def _names(arguments: str) -> tuple[str, ...]:
     if "%" in arguments:
-        return tuple(re.findall(r"%([\w.\-]+)", arguments))
+        return tuple(re.findall(r"%([\w.\-]+(?:#\d+)*)", arguments))
     plain = re.sub(r"[a-z]+\d*\w*\[[^\]]*\](\{[^}]*\})?", "", arguments)
-    return tuple(re.findall(r"[\w.\-]+", plain))
+    return tuple(re.findall(r"[\w.\-]+(?:#\d+)*", plain))
 
 
 def _closing(text: str, begin: int) -> int:

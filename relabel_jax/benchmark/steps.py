@@ -169,17 +169,16 @@ class Program:
 
     def _read(self, computation: str, instruction: Instruction) -> int:
         """The bytes of its operands, or of the slices that it takes of them."""
-        shapes = self._shapes(computation)
         if instruction.opcode in _PARTIAL:
             return num_bytes(instruction.shape)
         if instruction.opcode == "dynamic-update-slice":
-            return num_bytes(shapes.get(instruction.operands[1], ""))
+            return num_bytes(self._shape(computation, instruction.operands[1]))
         if instruction.opcode == "slice-start":
             return num_bytes(hlo.in_memory(hlo.async_result(instruction)))
         fused = self._fused(instruction)
         total = 0
         for number, operand in enumerate(instruction.operands):
-            whole = num_bytes(shapes.get(operand, ""))
+            whole = num_bytes(self._shape(computation, operand))
             if fused is not None:
                 whole = min(whole, self._read_of(fused, number, whole)[0])
             total += whole
@@ -226,20 +225,30 @@ class Program:
         if instruction.opcode == "dynamic-update-slice" or fused is None:
             in_place = instruction.opcode == "dynamic-update-slice"
             return 0 if in_place else num_bytes(instruction.shape)
-        shapes, by_name = self._shapes(fused), {x.name: x for x in self._computations[fused]}
+        by_name = {x.name: x for x in self._computations[fused]}
         total = num_bytes(instruction.shape)
         root = next(x for x in self._computations[fused] if x.is_root)
-        results = [by_name[x] for x in root.operands] if root.opcode == "tuple" else [root]
+        results = (
+            [by_name.get(x, root) for x in root.operands] if root.opcode == "tuple" else [root]
+        )
         for result in results:
             while result.opcode == "bitcast" and result.operands[0] in by_name:
                 result = by_name[result.operands[0]]
             if result.opcode == "dynamic-update-slice":
-                total -= num_bytes(result.shape) - num_bytes(shapes.get(result.operands[1], ""))
+                total -= num_bytes(result.shape) - num_bytes(self._shape(fused, result.operands[1]))
         return max(0, total)
 
     def _fused(self, instruction: Instruction) -> str | None:
         is_fusion = instruction.opcode == "fusion" and instruction.called
         return instruction.called[0] if is_fusion else None
+
+    def _shape(self, computation: str, operand: str) -> str:
+        """The shape of an operand of an instruction of a computation."""
+        name, *indices = operand.split("#")
+        shape = self._shapes(computation).get(name, "")
+        for index in indices:
+            shape = hlo.element(shape, int(index))
+        return shape
 
     @functools.cached_property
     def _shapes(self) -> Callable[[str], dict[str, str]]:
