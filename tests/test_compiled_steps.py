@@ -1,4 +1,5 @@
 """Reads texts of XLA's programs: cycles, traffic and operations of the step, counted by hand."""
+# ruff: noqa: E501
 
 import jax
 import jax.numpy as jnp
