@@ -119,7 +119,7 @@ def relabel_jax_program(
 
         def evaluate():
             for part in parts:
-                scores = predict_population(network, layout, "scores", variables, (), part, number)
+                scores = predict_population(network, layout, "scores", variables, None, part, number)
             jax.block_until_ready(scores)
 
         return evaluate

@@ -24,7 +24,7 @@ from relabel_jax.experiments.flags import read_config
 from relabel_jax.experiments.run import member_workdirs, run_population
 from relabel_jax.labels.labelings import LABELINGS
 from relabel_jax.models import registry
-from relabel_jax.ops import cpu_devices
+from relabel_jax.ops import cpu_devices, tpu_flags
 from relabel_jax.progress import LineHandler
 from relabel_jax.report.tables import text
 from relabel_jax.report.write import page_path
@@ -61,8 +61,9 @@ fields of a config, as --config.FIELD=VALUE (the defaults are the paper's recipe
 
 fields that change speed and memory, not results:
   resident       keep the waveforms on the device: always, never or auto (if they fit)
-  steps_per_call 8: training steps in one program; a SIGTERM waits for up to two of these programs
-  members_by     map: one run after another; vmap: all at once; auto: by device
+  steps_per_call training steps in one program (default: 8, more on fast devices); a SIGTERM waits
+                 for up to two of these programs
+  members_by     map: the runs of a device one after another; vmap: all at once (default: map)
 
 fields of a grid (configs paper and quickstart) in place of root, method, labeling and seed:
   roots          such as "('Human sounds',)"
@@ -153,6 +154,7 @@ def _choose_devices(flags: argparse.Namespace, config: ConfigDict) -> None:
         value = getattr(flags, name)
         if value is not None and value < least:
             raise InputError(f"--{name}={value}: expected at least {least}")
+    tpu_flags.keep_small_batches()
     given = (flags.coordinator_address, flags.num_processes, flags.process_id)
     if any(value is not None for value in given):
         address = flags.coordinator_address or "auto"

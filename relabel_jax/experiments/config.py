@@ -5,7 +5,7 @@ import json
 import math
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.labelings import check_labelings
@@ -60,9 +60,9 @@ def paper_config(root: str, method: str) -> ConfigDict:
     config.classifier.hidden_units = 256
     config.classifier.norm_order = "elu_bn"  # or bn_elu
     # These change speed and memory, not results:
-    config.steps_per_call = 8  # steps in one program on the device
+    config.steps_per_call = config_dict.placeholder(int)  # steps in one program; None: by device
     config.resident = "auto"  # whether waveforms stay on the device: always, never, or if they fit
-    config.members_by = "auto"  # members one after another (map), at once (vmap), or by backend
+    config.members_by = "auto"  # members of a device one after another (map, auto), at once (vmap)
     return config
 
 
@@ -127,6 +127,8 @@ def check(config: ConfigDict) -> None:
         ("learning_rate", math.inf),
         ("learning_rate_decay", math.inf),
     ):
+        if config[field] is None:  # only steps_per_call may be
+            continue
         if not 0 < config[field] < math.inf:
             raise InputError(f"config.{field}: expected a positive number, got {config[field]}")
         if config[field] > limit:

@@ -23,6 +23,7 @@ from relabel_jax.models.variables import Variables
 from relabel_jax.runs import processes
 from relabel_jax.runs.classes import sound_classes
 from relabel_jax.runs.schema import RunResult, Scores
+from relabel_jax.train.calls import steps_per_call
 from relabel_jax.train.loop import train
 from relabel_jax.train.predict import predict
 from relabel_jax.train.training import Inputs, Member, Trained, Training
@@ -106,7 +107,13 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
         num_epochs=config.num_epochs,
         learning_rate=config.learning_rate,
         learning_rate_decay=config.learning_rate_decay,
-        steps_per_call=_steps_per_call(experiment),
+        steps_per_call=_steps_per_call(
+            experiment,
+            network,
+            starts[0],
+            inputs("train", np.zeros(1, np.int64)),
+            -(-len(members) // jax.device_count()),
+        ),
         resident=config.resident,
         members_by=config.members_by,
         loss=config.loss,
@@ -116,11 +123,24 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
     )
 
 
-def _steps_per_call(experiment: Experiment) -> int:
-    """The steps in one program: no more than an epoch has, because a program has room for all."""
+def _steps_per_call(
+    experiment: Experiment,
+    network: Network,
+    variables: Variables,
+    clip: jax.Array | np.ndarray | jax.ShapeDtypeStruct,
+    members_a_device: int = 1,
+) -> int:
+    """The steps in one program: no more than an epoch has, because a program has room for all.
+
+    Args:
+      network, variables, members_a_device: see `calls.steps_per_call`.
+      clip: a batch of one clip, or its shape and dtype.
+    """
     config = experiment.config
+    batch = jax.ShapeDtypeStruct((config.batch_size, *clip.shape[1:]), clip.dtype)
+    number = config.steps_per_call or steps_per_call(network, variables, batch, members_a_device)
     num_steps = len(experiment.view(0).rows["train"]) // config.batch_size
-    return min(config.steps_per_call, max(1, num_steps))
+    return min(number, max(1, num_steps))
 
 
 def _start(
@@ -159,7 +179,12 @@ def _classifier_start(
             len(view.rows[split]),
             # `Training` refuses a batch of more clips than there are. This must not hold them.
             batch_size=min(config.batch_size, max(1, len(view.rows["train"]))),
-            batches_per_call=_steps_per_call(experiment),
+            batches_per_call=_steps_per_call(
+                experiment,
+                base.network,
+                base.variables,
+                network_variables.waveform_batch(base.network),
+            ),
             method="embed",
         )[0]
         for split in SPLITS
@@ -185,7 +210,7 @@ def _test(
         training.read("test"),
         len(experiment.view(0).rows["test"]),
         batch_size=config.batch_size,
-        batches_per_call=_steps_per_call(experiment),
+        batches_per_call=training.steps_per_call,
         members_by=config.members_by,
         population=len(experiment.configs),
     )

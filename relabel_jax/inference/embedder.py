@@ -312,7 +312,7 @@ def _forward(
     """
 
     def embed(variables, chunk, num_batches):
-        embeddings = predict_chunk(network, "embed", variables, (), chunk, num_batches)
+        embeddings = predict_chunk(network, "embed", variables, None, chunk, num_batches)
         return embeddings, network.apply(variables, embeddings, method="head").scores
 
     axes = (PartitionSpec(), _BATCHES, PartitionSpec())

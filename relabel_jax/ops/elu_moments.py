@@ -117,8 +117,20 @@ def elu_and_moments(
       v, in the shape and dtype of `outputs`, and both means, float32[channels] each.
     """
     epilogue = activation_epilogue(bias)
-    values = epilogue.values(outputs)
+    values = _stored(epilogue.values(outputs.astype(bias.dtype)), outputs.dtype)
     return values, *moments(channel_sums(epilogue.summands(values)), values, axis_name)
+
+
+def _stored(values: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Rounds float32 values to a dtype, for storage.
+
+    XLA drops a conversion to bfloat16 and back. Then it stores the float32 values as well, which
+    the moments read. It keeps an explicit rounding.
+    """
+    info = jnp.finfo(dtype)
+    if info.bits < 32:
+        values = lax.reduce_precision(values, info.nexp, info.nmant)
+    return values.astype(dtype)
 
 
 def activation_prologue(

@@ -6,6 +6,7 @@ one. While the device trains an epoch, the host scores and saves the epoch befor
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,8 @@ from relabel_jax.runs import processes
 from relabel_jax.runs.training_folder import TrainingFolder
 from relabel_jax.train.population import Layout, split_members, stack_members, train_population
 from relabel_jax.train.predict import begin_predict
-from relabel_jax.train.resident import Blocks, input_chunks, load_resident
+from relabel_jax.train.resident import free_bytes, input_chunks, load_resident
+from relabel_jax.train.rows import Rows
 from relabel_jax.train.saving import Saver
 from relabel_jax.train.step import TrainState
 from relabel_jax.train.training import Training
@@ -53,6 +55,9 @@ def train_epochs(
     """
     layout = Layout.of(len(training.members), training.batch_size, training.members_by, population)
     _check_shared_batch(training, layout)
+    if jax.device_count() > 1:
+        _LOG.info("%s", layout.describe(len(training.members), training.batch_size))
+    states = layout.put(stack_members(starts), "member")
     resident = load_resident(
         {
             "train": (training.read("train"), training.num_clips),
@@ -60,10 +65,13 @@ def train_epochs(
         },
         training.resident,
         layout,
+        # On a CPU the memory is also the host's, so training gets a share.
+        None
+        if jax.default_backend() == "cpu"
+        else functools.partial(_step_bytes, training, layout, states),
     )
     if steps_done:
         _LOG.info("continuing after step %d (epoch %d is done)", steps_done, epochs_done)
-    states = layout.put(stack_members(starts), "member")
     training.on_start()
     steps_left = training.num_epochs * training.recipe.steps_per_epoch - steps_done
     with contextlib.ExitStack() as stack:
@@ -104,10 +112,39 @@ def train_epochs(
             )
 
 
+def _step_bytes(
+    training: Training, layout: Layout, states: TrainState, rows: dict[str, Rows]
+) -> int | None:
+    """Returns the bytes that training needs on a device besides its states and resident clips.
+
+    The compiler tells this of the program that will run, which is not compiled again then.
+
+    Args:
+      rows: the resident clips of each split, with shapes in place of arrays.
+
+    Returns:
+      The bytes; None if the backend does not tell.
+    """
+    _, _, inputs = next(_train_inputs(training, 1, 0, layout, rows["train"]))
+    program = train_population.lower(training.network, training.recipe, layout, states, *inputs)
+    try:
+        memory = program.compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return free_bytes()
+    if memory is None:
+        return None
+    # Two copies of all states: one is saved while the next epoch is trained.
+    copies = 2 * sum(array.nbytes for array in jax.tree.leaves(states))
+    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return copies + new + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+
+
 def _begin_validation(
     training: Training,
     layout: Layout,
-    resident: Blocks,
+    resident: Rows | None,
     states: TrainState,
     snapshot: list[TrainState],
     should_stop: Callable[[], bool],
@@ -148,7 +185,7 @@ def _train_epoch(
     epoch: int,
     steps_done: int,
     layout: Layout,
-    resident: Blocks,
+    resident: Rows | None,
     states: TrainState,
     should_stop: Callable[[], bool],
     saver: Saver,
@@ -174,7 +211,7 @@ def _train_epoch(
 
 
 def _train_inputs(
-    training: Training, epoch: int, first_step: int, layout: Layout, resident: Blocks
+    training: Training, epoch: int, first_step: int, layout: Layout, resident: Rows | None
 ) -> Iterator[tuple[int, int, tuple]]:
     """Puts the rest of an epoch on the devices, chunk by chunk, each when it is asked for.
 

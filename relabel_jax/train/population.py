@@ -19,9 +19,12 @@ from relabel_jax.errors import InputError
 from relabel_jax.models import backbone
 from relabel_jax.models.backbone import Network
 from relabel_jax.ops.batch_axis import on_each_device
+from relabel_jax.train.rows import Rows
 from relabel_jax.train.step import Recipe, TrainState, predict_chunk, train_chunk
 
 MEMBERS_BY = ("map", "vmap")
+# An accelerator is not faster with fewer clips of the paper's network.
+_LEAST_CLIPS = 24
 _SHARED = PartitionSpec()
 _OF_MEMBER = PartitionSpec("member")
 _BATCHES = PartitionSpec("member", None, "data")  # [members, chunk, batch, ...]
@@ -36,7 +39,7 @@ class Layout:
     batch of a member over the devices of its row.
 
     Attributes:
-      mesh: the devices of all processes, with the axes `member` (rows) and `data`.
+      mesh: devices of all processes, with the axes `member` (rows) and `data`.
       members_by: `map` computes the members of a device one after another, `vmap` at once.
     """
 
@@ -47,12 +50,13 @@ class Layout:
     def of(
         cls, num_members: int, batch_size: int, members_by: str, population: int = 0
     ) -> "Layout":
-        """Makes the layout on all devices.
+        """Makes the layout on all devices, or on fewer if that is as fast.
 
         Args:
           num_members: the number of members that are trained.
           batch_size: clips a step.
-          members_by: one of `MEMBERS_BY`, or `auto`, which chooses by backend.
+          members_by: one of `MEMBERS_BY`, or `auto`, which is `map`: vmap makes a convolution a
+            grouped one, which is slower on every backend.
           population: the number of all members, also those that are ahead or finished. The batch
             is divided as for all of them, so that sums are rounded in the same way. This may leave
             devices idle. No process may be idle, so it is ignored with several processes.
@@ -62,21 +66,25 @@ class Layout:
         """
         # The devices of a process are neighbours, so that its part of a batch is contiguous.
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-        along_batch = len(devices) // _along_members(num_members, len(devices))
+        rows, columns = _grid(num_members, batch_size, len(devices))
         if jax.process_count() == 1:
-            of_all = _along_members(max(population, num_members), len(devices))
-            along_batch = len(devices) // of_all
-            devices = devices[: along_batch * math.gcd(of_all, num_members)]
-        if batch_size % along_batch:
-            raise InputError(
-                f"config.batch_size {batch_size} is not divisible by the {along_batch} devices "
-                f"that share a batch; use a multiple of {along_batch}"
-            )
-        if members_by == "auto":
-            # On a CPU, vmap makes a convolution a grouped one, which has 0.5 to 0.8 of the speed.
-            members_by = "map" if jax.default_backend() == "cpu" else "vmap"
-        grid = np.array(devices).reshape(-1, along_batch)
-        return cls(Mesh(grid, ("member", "data")), members_by if num_members > 1 else "map")
+            of_all, columns = _grid(max(population, num_members), batch_size, len(devices))
+            rows = math.gcd(of_all, num_members)
+        of_process = rows * columns // jax.process_count()
+        grid = np.array(devices).reshape(jax.process_count(), -1)[:, :of_process]
+        members_by = "map" if members_by == "auto" or num_members == 1 else members_by
+        return cls(Mesh(grid.reshape(rows, columns), ("member", "data")), members_by)
+
+    def describe(self, num_members: int, batch_size: int) -> str:
+        """Returns a line that says how members and batches are laid out, and why."""
+        rows, columns = self.mesh.shape["member"], self.mesh.shape["data"]
+        line = f"{self.mesh.size} of {jax.device_count()} devices: "
+        if num_members > 1:
+            line += f"{num_members // rows} of {num_members} members on each, "
+        line += f"{batch_size // columns} of a batch's {batch_size} clips on each"
+        if self.mesh.size < jax.device_count():
+            line += "; on more devices a step would not be faster"
+        return line
 
     def sharding(self, *axes: Any) -> NamedSharding:
         """Returns the sharding with these mesh axes (or None) for the leading axes of an array."""
@@ -108,7 +116,7 @@ class Layout:
         """
         num_members, num_steps = labels.shape[:2]
         return (
-            (),
+            None,
             (self.put(inputs, None, "data"),),
             self.put(np.zeros(num_members, np.int32), "member"),
             *(self.put(array, "member", None, "data") for array in (labels, masked)),
@@ -154,20 +162,45 @@ class Layout:
         return network if self.axis_name is None else backbone.divided(network, self.axis_name)
 
 
-def _along_members(num_members: int, num_devices: int) -> int:
-    """Returns the largest number of rows among which members and devices can be divided."""
-    return max(
-        number
-        for number in range(1, num_members + 1)
-        if num_members % number == 0 and _divides(number, num_devices)
-    )
+def _grid(num_members: int, batch_size: int, num_devices: int) -> tuple[int, int]:
+    """Returns the numbers of rows and columns of devices.
+
+    On a CPU all devices are used: the members are divided first, then the batch. On an accelerator
+    the grid is the one with the shortest step. Of equally fast ones it is the smallest.
+
+    Raises:
+      InputError: the batch cannot be divided among the devices.
+    """
+    grids = [
+        (rows, columns)
+        for rows in range(1, num_members + 1)
+        for columns in range(1, num_devices // rows + 1)
+        if num_members % rows == 0 and _is_possible(rows, columns, num_devices)
+    ]
+    if jax.default_backend() == "cpu":
+        grids = [max(grid for grid in grids if math.prod(grid) == num_devices)]
+    divided = [grid for grid in grids if batch_size % grid[1] == 0]
+    if not divided:
+        least = min(columns for _, columns in grids)
+        raise InputError(
+            f"config.batch_size {batch_size} is not divisible by the {least} devices "
+            f"that share a batch; use a multiple of {least}"
+        )
+
+    def cost(grid):
+        rows, columns = grid
+        clips = num_members // rows * max(batch_size // columns, _LEAST_CLIPS)
+        return clips, rows * columns
+
+    return min(divided, key=cost)
 
 
-def _divides(along_members: int, num_devices: int) -> bool:
-    """Whether rows of equal length are possible in which no process has a part of two rows."""
-    along_batch, rest = divmod(num_devices, along_members)
-    local = jax.local_device_count()
-    return rest == 0 and (along_batch % local == 0 or local % along_batch == 0)
+def _is_possible(rows: int, columns: int, num_devices: int) -> bool:
+    """Whether each process has the same number of devices, in one row or in whole rows."""
+    of_process, rest = divmod(rows * columns, jax.process_count())
+    if rest or not 0 < of_process <= num_devices // jax.process_count():
+        return False
+    return columns % of_process == 0 or of_process % columns == 0
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
@@ -176,7 +209,7 @@ def train_population(
     recipe: Recipe,
     layout: Layout,
     states: TrainState,
-    resident: tuple[jax.Array, ...],
+    resident: Rows | None,
     inputs: tuple[jax.Array, ...],
     order: jax.Array,
     labels: jax.Array,
@@ -191,7 +224,7 @@ def train_population(
       recipe: the loss, the optimizer and its schedule.
       layout: the layout of members and batches on the devices.
       states: the states of all members, with a leading axis [members].
-      resident: the blocks of inputs on the device, [clips, ...] each; () if inputs are streamed.
+      resident: the clips on the device; None if inputs are streamed.
       inputs: for each order of the clips the inputs [chunk, batch, ...], or, if they are resident,
         the numbers of the clips, int32[chunk, batch].
       order: int32[members], the index in `inputs` of each member.
@@ -243,7 +276,7 @@ def predict_population(
     layout: Layout,
     method: str,
     variables: dict[str, Any],
-    resident: tuple[jax.Array, ...],
+    resident: Rows | None,
     inputs: jax.Array,
     num_batches: jax.Array,
 ) -> jax.Array:

@@ -9,7 +9,8 @@ import numpy as np
 from relabel_jax.data.pipeline import ReadInputs
 from relabel_jax.models.backbone import Network
 from relabel_jax.train.population import Layout, predict_population, stack_members
-from relabel_jax.train.resident import Blocks, input_chunks
+from relabel_jax.train.resident import input_chunks
+from relabel_jax.train.rows import Rows
 
 
 def predict(
@@ -46,7 +47,7 @@ def predict(
         read_inputs,
         num_clips,
         layout=layout,
-        resident=(),
+        resident=None,
         batch_size=batch_size,
         batches_per_call=batches_per_call,
         method=method,
@@ -60,7 +61,7 @@ def begin_predict(
     num_clips: int,
     *,
     layout: Layout,
-    resident: Blocks,
+    resident: Rows | None,
     batch_size: int,
     batches_per_call: int,
     method: str = "scores",
@@ -71,7 +72,7 @@ def begin_predict(
     Args:
       variables: the members' variables on the devices, with a leading axis [members].
       layout: the layout of members and batches on the devices.
-      resident: the blocks of inputs on the devices; () if inputs are streamed.
+      resident: the clips on the devices; None if inputs are streamed.
       after_chunk: called after each chunk is sent to the devices; it may raise.
       network, read_inputs, num_clips, batch_size, batches_per_call, method: see `predict`.
 

@@ -2,9 +2,10 @@
 
 import contextlib
 import logging
+import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -14,52 +15,66 @@ from relabel_jax.errors import InputError
 from relabel_jax.progress import Progress
 from relabel_jax.runs import processes
 from relabel_jax.train.population import Layout
+from relabel_jax.train.rows import Rows, tiled_shape, to_block
 
 _LOG = logging.getLogger(__name__)
 MODES = ("auto", "always", "never")
 # So that an index into the elements of a block fits into 32 bits.
 _MAX_BLOCK_ELEMENTS = 2**31 - 1
-# The share of the free memory that inputs may take. A step needs the rest for activations,
-# gradients and other buffers.
+# The share of the free memory that inputs may take if it is not known what a step needs for
+# activations, gradients and other buffers.
 _SHARE = 0.75
+# The share of the free memory that inputs and a step may take. The rest is lost between arrays.
+_USABLE = 0.95
 _CLIPS_A_READ = 512
 
-Blocks = tuple[jax.Array, ...]
+Source = tuple[ReadInputs, int]
+"""A function that reads the inputs [n, ...] of clips int64[n], and the number of clips."""
 
 
 def load_resident(
-    sources: dict[str, tuple[ReadInputs, int]], mode: str, layout: Layout
-) -> dict[str, Blocks]:
+    sources: dict[str, Source],
+    mode: str,
+    layout: Layout,
+    step_bytes: Callable[[dict[str, Rows]], int | None] | None = None,
+) -> dict[str, Rows | None]:
     """Puts the inputs of splits on the devices. Each device gets all inputs.
 
     Each clip is read once. With several processes each one reads a part, and the devices exchange
     the parts.
 
     Args:
-      sources: for each split, a function that reads the inputs [n, ...] of clips int64[n], and the
-        number of clips.
+      sources: the clips of each split.
       mode: one of `MODES`; `auto` means `always` if the inputs fit and `never` otherwise.
       layout: the layout of members and batches on the devices.
+      step_bytes: returns the bytes that training needs on a device besides these rows, whose
+        blocks are `jax.ShapeDtypeStruct`. Without it, or if it returns None, training gets a share
+        of the free memory.
 
     Returns:
-      The blocks [clips, ...] of each split; () if the inputs must be streamed.
+      The rows of each split; None if the inputs must be streamed.
 
     Raises:
       InputError: the mode is `always`, and the inputs do not fit.
     """
     if mode == "never":
-        return dict.fromkeys(sources, ())
-    likes = [read(np.zeros(1, np.int64)) for read, _ in sources.values()]
-    bytes_a_clip = max(like.nbytes for like in likes)
-    needed = bytes_a_clip * sum(num_clips for _, num_clips in sources.values())
+        return dict.fromkeys(sources)
+    plans = {split: _plan(source, layout) for split, source in sources.items()}
+    blocks = [block for rows in plans.values() for block in rows.blocks]
+    needed = sum(_num_bytes(block) for block in blocks)
     if layout.mesh.size > 1 and jax.default_backend() != "cpu":  # for a CPU free_bytes counts this
         # While the parts of a block are exchanged, a device holds its part and the whole block.
-        largest = bytes_a_clip * max(num_clips for _, num_clips in sources.values())
-        needed += min(largest, likes[0].itemsize * _MAX_BLOCK_ELEMENTS) // layout.mesh.size
-    there = int(_SHARE * free_bytes())
+        needed += max(map(_num_bytes, blocks)) // layout.mesh.size
+    free = free_bytes()
+    there = int(_SHARE * free)
+    # All processes compile the step together, or none does.
+    if step_bytes is not None and processes.all_processes(needed <= free):
+        of_step = step_bytes(plans)
+        there = there if of_step is None else max(0, int(_USABLE * free) - of_step)
+    num_clips = sum(number for _, number in sources.values())
     if not processes.all_processes(needed <= there):
         what = (
-            f"{sum(num_clips for _, num_clips in sources.values())} clips need {needed / 1e9:.3g} "
+            f"{num_clips} clips need {needed / 1e9:.3g} "
             f"GB on each device, and {there / 1e9:.3g} GB are available"
         )
         if mode == "always":
@@ -67,40 +82,61 @@ def load_resident(
                 f"config.resident=always: {what}; use config.resident=auto, which streams them"
             )
         _LOG.info("streaming: %s", what)
-        return dict.fromkeys(sources, ())
-    total = sum(num_clips for _, num_clips in sources.values())
-    with Progress("loading", total, "clips") as progress:
+        return dict.fromkeys(sources)
+    with Progress("loading", num_clips, "clips") as progress:
         return {
-            split: _load(read, num_clips, layout, progress)
-            for split, (read, num_clips) in sources.items()
+            split: _load(source, plans[split], layout, progress)
+            for split, source in sources.items()
         }
 
 
-def _load(read: ReadInputs, num_clips: int, layout: Layout, progress: Progress) -> Blocks:
+def _plan(source: Source, layout: Layout) -> Rows:
+    """Returns the rows of a split, with shapes in place of arrays."""
+    read, num_clips = source
     like = read(np.zeros(1, np.int64))[0]
+    row = tiled_shape(like.shape, like.dtype)
     num_devices = layout.mesh.size
-    clips_a_block = _MAX_BLOCK_ELEMENTS // like.size // num_devices * num_devices
-    blocks = []
-    for start in range(0, num_clips, clips_a_block):
-        clips = np.arange(start, min(start + clips_a_block, num_clips))
-        # All devices must get the same number of clips. So the last clip is repeated; no index
-        # refers to the copies.
-        clips = np.pad(clips, (0, -len(clips) % num_devices), mode="edge")
-        clips = clips[layout.part(len(clips), "member", "data")]
-        rows = np.empty((len(clips), *like.shape), like.dtype)
-        for at in range(0, len(rows), _CLIPS_A_READ):
-            piece = clips[at : at + _CLIPS_A_READ]
-            rows[at : at + len(piece)] = read(piece)
-            progress.update(len(piece))
+    most = _MAX_BLOCK_ELEMENTS // math.prod(row) // num_devices * num_devices
+    # All devices load the same number of clips of a block. So the last block may be longer than the
+    # clips that are left; no index refers to the rest.
+    padded = num_clips + -num_clips % num_devices
+    lengths = [min(most, padded - start) for start in range(0, padded, most)]
+    return Rows(
+        tuple(
+            jax.ShapeDtypeStruct((length, *row), like.dtype, sharding=layout.sharding())
+            for length in lengths
+        ),
+        like.shape,
+    )
+
+
+def _num_bytes(block: jax.ShapeDtypeStruct) -> int:
+    return block.size * block.dtype.itemsize
+
+
+def _load(source: Source, plan: Rows, layout: Layout, progress: Progress) -> Rows:
+    """Reads the clips of a split, and puts them on the devices block by block."""
+    read, num_clips = source
+    blocks: list[jax.Array] = []
+    start = 0
+    for block in plan.blocks:
+        here = layout.part(len(block), "member", "data")
+        rows = np.zeros((here.stop - here.start, *block.shape[1:]), block.dtype)
+        end = min(here.stop, num_clips - start)
+        for at in range(here.start, end, _CLIPS_A_READ):
+            clips = np.arange(at, min(at + _CLIPS_A_READ, end))
+            to_block(read(start + clips), rows[at - here.start :][: len(clips)])
+            progress.update(len(clips))
         divided = layout.put_part(rows, ("member", "data"))
         # On one device the part is the whole block. Donating it avoids a copy.
         whole = jax.jit(
             lambda rows: rows,
             out_shardings=layout.sharding(),
-            donate_argnums=() if num_devices > 1 else (0,),
+            donate_argnums=() if layout.mesh.size > 1 else (0,),
         )
         blocks.append(whole(divided))
-    return tuple(blocks)
+        start += len(block)
+    return Rows(tuple(blocks), plan.shape)
 
 
 def input_chunks(
@@ -109,7 +145,7 @@ def input_chunks(
     batch_size: int,
     batches_per_chunk: int,
     layout: Layout,
-    resident: Blocks,
+    resident: Rows | None,
 ) -> Iterator[tuple[jax.Array, int]]:
     """Puts chunks of batches on the devices one by one, and reads ahead on the host.
 
@@ -121,14 +157,14 @@ def input_chunks(
       batch_size: clips a batch.
       batches_per_chunk: batches a chunk.
       layout: the layout of members and batches on the devices.
-      resident: the blocks of inputs on the devices; () if inputs are streamed.
+      resident: the clips on the devices; None if inputs are streamed.
 
     Yields:
       The inputs [chunk, batch, ...], or the numbers of the clips, int32[chunk, batch], if the
       inputs are resident; and the number of batches that have clips.
     """
     parts = clips.reshape(-1, batch_size)[:, layout.part(batch_size, "data")]
-    if resident:
+    if resident is not None:
         read_inputs = _as_indices
     for chunk in read_chunks(read_inputs, parts.ravel(), parts.shape[1], batches_per_chunk):
         yield layout.put_part(chunk.inputs, None, "data"), chunk.num_batches

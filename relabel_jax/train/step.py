@@ -19,6 +19,7 @@ from relabel_jax.ops import batch_axis
 from relabel_jax.ops.buffers import value_and_grad
 from relabel_jax.train.losses import LOSSES
 from relabel_jax.train.optimizers import OPTIMIZERS
+from relabel_jax.train.rows import Rows, gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,34 +157,12 @@ def _random_streams(
     return {name: jax.random.fold_in(key, number) for number, name in enumerate(names)}
 
 
-def gather(resident: tuple[jax.Array, ...], inputs: jax.Array) -> jax.Array:
-    """Looks up the inputs of clips in the resident blocks; returns `inputs` if there are none.
-
-    Args:
-      resident: the blocks of inputs on the device, [clips, ...] each; () if inputs are streamed.
-        Each has fewer than 2^31 elements, so an index into it fits into 32 bits.
-      inputs: int32[...], the numbers of the clips; or the inputs themselves.
-
-    Returns:
-      The inputs, [..., *clip shape].
-    """
-    if not resident:
-        return inputs
-    rows = jnp.take(resident[0], inputs, axis=0, mode="clip")
-    start = len(resident[0])
-    for block in resident[1:]:
-        is_here = (inputs >= start).reshape(inputs.shape + (1,) * (block.ndim - 1))
-        rows = jnp.where(is_here, jnp.take(block, inputs - start, axis=0, mode="clip"), rows)
-        start += len(block)
-    return rows
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="axis_name", donate_argnums=2)
 def train_chunk(
     network: Network,
     recipe: Recipe,
     state: TrainState,
-    resident: tuple[jax.Array, ...],
+    resident: Rows | None,
     inputs: jax.Array,
     labels: jax.Array,
     masked: jax.Array,
@@ -199,7 +178,7 @@ def train_chunk(
 
     Args:
       network, recipe, state, seed, axis_name: see `train_step`.
-      resident: the blocks of inputs on the device, [clips, ...] each; () if inputs are streamed.
+      resident: the clips on the device; None if inputs are streamed.
       inputs: [chunk, batch, ...], or, if they are resident, the numbers of the clips,
         int32[chunk, batch].
       labels, masked: bool[chunk, batch, classes].
@@ -236,7 +215,7 @@ def predict_chunk(
     network: Network,
     method: str,
     variables: dict[str, Any],
-    resident: tuple[jax.Array, ...],
+    resident: Rows | None,
     inputs: jax.Array,
     num_batches: jax.Array,
 ) -> jax.Array:

@@ -160,7 +160,7 @@ def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
     for num_steps in (5, 0, 1, 3):
         # A chunk takes its state's buffers: each gets its own.
         state = jax.tree.map(jnp.array, init_state(variables, recipe))
-        got, loss_sums = train_chunk(NETWORK, recipe, state, (), inputs, labels, masked, num_steps)
+        got, loss_sums = train_chunk(NETWORK, recipe, state, None, inputs, labels, masked, num_steps)
         assert int(got.step) == num_steps
         assert_close(got, one_by_one[num_steps], rtol=1e-5, atol=1e-6)
         expected = [state.loss_sum for state in one_by_one[1 : num_steps + 1]]
@@ -178,7 +178,7 @@ def test_how_steps_are_cut_into_chunks_changes_no_bit():
         state, at = jax.tree.map(jnp.array, init_state(variables, recipe)), 0
         for size in sizes:
             rows = [np.roll(array, -at, axis=0) for array in (inputs, labels, masked)]
-            state, _ = train_chunk(NETWORK, recipe, state, (), *rows, size)
+            state, _ = train_chunk(NETWORK, recipe, state, None, *rows, size)
             at += size
         return state
 
@@ -192,7 +192,7 @@ def test_the_steps_after_num_steps_see_nothing():
 
     def train(inputs):
         state = jax.tree.map(jnp.array, init_state(variables, recipe))
-        return train_chunk(NETWORK, recipe, state, (), inputs, labels, masked, 2)[0]
+        return train_chunk(NETWORK, recipe, state, None, inputs, labels, masked, 2)[0]
 
     other = inputs.copy()
     other[2:] = np.nan
@@ -208,7 +208,7 @@ def test_predict_chunk_computes_the_first_batches_alone():
     )
     predict_chunk.clear_cache()
     for num_batches in (2, 1, 0):
-        scores = predict_chunk(NETWORK, "scores", variables, (), inputs, num_batches)
+        scores = predict_chunk(NETWORK, "scores", variables, None, inputs, num_batches)
         assert scores.shape == (4, 8, CLASSES)
         assert scores.dtype == np.float32
         np.testing.assert_allclose(scores[:num_batches], expected[:num_batches], atol=1e-6)
