@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from relabel_jax.ops import blocked, direct, im2col, space_to_depth, toom_cook
+from relabel_jax.ops import blocked, direct, grouped_time, im2col, space_to_depth, toom_cook
 from relabel_jax.ops.deferred import Deferred
 from relabel_jax.ops.elementwise import Epilogue, Prologue, Summands
 from relabel_jax.ops.formulation import Formulation
@@ -52,7 +52,10 @@ def convolution(
       ValueError: the shapes, dtypes or stride do not fit.
     """
     check(inputs, kernel, stride)
-    if formulation.name == "lax":
+    group = grouped_time.group(inputs.shape, kernel.shape, stride, formulation)
+    if group > 1:
+        return grouped_time.convolve(inputs, kernel, stride, group).steps()
+    if formulation.uses_lax:
         return direct.convolve(inputs, kernel, stride)
     # JAX traces the gradient later, but the gradient must have the precision that is set now.
     precision = jax.config.jax_default_matmul_precision
@@ -81,7 +84,7 @@ def uses_im2col(
 ) -> bool:
     """Whether a convolution is computed in blocks by im2col."""
     return (
-        formulation.name != "lax"
+        not formulation.uses_lax
         and jnp.dtype(dtype).name in formulation.tuning.im2col_dtypes
         and im2col.pays(input_shape, kernel_shape, stride, formulation.tuning)
     )

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from relabel_jax.ops import direct, space_to_depth
+from relabel_jax.ops import direct, grouped_time, space_to_depth
 from relabel_jax.ops.buffers import Buffers
 from relabel_jax.ops.convolution import backward, check, convolution, forward, in_blocks
 from relabel_jax.ops.deferred import Deferred
@@ -24,6 +24,7 @@ from relabel_jax.ops.elu_moments import (
     moments,
 )
 from relabel_jax.ops.formulation import Formulation
+from relabel_jax.ops.grouped_time import Grouped
 
 
 def make_buffers(inputs: Any, kernel: Any, stride: int, formulation: Formulation) -> Buffers | None:
@@ -34,7 +35,7 @@ def make_buffers(inputs: Any, kernel: Any, stride: int, formulation: Formulation
         given as `jax.ShapeDtypeStruct`.
     """
     blocks = in_blocks(inputs.shape, inputs.dtype, kernel.shape, stride, formulation)
-    parts = formulation.name != "lax" and direct.in_parts(
+    parts = not formulation.uses_lax and direct.in_parts(
         inputs.shape, kernel.shape, stride, formulation
     )
     if not (blocks or parts):
@@ -49,44 +50,51 @@ def make_buffers(inputs: Any, kernel: Any, stride: int, formulation: Formulation
 
 
 def activations_and_moments(
-    inputs: jax.Array,
+    inputs: jax.Array | Grouped,
     kernel: jax.Array,
     bias: jax.Array,
     stride: int,
     formulation: Formulation,
     axis_name: str | None = None,
     buffers: Buffers | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array | Grouped, jax.Array, jax.Array]:
     """`elu_moments.elu_and_moments` of the convolution's outputs, with the same gradient.
 
     Args:
-      inputs, kernel, stride, formulation: see `convolution.convolution`.
+      inputs, kernel, stride, formulation: see `convolution.convolution`. The inputs may be
+        grouped.
       bias: float32[channels_out].
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
       buffers: from `make_buffers`, or the "gradient" by the buffers of the step before. Without
         them the function allocates new arrays.
 
     Returns:
-      v in the dtype of `inputs`, [batch, time_out, channels_out], and the means of v and v^2,
+      v in the dtype of `inputs`, [batch, time_out, channels_out], possibly grouped, and the means of v and v^2,
       float32[channels_out] each.
 
     Raises:
       ValueError: the shapes, dtypes or stride do not fit.
     """
     check(inputs, kernel, stride)
-    if formulation.name == "lax":
+    group = grouped_time.group(inputs.shape, kernel.shape, stride, formulation)
+    if group > 1:
+        outputs = grouped_time.convolve(inputs, kernel, stride, group)
+        values, *means = elu_and_moments(outputs.array, bias, axis_name, outputs.length)
+        return outputs.replace(array=values), *means
+    inputs = computed(inputs)
+    if formulation.uses_lax:
         return elu_and_moments(direct.convolve(inputs, kernel, stride), bias, axis_name)
     precision = jax.config.jax_default_matmul_precision
     return _activated(inputs, kernel, bias, buffers, stride, formulation, precision, axis_name)
 
 
 def activations(
-    inputs: jax.Array | Deferred,
+    inputs: jax.Array | Deferred | Grouped,
     kernel: jax.Array,
     bias: jax.Array,
     stride: int,
     formulation: Formulation,
-) -> jax.Array | Deferred:
+) -> jax.Array | Deferred | Grouped:
     """`elu_moments.activate` of the convolution's outputs, possibly deferred to the next layer.
 
     A deferred layer is not stored. Instead the next layer's loop computes the rows that a block
@@ -95,26 +103,32 @@ def activations(
 
     Args:
       inputs, kernel, stride, formulation: see `convolution.convolution`. The inputs may be
-        deferred.
+        deferred or grouped.
       bias: float32[channels_out].
 
     Returns:
-      [batch, time_out, channels_out] in the dtype of `inputs`.
+      [batch, time_out, channels_out] in the dtype of `inputs`, possibly grouped.
 
     Raises:
       ValueError: the shapes, dtypes or stride do not fit.
     """
     check(inputs, kernel, stride)
+    group = grouped_time.group(inputs.shape, kernel.shape, stride, formulation)
+    if group > 1:
+        outputs = grouped_time.convolve(inputs, kernel, stride, group)
+        return outputs.replace(array=activate(outputs.array, bias))
     if direct.memory_bound(kernel.shape):
         return Deferred(computed(inputs), kernel, bias, stride, formulation)
-    if formulation.name == "lax":
+    if formulation.uses_lax:
         return _stored(inputs, kernel, bias, stride, formulation)
     precision = jax.config.jax_default_matmul_precision
     return _activations(inputs, kernel, bias, stride, formulation, precision)
 
 
-def computed(values: jax.Array | Deferred) -> jax.Array:
-    """The activations as an array."""
+def computed(values: jax.Array | Deferred | Grouped) -> jax.Array:
+    """The activations as an array [batch, time, channels]."""
+    if isinstance(values, Grouped):
+        return values.steps()
     if isinstance(values, Deferred):
         return _stored(values.inputs, values.kernel, values.bias, values.stride, values.formulation)
     return values

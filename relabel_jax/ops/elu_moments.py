@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from relabel_jax.ops import batch_axis
+from relabel_jax.ops import batch_axis, grouped_time
 from relabel_jax.ops.elementwise import Elu, Epilogue, Prologue, Summands, channel_sums
 
 # The mean of min(e, 0) is estimated from this number of rows of each clip.
@@ -48,7 +48,25 @@ def add_bias(outputs: jax.Array, bias: jax.Array) -> jax.Array:
     Folding a normalization can make the bias and the outputs large numbers that nearly cancel.
     """
     dtype = jnp.promote_types(outputs.dtype, jnp.float32)
-    return outputs.astype(dtype) + bias.reshape((1,) * (outputs.ndim - 1) + (-1,))
+    return outputs.astype(dtype) + _along_channels(bias, outputs)
+
+
+def _along_channels(by_channel: jax.Array, values: jax.Array) -> jax.Array:
+    """Reshapes a vector for operations with [..., channels] or [..., group * channels]."""
+    group = values.shape[-1] // by_channel.size
+    vector = by_channel if group == 1 else jnp.tile(by_channel, group)
+    return vector.reshape((1,) * (values.ndim - 1) + (-1,))
+
+
+def _of_channels(sums: Summands, channels: int) -> Summands:
+    """Adds up the sums of the steps in a group, [group * channels] -> [channels]."""
+    return tuple(s if s.size == channels else s.reshape(-1, channels).sum(0) for s in sums)
+
+
+def _count(values: jax.Array, axis_name: str | None, length: int | None) -> int:
+    """The number of values of a channel in the whole batch."""
+    rows = batch_axis.num_rows(values, axis_name)
+    return rows if length is None else rows // values.shape[1] * length
 
 
 def elu_of_bias(bias: jax.Array) -> jax.Array:
@@ -85,7 +103,7 @@ def activate(outputs: jax.Array, bias: jax.Array, elu: Elu = nn.elu) -> jax.Arra
 
 
 def moments(
-    sums: Summands, values: jax.Array, axis_name: str | None
+    sums: Summands, values: jax.Array, axis_name: str | None, length: int | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """The means of v and v^2 over the whole batch.
 
@@ -93,15 +111,16 @@ def moments(
       sums: the sums by channel of the summands of `activation_epilogue`, on this device.
       values: v for this device's part of the batch.
       axis_name: see `batch_axis.py`.
+      length: see `elu_and_moments`.
     """
     total, total_square = batch_axis.total(sums, axis_name)
-    count = batch_axis.num_rows(values, axis_name)
+    count = _count(values, axis_name, length)
     return total / count, total_square / count
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def elu_and_moments(
-    outputs: jax.Array, bias: jax.Array, axis_name: str | None = None
+    outputs: jax.Array, bias: jax.Array, axis_name: str | None = None, length: int | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """v = ELU(outputs + bias) - ELU(bias), and the means of v and v^2 by channel.
 
@@ -109,16 +128,23 @@ def elu_and_moments(
     See the module's docstring.
 
     Args:
-      outputs: float[..., channels].
+      outputs: float[..., channels], or the array of `grouped_time.Grouped`.
       bias: float32[channels].
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
+      length: the length of grouped outputs, None if they are not grouped.
 
     Returns:
       v, in the shape and dtype of `outputs`, and both means, float32[channels] each.
     """
     epilogue = activation_epilogue(bias)
     values = _stored(epilogue.values(outputs.astype(bias.dtype)), outputs.dtype)
-    return values, *moments(channel_sums(epilogue.summands(values)), values, axis_name)
+    values = _without_surplus(values, bias, length)
+    sums = _of_channels(channel_sums(epilogue.summands(values)), bias.size)
+    return values, *moments(sums, values, axis_name, length)
+
+
+def _without_surplus(x: jax.Array, bias: jax.Array, length: int | None) -> jax.Array:
+    return x if length is None else grouped_time.without_surplus(x, bias.size, length)
 
 
 def _stored(values: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -139,6 +165,7 @@ def activation_prologue(
     mean_cotangent: jax.Array,
     mean_square_cotangent: jax.Array,
     axis_name: str | None,
+    length: int | None = None,
 ) -> Prologue:
     """The gradient of `elu_and_moments`.
 
@@ -146,7 +173,7 @@ def activation_prologue(
       values: v, float[batch, ..., channels].
       bias: float32[channels].
       mean_cotangent, mean_square_cotangent: float32[channels], from this device's clips.
-      axis_name: see `elu_and_moments`.
+      axis_name, length: see `elu_and_moments`.
 
     Returns:
       A function that maps the cotangent of v and v itself, or the same part of both, to the
@@ -155,12 +182,13 @@ def activation_prologue(
     center = elu_of_bias(bias)
     sample = values[:, :: max(1, values.shape[1] // _SAMPLED_ROWS)] if values.ndim > 2 else values
     sample = jnp.minimum(add_bias(sample, center), 0)
-    k = sample.sum(range(values.ndim - 1)) / batch_axis.num_rows(sample, axis_name)
+    (k,) = _of_channels(channel_sums((sample,)), bias.size)
+    k /= batch_axis.num_rows(sample, axis_name) * (values.shape[-1] // bias.size)
     totals = batch_axis.total((mean_cotangent, mean_square_cotangent, k), axis_name)
     d1, d2, k, c = (
-        by_channel.reshape((1,) * (values.ndim - 1) + (-1,)) for by_channel in (*totals, center)
+        _along_channels(by_channel, values) for by_channel in (*totals, center)
     )
-    count = batch_axis.num_rows(values, axis_name)
+    count = _count(values, axis_name, length)
     constant, slope = d1 / count, d2 * (2 / count)
 
     def prologue(cotangent, values):
@@ -175,17 +203,19 @@ def activation_prologue(
     return prologue
 
 
-def _forward(outputs, bias, axis_name):
-    values, mean, mean_square = elu_and_moments(outputs, bias, axis_name)
+def _forward(outputs, bias, axis_name, length):
+    values, mean, mean_square = elu_and_moments(outputs, bias, axis_name, length)
     return (values, mean, mean_square), (values, bias)
 
 
-def _backward(axis_name, residuals, cotangents):
+def _backward(axis_name, length, residuals, cotangents):
     values, bias = residuals
     values_cotangent, *moment_cotangents = cotangents
-    prologue = activation_prologue(values, bias, *moment_cotangents, axis_name)
-    outputs_cotangent, summands = prologue(values_cotangent, values)
-    (bias_cotangent,) = channel_sums(summands)
+    prologue = activation_prologue(values, bias, *moment_cotangents, axis_name, length)
+    outputs_cotangent, (summand,) = (
+        jax.tree.map(lambda x: _without_surplus(x, bias, length), prologue(values_cotangent, values))
+    )
+    (bias_cotangent,) = _of_channels(channel_sums((summand,)), bias.size)
     return outputs_cotangent, bias_cotangent
 
 

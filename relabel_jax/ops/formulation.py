@@ -6,7 +6,7 @@ import jax
 
 from relabel_jax.ops import cpu_devices
 
-FORMULATIONS = ("lax", "direct", "toom_cook")
+FORMULATIONS = ("lax", "direct", "toom_cook", "grouped_time")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Tuning:
       part: the rows of such a part. Values from 512 to 2048 are equally fast.
       block_bytes: the size of a block's largest arrays; None for the default of
         `Formulation.block_bytes`.
+      group_length: the length from which grouped time pays.
+      group_lanes: a row of a group has a multiple of this number of values.
+      group_width: the least number of values in a row of a group.
+      group_most: the most steps in a row. Layers that would need more are not grouped.
     """
 
     toom_cook_length: int = 100
@@ -38,6 +42,10 @@ class Tuning:
     long: int = 300
     part: int = 2048
     block_bytes: int | None = None
+    group_length: int = 2000
+    group_lanes: int = 128
+    group_width: int = 128
+    group_most: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +83,11 @@ class Formulation:
         if name == "auto":
             name = "toom_cook" if jax.default_backend() == "cpu" else "lax"
         return cls(name, cpu_devices.cores_share())
+
+    @property
+    def uses_lax(self) -> bool:
+        """Whether a convolution is one operation of XLA, with JAX's gradient."""
+        return self.name in ("lax", "grouped_time")
 
     @property
     def unroll(self) -> int:

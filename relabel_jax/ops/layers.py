@@ -23,6 +23,7 @@ from relabel_jax.ops.convolution import convolution
 from relabel_jax.ops.deferred import Deferred
 from relabel_jax.ops.elu_moments import activate, add_bias, elu_and_moments, elu_of_bias
 from relabel_jax.ops.formulation import Formulation
+from relabel_jax.ops.grouped_time import Grouped
 from relabel_jax.ops.normalization import Normalization
 
 
@@ -70,7 +71,7 @@ class Hidden(NamedTuple):
         is none.
     """
 
-    values: jax.Array | Deferred
+    values: jax.Array | Deferred | Grouped
     scale: jax.Array | None = None
     shift: jax.Array | None = None
 
@@ -124,12 +125,12 @@ def conv_elu_norm(
     if norm.folds and not train:
         values = convolution_elu.activations(inputs.values, kernel, bias, stride, formulation)
         return Hidden(values, *norm.scale_and_shift(elu_of_bias(bias)))
-    x = convolution_elu.computed(inputs.values)
     if norm.folds:
         activated, *moments = convolution_elu.activations_and_moments(
-            x, kernel, bias, stride, formulation, norm.axis_name, buffers
+            inputs.values, kernel, bias, stride, formulation, norm.axis_name, buffers
         )
         return Hidden(activated, *norm.scale_and_shift(elu_of_bias(bias), moments))
+    x = convolution_elu.computed(inputs.values)
     outputs = convolution(x, kernel, stride, formulation)
     return Hidden(norm.activate_and_normalize(outputs, bias, train))
 
