@@ -20,7 +20,8 @@ from relabel_jax.models.waveform_cnn import FEATURES, PRECISIONS
 from relabel_jax.ops.formulation import Formulation
 from relabel_jax.train.population import Layout, stack_members, train_population
 from relabel_jax.train.resident import load_resident
-from relabel_jax.train.step import gather, init_state, train_step
+from relabel_jax.train.rows import gather
+from relabel_jax.train.step import init_state, train_step
 
 NUM_CLASSES = 527
 FORMULATION = Formulation.resolve().name

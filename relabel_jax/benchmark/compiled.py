@@ -23,6 +23,7 @@ from relabel_jax.models.variables import shapes
 from relabel_jax.models.waveform_cnn import DENSE_UNITS, FEATURES, WaveformCNN
 from relabel_jax.ops.formulation import Formulation
 from relabel_jax.train.population import Layout, predict_population, train_population
+from relabel_jax.train.rows import Rows, tiled_shape
 from relabel_jax.train.step import init_state
 
 
@@ -98,10 +99,12 @@ def lower(target: Target, case: Case) -> jax.stages.Lowered:
         lambda leaf: array((members, *leaf.shape), leaf.dtype, "member"),
         state.variables if case.inputs == "scores" else state,
     )
-    resident: tuple[jax.ShapeDtypeStruct, ...] = ()
+    resident: Any = None
     inputs = array((steps, batch, samples), np.int16, None, "data")
     if case.inputs == "resident":
-        resident = (array((case.resident_clips, samples), np.int16),)
+        row = tiled_shape((samples,), np.dtype(np.int16))
+        blocks: Any = (array((case.resident_clips, *row), np.int16),)
+        resident = Rows(blocks, (samples,))
         inputs = array((steps, batch), np.int32, None, "data")
     num_steps = array((), np.int32)
     if case.inputs == "scores":
