@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from relabel_jax.benchmark.chips import Target
-from relabel_jax.benchmark.estimates import cases
+from relabel_jax.benchmark.estimates import cases, check_installed
 from relabel_jax.benchmark.hlo import num_bytes
 from relabel_jax.benchmark.steps import Program
 from relabel_jax.errors import InputError
@@ -197,6 +197,17 @@ def test_cases():
 def test_targets_that_do_not_exist(name):
     with pytest.raises(InputError, match="is no target; expected"):
         Target.parse(name)
+
+
+def test_missing_library():
+    target = Target.parse("gpu:h100")
+    try:
+        check_installed([target])
+    except InputError as error:
+        assert str(error).startswith("gpu:h100: JAX's plugin for CUDA is not installed; run pip ")
+        assert "[gpu_check]" in str(error)
+    else:
+        pytest.skip("JAX's plugin for CUDA is installed")
 
 
 def test_a_target_has_its_chips():
