@@ -1,12 +1,14 @@
 """Reads texts of XLA's programs: cycles, traffic and operations of the step, counted by hand."""
 # ruff: noqa: E501
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from relabel_jax.benchmark.chips import Target
-from relabel_jax.benchmark.estimates import cases, check_installed
+from relabel_jax.benchmark.estimates import cases, estimate
 from relabel_jax.benchmark.hlo import num_bytes
 from relabel_jax.benchmark.steps import Program
 from relabel_jax.errors import InputError
@@ -200,14 +202,11 @@ def test_targets_that_do_not_exist(name):
 
 
 def test_missing_library():
-    target = Target.parse("gpu:h100")
-    try:
-        check_installed([target])
-    except InputError as error:
-        assert str(error).startswith("gpu:h100: JAX's plugin for CUDA is not installed; run pip ")
-        assert "[gpu_check]" in str(error)
-    else:
+    if importlib.util.find_spec("jax_cuda12_plugin"):
         pytest.skip("JAX's plugin for CUDA is installed")
+    message = r"gpu:h100: JAX's plugin for CUDA is not installed; run pip .*\[gpu_check\]"
+    with pytest.raises(InputError, match=message):
+        estimate([Target.parse("gpu:h100")], cases([1]))
 
 
 def test_a_target_has_its_chips():
