@@ -261,13 +261,15 @@ def table(result: dict[str, Any]) -> str:
     for row in result["programs"]:
         if "error" in row:
             continue
-        lines.append(f"- {row['target']}, {_name(row)}, {row['precision']}, {row['chips']} chips:")
+        lines.append(f"- {row['target']}, {_name(row)}, {row['precision']}, chips: {row['chips']}")
         for part in row["dearest"]:
             cost = f"{part['num_bytes'] / 1e6:.0f} MB"
             if part["cycles"]:
                 share = part["cycles"] / row["cycles_a_step"]
                 cost = f"{part['cycles'] / 1000:.0f} kcycles ({share:.0%}), {cost}"
-            lines.append(f"  - `{part['name']}`: {cost}; {part['source'][-100:]}")
+            way = "backward" if "transpose(" in part["source"] else "forward"
+            what = part["source"].rpartition("/")[2] or part["name"]
+            lines.append(f"  - {what}, {way}, `{part['shape']}`: {cost}")
     return "\n".join(lines)
 
 
