@@ -197,7 +197,7 @@ def test_cases():
 
 @pytest.mark.parametrize("name", ["tpu:v5e", "tpu:v9:2x2", "tpu:v5e:2", "gpu:h100:2x2", ""])
 def test_targets_that_do_not_exist(name):
-    with pytest.raises(InputError, match="is no target; expected"):
+    with pytest.raises(InputError, match="is not a target; expected"):
         Target.parse(name)
 
 

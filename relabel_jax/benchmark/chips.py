@@ -105,7 +105,7 @@ class Target:
             chip, _, topology = name.rpartition(":")
         if chip not in CHIPS or (topology and not re.fullmatch(r"[1-9]\d?x[1-9]\d?", topology)):
             raise InputError(
-                f"--compile_for: {name!r} is no target; expected tpu:v5e:ROWSxCOLUMNS, "
+                f"--compile_for: {name!r} is not a target; expected tpu:v5e:ROWSxCOLUMNS, "
                 "tpu:v6e:ROWSxCOLUMNS, gpu:h100 or gpu:h200, such as tpu:v5e:2x2"
             )
         return cls(name, CHIPS[chip], topology)

@@ -1,4 +1,4 @@
-"""What compilers for accelerators say about the training programs, without a device.
+"""Estimates of the training programs by compilers for accelerators, without a device.
 
 Each target has a child process (`compiled.py`), because JAX reads the variables that it needs when
 it starts.
