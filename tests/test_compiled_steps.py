@@ -1,12 +1,14 @@
 """Reads texts of XLA's programs: cycles, traffic and operations of the step, counted by hand."""
 # ruff: noqa: E501
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from relabel_jax.benchmark.chips import Target
-from relabel_jax.benchmark.estimates import cases
+from relabel_jax.benchmark.estimates import cases, estimate
 from relabel_jax.benchmark.hlo import num_bytes
 from relabel_jax.benchmark.steps import Program
 from relabel_jax.errors import InputError
@@ -195,8 +197,16 @@ def test_cases():
 
 @pytest.mark.parametrize("name", ["tpu:v5e", "tpu:v9:2x2", "tpu:v5e:2", "gpu:h100:2x2", ""])
 def test_targets_that_do_not_exist(name):
-    with pytest.raises(InputError, match="is no target; expected"):
+    with pytest.raises(InputError, match="is not a target; expected"):
         Target.parse(name)
+
+
+def test_missing_library():
+    if importlib.util.find_spec("jax_cuda12_plugin"):
+        pytest.skip("JAX's plugin for CUDA is installed")
+    message = r"gpu:h100: JAX's plugin for CUDA is not installed; run pip .*\[gpu_check\]"
+    with pytest.raises(InputError, match=message):
+        estimate([Target.parse("gpu:h100")], cases([1]))
 
 
 def test_a_target_has_its_chips():

@@ -1,4 +1,4 @@
-"""What compilers for accelerators say about the training programs, without a device.
+"""Estimates of the training programs by compilers for accelerators, without a device.
 
 Each target has a child process (`compiled.py`), because JAX reads the variables that it needs when
 it starts.
@@ -78,21 +78,22 @@ def estimate(targets: Sequence[Target], programs: Sequence[Case]) -> dict[str, A
 
     Returns:
       A value that JSON can hold: `versions`, `chips` (the public figures of each target), and
-      `programs`, one dictionary for each target and case that the target has enough chips for.
+      `programs`, one dictionary for each target and case.
 
     Raises:
-      InputError: a library is missing, or a compiler ends without an answer.
+      InputError: a library is missing, a target has too few chips, or a compiler ends without an
+        answer.
     """
     check_installed(targets)
-    orders = {
-        target: [case for case in programs if case.chips <= (target.num_chips() or case.chips)]
-        for target in targets
-    }
+    for target in targets:
+        if (most := max(case.chips for case in programs)) > (target.num_chips() or most):
+            raise InputError(f"--chips: {target.name} has {target.num_chips()} chips, not {most}")
     found: list[dict[str, Any]] = []
-    with Progress("compiling", sum(map(len, orders.values())), "programs", log_every_s=0) as shown:
-        for target, order in orders.items():
+    total = len(targets) * len(programs)
+    with Progress("compiling", total, "programs", log_every_s=0) as shown:
+        for target in targets:
             shown.describe(f"compiling for {target.name}")
-            for row in _compile(target, order):
+            for row in _compile(target, programs):
                 found.append(row)
                 shown.update()
     return {
@@ -156,18 +157,24 @@ def optimize(target: Target, case: Case, timeout_s: float = 600) -> tuple[Step, 
       The step, and the bytes that the program needs on a chip, arguments included.
 
     Raises:
-      InputError: a library is missing, or the compiler ends without a program.
+      InputError: a library is missing, or the compiler ends without a program, for example because
+        it does not fit into the chip's memory.
     """
     check_installed([target])
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as log:
         flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
         with _child(target, [case], log, flags) as child:
+            assert child.stdout is not None
             try:
-                program, memory = _dumped(pathlib.Path(folder), child, timeout_s)
+                texts = _dumped(pathlib.Path(folder), child, timeout_s)
             finally:
                 child.kill()
-        if not program or not memory:
-            raise _failed(target, child, log)
+            if texts is None:
+                row = child.stdout.read()
+                if row.startswith("{"):
+                    raise InputError(f"{target.name}: {json.loads(row)['error']}")
+                raise _failed(target, child, log)
+    program, memory = texts
     used = re.search(r"Total bytes(?: used)?: (\d+)", memory)
     if used is None:
         raise InputError(f"{target.name}: the compiler's memory report has no total")
@@ -176,8 +183,12 @@ def optimize(target: Target, case: Case, timeout_s: float = 600) -> tuple[Step, 
 
 def _dumped(
     folder: pathlib.Path, child: subprocess.Popen[str], timeout_s: float
-) -> tuple[str, str]:
-    """Waits for the files of the optimized program and its memory, and returns their texts."""
+) -> tuple[str, str] | None:
+    """Waits for the files of the optimized program and its memory.
+
+    Returns:
+      The texts of both; None if the compiler ends, or the time is over, without them.
+    """
     deadline = time.monotonic() + timeout_s
     sizes: list[int] = []
     while time.monotonic() < deadline:
@@ -190,12 +201,11 @@ def _dumped(
         # A file that does not grow any more is complete.
         before, sizes = sizes, [path.stat().st_size for path in paths]
         if len(paths) == 2 and all(sizes) and sizes == before:
-            program, memory = (path.read_text() for path in paths)
-            return program, memory
+            return paths[0].read_text(), paths[1].read_text()
         if not is_running:
             break
         time.sleep(0.5)
-    return "", ""
+    return None
 
 
 def check_installed(targets: Sequence[Target]) -> None:
@@ -251,13 +261,15 @@ def table(result: dict[str, Any]) -> str:
     for row in result["programs"]:
         if "error" in row:
             continue
-        lines.append(f"- {row['target']}, {_name(row)}, {row['precision']}, {row['chips']} chips:")
+        lines.append(f"- {row['target']}, {_name(row)}, {row['precision']}, chips: {row['chips']}")
         for part in row["dearest"]:
             cost = f"{part['num_bytes'] / 1e6:.0f} MB"
             if part["cycles"]:
                 share = part["cycles"] / row["cycles_a_step"]
                 cost = f"{part['cycles'] / 1000:.0f} kcycles ({share:.0%}), {cost}"
-            lines.append(f"  - `{part['name']}`: {cost}; {part['source'][-100:]}")
+            way = "backward" if "transpose(" in part["source"] else "forward"
+            what = part["source"].rpartition("/")[2] or part["name"]
+            lines.append(f"  - {what}, {way}, `{part['shape']}`: {cost}")
     return "\n".join(lines)
 
 

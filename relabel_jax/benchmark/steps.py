@@ -49,15 +49,15 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a step consists of.
+    """The counts of a step.
 
     Attributes:
       cycles: the sum of the compiler's estimates; 0 if it gives none.
-      num_bytes: what the step reads from and writes to the memory, padding included.
+      num_bytes: bytes between the chip and its main memory, padding included.
       parts: the instructions that move bytes or take cycles, dearest first.
       operations: how many instructions have an opcode, fusions included, by opcode.
       grouped_convolutions: how many convolutions have groups of channels or of clips.
-      largest_write: the bytes of the largest array that an instruction writes anew.
+      largest_write: the bytes of the largest array that an instruction writes.
     """
 
     cycles: int
