@@ -14,7 +14,7 @@ from relabel_jax.models.backbone import Network
 _SECONDS_A_CALL = 0.1
 _LEAST = 8
 _MOST_BYTES = 1 << 28  # of the inputs of a call, if they are streamed
-# What a step of the paper's network reaches on a TPU v6e by the compiler's estimates. On slower
+# The rate of a step of the paper's network on a TPU v6e, by the compiler's estimates. On slower
 # devices a call lasts longer.
 _FLOP_PER_S = 1e14
 

@@ -68,7 +68,7 @@ def train_epochs(
         # On a CPU the memory is also the host's, so training gets a share.
         None
         if jax.default_backend() == "cpu"
-        else functools.partial(_step_bytes, training, layout, states),
+        else functools.partial(step_bytes, training, layout, states),
     )
     if steps_done:
         _LOG.info("continuing after step %d (epoch %d is done)", steps_done, epochs_done)
@@ -112,7 +112,7 @@ def train_epochs(
             )
 
 
-def _step_bytes(
+def step_bytes(
     training: Training, layout: Layout, states: TrainState, rows: dict[str, Rows]
 ) -> int | None:
     """Returns the bytes that training needs on a device besides its states and resident clips.

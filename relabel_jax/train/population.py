@@ -18,12 +18,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from relabel_jax.errors import InputError
 from relabel_jax.models import backbone
 from relabel_jax.models.backbone import Network
+from relabel_jax.ops import tpu_flags
 from relabel_jax.ops.batch_axis import on_each_device
 from relabel_jax.train.rows import Rows
 from relabel_jax.train.step import Recipe, TrainState, predict_chunk, train_chunk
 
 MEMBERS_BY = ("map", "vmap")
-# An accelerator is not faster with fewer clips of the paper's network.
+# The cost of a step on a TPU v5e that does not depend on the number of clips, as a number of clips,
+# by the compiler's estimates for the paper's network.
+_FIXED_CLIPS = 6
+# A TPU is not faster with fewer clips unless `tpu_flags.py` has set the compiler's flags.
 _LEAST_CLIPS = 24
 _SHARED = PartitionSpec()
 _OF_MEMBER = PartitionSpec("member")
@@ -66,14 +70,14 @@ class Layout:
         """
         # The devices of a process are neighbours, so that its part of a batch is contiguous.
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-        rows, columns = _grid(num_members, batch_size, len(devices))
+        rows, columns = grid(num_members, batch_size, len(devices))
         if jax.process_count() == 1:
-            of_all, columns = _grid(max(population, num_members), batch_size, len(devices))
+            of_all, columns = grid(max(population, num_members), batch_size, len(devices))
             rows = math.gcd(of_all, num_members)
         of_process = rows * columns // jax.process_count()
-        grid = np.array(devices).reshape(jax.process_count(), -1)[:, :of_process]
+        used = np.array(devices).reshape(jax.process_count(), -1)[:, :of_process]
         members_by = "map" if members_by == "auto" or num_members == 1 else members_by
-        return cls(Mesh(grid.reshape(rows, columns), ("member", "data")), members_by)
+        return cls(Mesh(used.reshape(rows, columns), ("member", "data")), members_by)
 
     def describe(self, num_members: int, batch_size: int) -> str:
         """Returns a line that says how members and batches are laid out, and why."""
@@ -83,7 +87,7 @@ class Layout:
             line += f"{num_members // rows} of {num_members} members on each, "
         line += f"{batch_size // columns} of a batch's {batch_size} clips on each"
         if self.mesh.size < jax.device_count():
-            line += "; on more devices a step would not be faster"
+            line += "; more would not make a step faster"
         return line
 
     def sharding(self, *axes: Any) -> NamedSharding:
@@ -162,7 +166,7 @@ class Layout:
         return network if self.axis_name is None else backbone.divided(network, self.axis_name)
 
 
-def _grid(num_members: int, batch_size: int, num_devices: int) -> tuple[int, int]:
+def grid(num_members: int, batch_size: int, num_devices: int) -> tuple[int, int]:
     """Returns the numbers of rows and columns of devices.
 
     On a CPU all devices are used: the members are divided first, then the batch. On an accelerator
@@ -178,8 +182,8 @@ def _grid(num_members: int, batch_size: int, num_devices: int) -> tuple[int, int
         if num_members % rows == 0 and _is_possible(rows, columns, num_devices)
     ]
     if jax.default_backend() == "cpu":
-        grids = [max(grid for grid in grids if math.prod(grid) == num_devices)]
-    divided = [grid for grid in grids if batch_size % grid[1] == 0]
+        grids = [max(each for each in grids if math.prod(each) == num_devices)]
+    divided = [each for each in grids if batch_size % each[1] == 0]
     if not divided:
         least = min(columns for _, columns in grids)
         raise InputError(
@@ -187,10 +191,13 @@ def _grid(num_members: int, batch_size: int, num_devices: int) -> tuple[int, int
             f"that share a batch; use a multiple of {least}"
         )
 
-    def cost(grid):
-        rows, columns = grid
-        clips = num_members // rows * max(batch_size // columns, _LEAST_CLIPS)
-        return clips, rows * columns
+    is_any_size_fast = jax.default_backend() != "tpu" or tpu_flags.small_batches_are_kept()
+    least = 1 if is_any_size_fast else _LEAST_CLIPS
+
+    def cost(rows_and_columns):
+        rows, columns = rows_and_columns
+        clips = max(batch_size // columns, least) + _FIXED_CLIPS
+        return num_members // rows * clips, rows * columns
 
     return min(divided, key=cost)
 

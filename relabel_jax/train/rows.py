@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax
 import jax
@@ -17,16 +18,16 @@ _TILE_BYTES = 32 * _LANES
 class Rows:
     """Clips that stay on the devices.
 
-    A block holds whole tiles of a TPU's memory for each clip. The gather of [clips, 80000] copies
-    the whole block there in every step, because two neighbours share tiles.
+    Each clip fills whole tiles of a TPU's memory. In a block [clips, 80000] clips share tiles, and
+    a gather copies the whole block in every step.
 
     Attributes:
-      blocks: [clips, *tiled_shape] each. Each has fewer than 2^31 elements, so an index into it
-        fits into 32 bits.
+      blocks: arrays [clips, *tiled_shape], or their shapes and dtypes. Each has fewer than 2^31
+        elements, so an index into it fits into 32 bits.
       shape: the shape of a clip.
     """
 
-    blocks: tuple[jax.Array, ...]
+    blocks: tuple[Any, ...]
     shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
 
@@ -58,11 +59,12 @@ def gather(resident: Rows | None, inputs: jax.Array) -> jax.Array:
     """
     if resident is None:
         return inputs
-    start, rows = 0, None
-    for block in resident.blocks:
-        here = jnp.take(block, inputs - start, axis=0, mode="clip")
+    first, *others = resident.blocks
+    rows = jnp.take(first, inputs, axis=0, mode="clip")
+    start = len(first)
+    for block in others:
         is_here = (inputs >= start).reshape(inputs.shape + (1,) * (block.ndim - 1))
-        rows = here if rows is None else jnp.where(is_here, here, rows)
+        rows = jnp.where(is_here, jnp.take(block, inputs - start, axis=0, mode="clip"), rows)
         start += len(block)
     flat = rows.reshape(*inputs.shape, -1)[..., : math.prod(resident.shape)]
     return flat.reshape(*inputs.shape, *resident.shape)

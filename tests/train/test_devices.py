@@ -2,10 +2,8 @@
 
 import functools
 import os
-import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from launching import REPOSITORY, free_address, start, wait
 from tiny_training import EPOCHS, STEPS_PER_EPOCH, member, states, training
 
 from relabel_jax.errors import InputError
@@ -23,7 +22,6 @@ from relabel_jax.train.loop import train
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
 NUM_EPOCHS = 5
 SMALL = {
     "model.features": (4,) * 9,
@@ -34,25 +32,6 @@ SMALL = {
     "steps_per_call": 2,
     "seed": 1,
 }
-
-
-def start(log_path, command, num_devices=1):
-    """Starts Python; what it prints goes to a file."""
-    flags = (
-        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={num_devices}"
-    )
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(log_path.parents[1] / "programs"),  # of all tests
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    with open(log_path, "w") as log:
-        return subprocess.Popen(
-            [sys.executable, *command],
-            cwd=REPOSITORY,
-            env=os.environ | cache | {"XLA_FLAGS": flags},
-            stdout=log,
-            stderr=log,
-        )
 
 
 def main(data_dir, workdir, *flags, **fields):
@@ -69,9 +48,7 @@ def main(data_dir, workdir, *flags, **fields):
 
 def start_two(data_dir, workdir, fields=({}, {}), other_data_dir=None):
     """Two processes on loopback, a device each; `other_data_dir` is for the second."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     return [
         start(
             workdir.parent / f"{i}.log",
@@ -86,17 +63,6 @@ def start_two(data_dir, workdir, fields=({}, {}), other_data_dir=None):
         )
         for i, of_process in enumerate(fields)
     ]
-
-
-def wait(processes, timeout_s=300):
-    """Their exit statuses; none is left behind."""
-    try:
-        deadline = time.monotonic() + timeout_s
-        return [process.wait(max(0.1, deadline - time.monotonic())) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def wait_for_lines(workdir, num_lines, processes, timeout_s=300):
@@ -201,6 +167,23 @@ def test_two_devices(tmp_path):
         "population",
         "population",
     ]
+
+
+def test_two_processes_train_every_kind_of_population(tmp_path):
+    """One run, a member a process, more members than devices; by map and by vmap."""
+    address, script = free_address(), str(REPOSITORY / "tests" / "train" / "two_processes.py")
+    logs = [tmp_path / f"{i}.log" for i in (0, 1)]
+    started = [start(logs[i], [script, address, str(i), str(tmp_path / "two")]) for i in (0, 1)]
+    for i in range(4):
+        train(training([member(tmp_path / "one" / str(i), i, i)]))
+    assert wait(started) == [0, 0], logs[0].read_text()
+    folders = sorted((tmp_path / "two").iterdir())
+    assert [folder.name for folder in folders] == [
+        *("1_map", "2_map", "2_vmap", "3_map", "4_map", "4_vmap")
+    ]
+    for folder in folders:
+        for of_member in folder.iterdir():
+            assert_close((of_member, tmp_path / "one" / of_member.name), EPOCHS)
 
 
 def test_two_processes_stopped_and_started_again(miniature_data, on_one_device, tmp_path):

@@ -1,6 +1,7 @@
 """Inputs that stay on the device: the same numbers, in blocks, and what happens without room."""
 
 import logging
+import math
 
 import jax
 import numpy as np
@@ -13,28 +14,42 @@ from relabel_jax.errors import InputError
 from relabel_jax.train import resident
 from relabel_jax.train.loop import train
 from relabel_jax.train.population import Layout
-from relabel_jax.train.step import gather
+from relabel_jax.train.rows import gather
 
 pytestmark = pytest.mark.slow
 
-ROWS = np.random.default_rng(0).integers(-(2**15), 2**15, (50, 2, 3), np.int16)
+RNG = np.random.default_rng(0)
+# No whole tile; one tile; whole tiles and a rest, in two dtypes.
+CLIPS = {
+    "small": RNG.integers(-(2**15), 2**15, (50, 2, 3), np.int16),
+    "tile": RNG.integers(-(2**15), 2**15, (50, 2048), np.int16),
+    "waveform": RNG.integers(-(2**15), 2**15, (50, 2050), np.int16),
+    "spectrogram": RNG.standard_normal((50, 33, 40), np.float32),
+}
+BLOCK_ROWS = {"small": (6,), "tile": (16, 128), "waveform": (32, 128), "spectrogram": (16, 128)}
 
 
-def load(num_clips, mode="always"):
-    sources = {"train": (lambda clips: ROWS[clips], num_clips)}
-    return resident.load_resident(sources, mode, Layout.of(1, 1, "auto"))["train"]
+def load(num_clips, mode="always", of="small", **options):
+    sources = {"train": (lambda clips: CLIPS[of][clips], num_clips)}
+    return resident.load_resident(sources, mode, Layout.of(1, 1, "auto"), **options)["train"]
 
 
 @settings(max_examples=12)
-@given(st.sampled_from([1, 37, 50]), st.sampled_from([6 * 10, 6 * 13 + 5, 6 * 60]), st.integers(0))
-def test_gather_finds_every_clip_in_its_block(num_clips, max_elements, seed):
+@given(st.sampled_from(list(CLIPS)), st.sampled_from([1, 37, 50]), st.sampled_from([10, 13.9, 60]))
+def test_gather_finds_every_clip_in_its_block(of, num_clips, clips_a_block):
+    row = BLOCK_ROWS[of]
     with pytest.MonkeyPatch.context() as patch:
+        max_elements = int(clips_a_block * math.prod(row))
         patch.setattr(resident, "_MAX_BLOCK_ELEMENTS", max_elements)
-        blocks = load(num_clips)
-    assert len(blocks) == -(-num_clips // (max_elements // 6))
-    assert all(block.size <= max_elements and block.dtype == np.int16 for block in blocks)
-    clips = np.random.default_rng(seed).integers(0, num_clips, (2, 4)).astype(np.int32)
-    np.testing.assert_array_equal(jax.jit(gather)(blocks, clips), ROWS[clips])
+        rows = load(num_clips, of=of)
+    assert [len(block) for block in rows.blocks] == [
+        min(int(clips_a_block), num_clips - start)
+        for start in range(0, num_clips, int(clips_a_block))
+    ]
+    assert all(block.shape[1:] == row and block.dtype == CLIPS[of].dtype for block in rows.blocks)
+    clips = np.arange(num_clips, dtype=np.int32).reshape(1, -1)  # the borders of blocks too
+    np.testing.assert_array_equal(jax.jit(gather)(rows, clips), CLIPS[of][clips])
+    np.testing.assert_array_equal(jax.vmap(gather, (None, 0))(rows, clips.T), CLIPS[of][clips.T])
 
 
 def test_a_block_can_be_indexed_with_32_bits():
@@ -61,8 +76,34 @@ def test_where_they_do_not_fit(tmp_path, monkeypatch, caplog):
     assert f"streaming: {message}" in caplog.text
 
 
+def test_the_step_leaves_room_for_the_clips(monkeypatch):
+    monkeypatch.setattr(resident, "free_bytes", lambda: 1000)  # the clips need 600
+    assert load(50, step_bytes=lambda rows: 350) is not None
+    assert load(50, "auto", step_bytes=lambda rows: 351) is None
+    assert load(50, step_bytes=lambda rows: None) is not None  # a share is for the step
+
+
+def test_the_compiler_tells_what_a_step_needs(tmp_path):
+    """Of the program that is run afterwards: it is compiled once."""
+    compiled = []
+
+    def listener(event, duration, **details):
+        if "backend_compile" in event and "train_population" in details["fun_name"]:
+            compiled.append(event)
+
+    of_member = member(tmp_path / "run", 0, 0)
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jax, "default_backend", lambda: "gpu")
+            train(training([of_member], batch_size=11))  # as no other test has it
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert len(compiled) == 1
+
+
 def test_never_asks_for_nothing():
-    assert load(50, "never") == ()
+    assert load(50, "never") is None
 
 
 def test_free_memory_is_measured():

@@ -160,7 +160,9 @@ def test_a_chunk_is_its_steps_one_after_another_and_compiles_once():
     for num_steps in (5, 0, 1, 3):
         # A chunk takes its state's buffers: each gets its own.
         state = jax.tree.map(jnp.array, init_state(variables, recipe))
-        got, loss_sums = train_chunk(NETWORK, recipe, state, None, inputs, labels, masked, num_steps)
+        got, loss_sums = train_chunk(
+            NETWORK, recipe, state, None, inputs, labels, masked, num_steps
+        )
         assert int(got.step) == num_steps
         assert_close(got, one_by_one[num_steps], rtol=1e-5, atol=1e-6)
         expected = [state.loss_sum for state in one_by_one[1 : num_steps + 1]]
