@@ -69,8 +69,8 @@ def activations_and_moments(
         them the function allocates new arrays.
 
     Returns:
-      v in the dtype of `inputs`, [batch, time_out, channels_out], possibly grouped, and the means of v and v^2,
-      float32[channels_out] each.
+      v in the dtype of `inputs`, [batch, time_out, channels_out], possibly grouped, and the means
+      of v and v^2, float32[channels_out] each.
 
     Raises:
       ValueError: the shapes, dtypes or stride do not fit.

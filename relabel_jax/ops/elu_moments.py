@@ -185,9 +185,7 @@ def activation_prologue(
     (k,) = _of_channels(channel_sums((sample,)), bias.size)
     k /= batch_axis.num_rows(sample, axis_name) * (values.shape[-1] // bias.size)
     totals = batch_axis.total((mean_cotangent, mean_square_cotangent, k), axis_name)
-    d1, d2, k, c = (
-        _along_channels(by_channel, values) for by_channel in (*totals, center)
-    )
+    d1, d2, k, c = (_along_channels(by_channel, values) for by_channel in (*totals, center))
     count = _count(values, axis_name, length)
     constant, slope = d1 / count, d2 * (2 / count)
 
@@ -212,10 +210,10 @@ def _backward(axis_name, length, residuals, cotangents):
     values, bias = residuals
     values_cotangent, *moment_cotangents = cotangents
     prologue = activation_prologue(values, bias, *moment_cotangents, axis_name, length)
-    outputs_cotangent, (summand,) = (
-        jax.tree.map(lambda x: _without_surplus(x, bias, length), prologue(values_cotangent, values))
+    outputs_cotangent, summands = jax.tree.map(
+        lambda x: _without_surplus(x, bias, length), prologue(values_cotangent, values)
     )
-    (bias_cotangent,) = _of_channels(channel_sums((summand,)), bias.size)
+    (bias_cotangent,) = _of_channels(channel_sums(summands), bias.size)
     return outputs_cotangent, bias_cotangent
 
 

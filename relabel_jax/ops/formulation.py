@@ -8,6 +8,9 @@ from relabel_jax.ops import cpu_devices
 
 FORMULATIONS = ("lax", "direct", "toom_cook", "grouped_time")
 
+_TPU_WIDTHS = {"TPU v6 lite": 256, "TPU7x": 256}
+"""The least number of values in a row of a group, by `device_kind`: the matrix unit's side."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
@@ -42,7 +45,7 @@ class Tuning:
     long: int = 300
     part: int = 2048
     block_bytes: int | None = None
-    group_length: int = 2000
+    group_length: int = 900
     group_lanes: int = 128
     group_width: int = 128
     group_most: int = 8
@@ -71,18 +74,24 @@ class Formulation:
             raise ValueError(f"formulation {self.name!r} is none of {', '.join(FORMULATIONS)}")
 
     @classmethod
-    def resolve(cls, name: str = "auto") -> "Formulation":
-        """The formulation for JAX's default backend and this process's devices.
+    def resolve(cls, name: str = "auto", device: jax.Device | None = None) -> "Formulation":
+        """The formulation for a device, with the sizes that suit it.
 
         Args:
-          name: one of `FORMULATIONS`, or "auto" for the fastest on the backend.
+          name: one of `FORMULATIONS`, or "auto" for the fastest on the device.
+          device: the kind of device to compute on; None for JAX's default backend.
 
         Raises:
           ValueError: the name is unknown.
         """
+        platform = jax.default_backend() if device is None else device.platform
         if name == "auto":
-            name = "toom_cook" if jax.default_backend() == "cpu" else "lax"
-        return cls(name, cpu_devices.cores_share())
+            name = {"cpu": "toom_cook", "tpu": "grouped_time"}.get(platform, "lax")
+        tuning = Tuning()
+        if platform == "tpu":
+            kind = (device or jax.local_devices()[0]).device_kind
+            tuning = Tuning(group_width=_TPU_WIDTHS.get(kind, tuning.group_width))
+        return cls(name, cpu_devices.cores_share(), tuning)
 
     @property
     def uses_lax(self) -> bool:

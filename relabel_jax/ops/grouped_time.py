@@ -92,7 +92,7 @@ def convolve(
     if isinstance(inputs, Grouped) and stride * group_out % inputs.group:
         inputs = inputs.steps()
     if not isinstance(inputs, Grouped):
-        inputs = Grouped.of(inputs, 1)
+        inputs = Grouped.of(inputs, group_out)
     length = space_to_depth.time_out(inputs.length, len(kernel), stride)
     taps = _taps(kernel, stride, inputs.group, group_out)
     step, rows = stride * group_out // inputs.group, -(-length // group_out)

@@ -1,5 +1,7 @@
 """The choice of a formulation, and its blocks."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ from convolution_reference import (
     worst_error,
 )
 
-from relabel_jax.ops import cpu_devices, im2col, toom_cook, toom_cook_matrices
+from relabel_jax.ops import cpu_devices, grouped_time, im2col, toom_cook, toom_cook_matrices
 from relabel_jax.ops.formulation import FORMULATIONS, Formulation, Tuning
 
 pytestmark = pytest.mark.slow
@@ -27,6 +29,26 @@ def test_auto_follows_the_backend(monkeypatch):
     assert Formulation.resolve().name == "lax"
 
 
+@pytest.mark.parametrize(
+    ("kind", "groups"),
+    [("TPU v5 lite", [2, 2, 4, 4]), ("TPU v6 lite", [4, 4, 4, 4]), ("TPU v99", [2, 2, 4, 4])],
+)
+def test_a_tpu_groups_the_steps_of_its_long_layers(kind, groups):
+    """A row has a multiple of 128 values, and at least as many as the matrix unit has rows."""
+    device = types.SimpleNamespace(platform="tpu", device_kind=kind)
+    formulation = Formulation.resolve("auto", device)
+    found = [
+        grouped_time.group(
+            (24, LENGTHS[layer], FEATURES[layer - 1] if layer else 1),
+            (KERNEL_SIZES[layer], FEATURES[layer - 1] if layer else 1, FEATURES[layer]),
+            STRIDES[layer],
+            formulation,
+        )
+        for layer in range(9)
+    ]
+    assert found == [*groups, *[1] * 5]
+
+
 @pytest.mark.parametrize("cores_share", [True, False])
 def test_resolving_a_name_notes_whether_cores_share(cores_share, monkeypatch):
     monkeypatch.setattr(cpu_devices, "cores_share", lambda: cores_share)
@@ -36,7 +58,7 @@ def test_resolving_a_name_notes_whether_cores_share(cores_share, monkeypatch):
 
 def test_an_unknown_name_is_refused():
     for create in (Formulation, Formulation.resolve):
-        with pytest.raises(ValueError, match="'fft' is none of lax, direct, toom_cook"):
+        with pytest.raises(ValueError, match="'fft' is none of lax, direct, toom_cook, group"):
             create("fft")
 
 
