@@ -141,7 +141,7 @@ def _compile(flags: argparse.Namespace) -> dict[str, Any]:
             chips,
             programs=flags.programs,
             precisions=flags.precisions or ("tf32", "bf16"),
-            formulations=flags.formulations or ("lax",),
+            formulations=flags.formulations or ("auto",),
             members_by=flags.members_by,
             members=flags.members,
             batch_size=flags.batch_size,

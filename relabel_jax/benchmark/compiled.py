@@ -21,6 +21,7 @@ from relabel_jax.benchmark.chips import Target
 from relabel_jax.benchmark.programs import RECIPE, forward_flop, train_flop
 from relabel_jax.models.variables import shapes
 from relabel_jax.models.waveform_cnn import DENSE_UNITS, FEATURES, WaveformCNN
+from relabel_jax.ops import tpu_flags
 from relabel_jax.ops.formulation import Formulation
 from relabel_jax.train.population import Layout, predict_population, train_population
 from relabel_jax.train.rows import Rows, tiled_shape
@@ -36,7 +37,7 @@ class Case(NamedTuple):
       members_by: `map` or `vmap`.
       chips: the number of chips.
       precision: one of `PRECISIONS`.
-      formulation: one of `FORMULATIONS`.
+      formulation: one of `FORMULATIONS`, or `auto` for the fastest on the chip.
       batch_size: clips a step and run.
       num_classes: outputs of the network.
       steps_per_call: steps that one call does.
@@ -90,7 +91,9 @@ def lower(target: Target, case: Case) -> jax.stages.Lowered:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=layout.sharding(*axes))
 
     network = WaveformCNN(
-        case.num_classes, precision=case.precision, formulation=Formulation(case.formulation)
+        case.num_classes,
+        precision=case.precision,
+        formulation=Formulation.resolve(case.formulation, mesh.devices.flat[0]),
     )
     members, steps, batch = case.members, case.steps_per_call, case.batch_size
     samples = PAPER_FORMAT.num_samples
@@ -177,6 +180,7 @@ def of_step(target: Target, case: Case, step: steps.Step) -> dict[str, Any]:
 
 def main() -> None:
     """Compiles the cases of argv[1], `{"target": NAME, "cases": [FIELDS, ...]}`."""
+    tpu_flags.keep_small_batches()
     order = json.loads(sys.argv[1])
     target = Target.parse(order["target"])
     for case in order["cases"]:

@@ -36,7 +36,7 @@ def cases(
     *,
     programs: Sequence[str] = PROGRAMS,
     precisions: Sequence[str] = ("tf32", "bf16"),
-    formulations: Sequence[str] = ("lax",),
+    formulations: Sequence[str] = ("auto",),
     members_by: Sequence[str] = ("map",),
     members: int = 4,
     **sizes: Any,
@@ -278,7 +278,7 @@ def _name(row: dict[str, Any]) -> str:
     name = row["inputs"]
     if row["members"] > 1:
         name = f"{row['members']} members by {row['members_by']}"
-    return name if row["formulation"] == "lax" else f"{name}, {row['formulation']}"
+    return name if row["formulation"] == "auto" else f"{name}, {row['formulation']}"
 
 
 def _cells(row: dict[str, Any], chip: dict[str, Any]) -> list[str]:
