@@ -34,8 +34,8 @@ def _tpu(bf16: float) -> dict[str, float]:
 
 
 _HOPPER = {"bf16": 989e12, "tf32": 494.7e12, "f32": 66.9e12}  # without sparsity
-# v5e's clock follows from 197 TFLOP/s and four units of 128 x 128 products a cycle. No figure of v6e
-# gives its clock, so 1.75 GHz is assumed: compare its times only with each other.
+# v5e's clock follows from 197 TFLOP/s and four units of 128 x 128 products a cycle. The clock of
+# v6e is not published, so 1.75 GHz is assumed: compare its times only with each other.
 CHIPS = {
     "tpu:v5e": Chip(
         *(16e9, 819e9, _tpu(197e12), "cloud.google.com/tpu/docs/v5e"), 1.5e9, "v5litepod"
