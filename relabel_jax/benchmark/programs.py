@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -89,15 +89,24 @@ def train_flop(features: Sequence[int], dense_units: Sequence[int], num_classes:
       dense_units: units of the dense layers before the output layer.
       num_classes: number of outputs.
     """
-    channels, total = 1, 0
+    macs = list(_macs(features, dense_units, num_classes))
+    return 2 * (3 * sum(macs) - macs[0])
+
+
+def forward_flop(features: Sequence[int], dense_units: Sequence[int], num_classes: int) -> int:
+    """Counts those of the scores of one clip; see `train_flop`."""
+    return 2 * sum(_macs(features, dense_units, num_classes))
+
+
+def _macs(features: Sequence[int], dense_units: Sequence[int], num_classes: int) -> Iterator[int]:
+    """Yields the products of each layer's forward pass for one clip."""
+    channels = 1
     for size in convolution_sizes(PAPER_FORMAT.num_samples, features):
-        passes = 2 if channels == 1 else 3
-        total += passes * 2 * size.time_out * size.kernel_size * channels * size.features
+        yield size.time_out * size.kernel_size * channels * size.features
         channels = size.features
     for units in (*dense_units, num_classes):
-        total += 3 * 2 * channels * units
+        yield channels * units
         channels = units
-    return total
 
 
 def batches(num_batches: int, batch_size: int, num_classes: int) -> Batches:
