@@ -123,7 +123,8 @@ class _Matches:
         if own:
             if len(own) > 1:
                 own = sorted(own, key=lambda each: (each[0], each[1].order))
-            return tuple([listed.recording for _, listed in own])
+            # A recording with an unknown extension may be there twice, by name and by stem.
+            return tuple(dict.fromkeys(listed.recording for _, listed in own))
         if keyed:
             listed = sorted((each for _, each in keyed), key=lambda each: each.order)
             return Rejected(
