@@ -81,8 +81,8 @@ def activations_and_moments(
     if group > 1:
         x = inputs if isinstance(inputs, Grouped) else computed(inputs)
         outputs = grouped_time.convolve(x, kernel, stride, group)
-        values, *means = elu_and_moments(outputs.array, bias, axis_name, outputs.length)
-        return dataclasses.replace(outputs, array=values), *means
+        v, mean, mean_square = elu_and_moments(outputs.array, bias, axis_name, outputs.length)
+        return dataclasses.replace(outputs, array=v), mean, mean_square
     inputs = computed(inputs)
     if formulation.uses_lax:
         return elu_and_moments(direct.convolve(inputs, kernel, stride), bias, axis_name)
