@@ -17,6 +17,14 @@ from relabel_jax.models.backbone import Backbone
 NETWORKS = {
     "waveform_cnn": "relabel_jax.models.waveform_cnn:WaveformCNN",
     "logmel_cnn": "relabel_jax.models.logmel_cnn:LogMelCNN",
+    "cnn6": "relabel_jax.models.panns:CNN6",
+    "cnn10": "relabel_jax.models.panns:CNN10",
+    "cnn14": "relabel_jax.models.panns:CNN14",
+    "mn04": "relabel_jax.models.mobilenet:MN04",
+    "mn10": "relabel_jax.models.mobilenet:MN10",
+    "ast_tiny": "relabel_jax.models.ast:ASTTiny",
+    "ast_small": "relabel_jax.models.ast:ASTSmall",
+    "ast_base": "relabel_jax.models.ast:ASTBase",
 }
 """The class of each network, `MODULE:CLASS` by name."""
 
