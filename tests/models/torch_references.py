@@ -4,9 +4,10 @@ They are written after the papers, and their modules have the names of the autho
 Dropout is left out.
 """
 
-import torch
-from torch import nn
-from torch.nn import functional as F
+import pytest
+
+torch = pytest.importorskip("torch")
+nn, F = torch.nn, torch.nn.functional
 
 
 class ConvBlock(nn.Module):
