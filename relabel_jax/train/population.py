@@ -15,20 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from relabel_jax.errors import InputError
 from relabel_jax.models import backbone
 from relabel_jax.models.backbone import Network
-from relabel_jax.ops import tpu_flags
 from relabel_jax.ops.batch_axis import on_each_device
+from relabel_jax.train.device_grid import grid
 from relabel_jax.train.rows import Rows
 from relabel_jax.train.step import Recipe, TrainState, predict_chunk, train_chunk
 
 MEMBERS_BY = ("map", "vmap")
-# The cost of a step on a TPU v5e that does not depend on the number of clips, as a number of clips,
-# by the compiler's estimates for the paper's network.
-_FIXED_CLIPS = 6
-# A TPU is not faster with fewer clips unless `tpu_flags.py` has set the compiler's flags.
-_LEAST_CLIPS = 24
 _SHARED = PartitionSpec()
 _OF_MEMBER = PartitionSpec("member")
 _BATCHES = PartitionSpec("member", None, "data")  # [members, chunk, batch, ...]
@@ -163,50 +157,6 @@ class Layout:
     def divided(self, network: Network) -> Network:
         """Returns the network for devices that share a batch; the same network if none do."""
         return network if self.axis_name is None else backbone.divided(network, self.axis_name)
-
-
-def grid(num_members: int, batch_size: int, num_devices: int) -> tuple[int, int]:
-    """Returns the numbers of rows and columns of devices.
-
-    On a CPU all devices are used: the members are divided first, then the batch. On an accelerator
-    the grid is the one with the shortest step. Of equally fast ones it is the smallest.
-
-    Raises:
-      InputError: the batch cannot be divided among the devices.
-    """
-    grids = [
-        (rows, columns)
-        for rows in range(1, num_members + 1)
-        for columns in range(1, num_devices // rows + 1)
-        if num_members % rows == 0 and _is_possible(rows, columns, num_devices)
-    ]
-    if jax.default_backend() == "cpu":
-        grids = [max(each for each in grids if math.prod(each) == num_devices)]
-    divided = [each for each in grids if batch_size % each[1] == 0]
-    if not divided:
-        least = min(columns for _, columns in grids)
-        raise InputError(
-            f"config.batch_size {batch_size} is not divisible by the {least} devices "
-            f"that share a batch; use a multiple of {least}"
-        )
-
-    is_any_size_fast = jax.default_backend() != "tpu" or tpu_flags.small_batches_are_kept()
-    least = 1 if is_any_size_fast else _LEAST_CLIPS
-
-    def cost(rows_and_columns):
-        rows, columns = rows_and_columns
-        clips = max(batch_size // columns, least) + _FIXED_CLIPS
-        return num_members // rows * clips, rows * columns
-
-    return min(divided, key=cost)
-
-
-def _is_possible(rows: int, columns: int, num_devices: int) -> bool:
-    """Whether each process has the same number of devices, in one row or in whole rows."""
-    of_process, rest = divmod(rows * columns, jax.process_count())
-    if rest or not 0 < of_process <= num_devices // jax.process_count():
-        return False
-    return columns % of_process == 0 or of_process % columns == 0
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)

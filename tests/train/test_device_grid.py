@@ -7,7 +7,7 @@ import pytest
 
 from relabel_jax.errors import InputError
 from relabel_jax.ops import tpu_flags
-from relabel_jax.train.population import grid
+from relabel_jax.train.device_grid import grid
 
 
 @pytest.fixture
