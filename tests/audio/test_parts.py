@@ -35,7 +35,7 @@ def test_a_part_is_that_of_the_whole(form, silent):
     assert not len(after)
 
 
-@pytest.mark.parametrize("form", FORMS.keys() - {"chained ogg"})
+@pytest.mark.parametrize("form", sorted(FORMS.keys() - {"chained ogg"}))
 def test_the_length_of_the_whole_is_known(form):
     facts = Facts()
     decode(io.BytesIO(FORMS[form]()), 1, facts=facts)
