@@ -166,6 +166,7 @@ def test_a_plan_that_does_not_say_its_format_is_finished_by_the_same_command(tmp
 def test_a_damaged_format(data_dir, tmp_path, text):
     index = pq.read_table(data_dir / "clips.parquet")
     copy = shutil.copytree(data_dir, tmp_path / "set")
+    (copy / "sha256.json").unlink()  # or the index would not be read
     metadata = {"relabel_jax.waveform_format": text}
     pq.write_table(index.replace_schema_metadata(metadata), copy / "clips.parquet")
     with pytest.raises(InputError, match=r"cannot read the clip index \(its metadata relabel_jax"):
