@@ -12,7 +12,7 @@ import logging
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 
-from relabel_jax import cli, digests
+from relabel_jax import digests
 from relabel_jax.data.layout import (
     FEATURES_NAME,
     INDEX_NAME,
@@ -161,7 +161,4 @@ def changed_sizes(data_dir: pathlib.Path, recorded: Recorded) -> Iterator[tuple[
 
 
 def _remedy(data_dir: pathlib.Path) -> str:
-    return (
-        f"{cli.program('data_prep.verify')} --data_dir={data_dir} names all such files, and "
-        "--repair mends them"
-    )
+    return f"data_prep.verify --data_dir={data_dir} names all such files, and --repair mends them"

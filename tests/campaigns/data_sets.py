@@ -26,6 +26,7 @@ minutes.
 import argparse
 import collections
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
@@ -149,30 +150,38 @@ def all_flips(whole: pathlib.Path, num_flips: int, seed: int) -> Iterator[tuple[
     for number in range(num_flips):
         name = files[number % len(files)]
         bit = rng.randrange(8 * (whole / name).stat().st_size)
-        yield f"bit {bit} of {name}", lambda folder, name=name, bit=bit: flip(folder / name, bit)
+        yield f"bit {bit} of {name}", functools.partial(_flip, name, bit)
+
+
+def _flip(name: str, bit: int, folder: pathlib.Path) -> None:
+    flip(folder / name, bit)
 
 
 def deletions(whole: pathlib.Path) -> Iterator[tuple[str, Change]]:
     """Deletions of each file, of its second half, and of `.build`."""
 
-    def cut(path: pathlib.Path) -> None:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    def delete(name: str, folder: pathlib.Path) -> None:
+        (folder / name).unlink()
+
+    def cut(name: str, folder: pathlib.Path) -> None:
+        (folder / name).write_bytes(
+            (whole / name).read_bytes()[: (whole / name).stat().st_size // 2]
+        )
 
     for name in _files(whole):
-        yield f"no {name}", lambda folder, name=name: (folder / name).unlink()
-        yield f"half of {name}", lambda folder, name=name: cut(folder / name)
+        yield f"no {name}", functools.partial(delete, name)
+        yield f"half of {name}", functools.partial(cut, name)
     yield "no .build", lambda folder: shutil.rmtree(folder / ".build")
 
 
 def mixtures(whole: pathlib.Path, other: pathlib.Path) -> Iterator[tuple[str, Change]]:
     """Swaps of shards and of outcomes, and files of another data set."""
 
-    def swap(first: pathlib.Path, second: pathlib.Path) -> None:
-        content = first.read_bytes()
-        first.write_bytes(second.read_bytes())
-        second.write_bytes(content)
+    def swap(first: str, second: str, folder: pathlib.Path) -> None:
+        shutil.copy(whole / first, folder / second)
+        shutil.copy(whole / second, folder / first)
 
-    def take(folder: pathlib.Path, names: list[str]) -> None:
+    def take(names: list[str], folder: pathlib.Path) -> None:
         for name in names:
             (folder / name).unlink(missing_ok=True)
             if (other / name).exists():
@@ -185,10 +194,7 @@ def mixtures(whole: pathlib.Path, other: pathlib.Path) -> Iterator[tuple[str, Ch
     small = [name for name in files if not name.startswith(".build") and name not in shards]
     for kind in (shards, outcomes):
         for first, second in itertools.pairwise(name for name in kind if (whole / name).exists()):
-            yield (
-                f"{first} and {second} swapped",
-                lambda folder, a=first, b=second: swap(folder / a, folder / b),
-            )
+            yield f"{first} and {second} swapped", functools.partial(swap, first, second)
     together = {
         "shards": shards,
         "shards and outcomes": shards + outcomes,
@@ -198,11 +204,11 @@ def mixtures(whole: pathlib.Path, other: pathlib.Path) -> Iterator[tuple[str, Ch
         "small files but the digests": [name for name in small if name != digests.LIST_NAME],
     }
     for name in files:
-        yield f"the other {name}", lambda folder, name=name: take(folder, [name])
+        yield f"the other {name}", functools.partial(take, [name])
     for what, names in together.items():
-        yield f"the other {what}", lambda folder, names=names: take(folder, names)
+        yield f"the other {what}", functools.partial(take, names)
     # The plan itself is compared with the flags of the command.
-    yield "the other plan", lambda folder: take(folder, plan)
+    yield "the other plan", functools.partial(take, plan)
 
 
 def _files(folder: pathlib.Path) -> list[str]:

@@ -121,6 +121,7 @@ def without_format(data_dir: pathlib.Path) -> None:
     """An index in the form of version 0.1, without the format."""
     index = pq.read_table(data_dir / "clips.parquet")
     pq.write_table(index.replace_schema_metadata(None), data_dir / "clips.parquet")
+    (data_dir / "sha256.json").unlink()  # such versions did not write it
 
 
 def test_a_data_set_that_does_not_say_its_format_has_the_papers(tmp_path):
@@ -152,6 +153,7 @@ def test_a_plan_that_does_not_say_its_format_is_finished_by_the_same_command(tmp
     with pa.ipc.new_file(str(path), batches[0].schema.with_metadata(metadata)) as file:
         for batch in batches:
             file.write_batch(batch)
+    path.with_name("sha256.json").unlink()
     capfd.readouterr()
     assert "another --duration_s;" in refused(arguments, tmp_path / "old", capfd, duration_s=5)
     build(**arguments, output_dir=tmp_path / "old", num_workers=1)
@@ -164,6 +166,7 @@ def test_a_plan_that_does_not_say_its_format_is_finished_by_the_same_command(tmp
 def test_a_damaged_format(data_dir, tmp_path, text):
     index = pq.read_table(data_dir / "clips.parquet")
     copy = shutil.copytree(data_dir, tmp_path / "set")
+    (copy / "sha256.json").unlink()  # or the index would not be read
     metadata = {"relabel_jax.waveform_format": text}
     pq.write_table(index.replace_schema_metadata(metadata), copy / "clips.parquet")
     with pytest.raises(InputError, match=r"cannot read the clip index \(its metadata relabel_jax"):
