@@ -17,19 +17,18 @@ Each trial has one of these outcomes:
 - `refused`: the command did not finish its work; its last line says why;
 - `different`: an output is missing, new or has other bytes.
 
-A `leftover` is a hidden file or folder that only a killed command leaves. A command deletes those
-of its own folders. Beside a single output file, such as `relabel` writes, it stays.
+A `leftover` is a hidden file or folder that only a killed command leaves. Most commands delete
+their own when they run again.
 
-`VARYING` lists what may differ between two runs, and why. The campaign prints a line for each
-command, and exits with 1 if a trial was refused or different. 200 kills take about 40 minutes.
+`command_outputs.VARYING` lists what may differ between two runs, and why. The campaign prints a
+line for each command, and exits with 1 if a trial was refused or different. 20 kills take 5 to 9
+minutes on 2 cores.
 """
 
 import argparse
 import collections
 import contextlib
 import dataclasses
-import fnmatch
-import json
 import math
 import os
 import pathlib
@@ -42,20 +41,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
+from command_outputs import is_leftover, outputs, snapshot
+
 from relabel_jax import cli
-from relabel_jax.digests import of_bytes, of_file
-from relabel_jax.runs.checkpoints import Checkpoints
-from relabel_jax.runs.restoring import state_digest
-from relabel_jax.runs.workdir import Workdir
 
 OUTCOMES = ("same", "complete", "refused", "different")
 REPOSITORY = pathlib.Path(__file__).parents[2]
-VARYING = {
-    "events.out.tfevents.*": "TensorBoard's files have times and the name of the host",
-    "sha256.json": "has the digest of metrics.jsonl; whoever reads the result compares it",
-}
-_TIMES = ("seconds", "clips_per_s")
-"""The fields of `metrics.jsonl` that differ from run to run."""
 _TIMEOUT_S = 300
 
 _SEGMENTS = "--segments={inputs}/MINI/segments.csv --ontology={inputs}/MINI/ontology.json"
@@ -203,7 +194,7 @@ class Campaign:
             process.wait()
         code = self._start(COMMANDS[name]).wait(_TIMEOUT_S)
         found = outputs(self._work)
-        leftovers = sorted(path for path in found if _is_leftover(path))
+        leftovers = sorted(path for path in found if is_leftover(path))
         different = [
             path
             for path in sorted({*found, *reference.outputs} - {*leftovers})
@@ -238,7 +229,9 @@ class Campaign:
             if first != second:
                 varying = sorted(path for path in {*first, *second}
                                  if first.get(path) != second.get(path))  # fmt: skip
-                raise RuntimeError(f"{name}: two runs differ in {varying}; add them to VARYING")
+                raise RuntimeError(
+                    f"{name}: two runs differ in {varying}; add them to command_outputs.VARYING"
+                )
             self._references[name] = _Reference(second, starts_s, writes_s)
         return self._references[name]
 
@@ -251,9 +244,9 @@ class Campaign:
     def _until_it_writes(self, process: subprocess.Popen) -> float:
         """Waits until the process changes its folder; returns the seconds, 0 if it ends before."""
         began = time.monotonic()
-        before = _snapshot(self._work)
+        before = snapshot(self._work)
         while process.poll() is None:
-            if _snapshot(self._work) != before:
+            if snapshot(self._work) != before:
                 return time.monotonic() - began
             time.sleep(0.002)
         return 0.0
@@ -292,52 +285,6 @@ class Campaign:
             if name == "GRID":
                 shutil.rmtree(self._inputs / name / "report")
             done.touch()
-
-
-def outputs(folder: pathlib.Path) -> dict[str, str]:
-    """Returns the digest of each output below a folder, by its path; those that vary are left out.
-
-    A checkpoint is one output: the digest of its arrays. Of `metrics.jsonl` times are left out.
-    """
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        is_varying = any(fnmatch.fnmatch(path.name, pattern) for pattern in VARYING)
-        if path.is_dir() and path.parent.name == "checkpoints" and path.name.isdecimal():
-            with Checkpoints(Workdir(path.parents[1]), read_only=True) as checkpoints:
-                found[name] = state_digest(checkpoints.restore_arrays(int(path.name)))
-        elif "checkpoints" in path.parts or is_varying or (path.is_dir() and path.name[0] != "."):
-            continue
-        elif path.name == "metrics.jsonl":
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            kept = [{k: v for k, v in line.items() if k not in _TIMES} for line in lines]
-            found[name] = of_bytes(json.dumps(kept).encode())
-        elif path.name == "result.json" and path.with_name("config.json").exists():
-            Workdir(path.parent).read_result()
-            found[name] = of_file(path)
-        else:
-            found[name] = "a folder" if path.is_dir() else of_file(path)
-    return found
-
-
-def _is_leftover(name: str) -> bool:
-    """Whether only a killed command leaves a file of this name."""
-    parts = pathlib.PurePath(name).parts
-    return any(
-        part.startswith(".") and part.endswith((".tmp", ".partial", ".unfinished"))
-        for part in parts
-    ) or any(".parts" in part or "orbax-checkpoint-tmp" in part for part in parts)
-
-
-def _snapshot(folder: pathlib.Path) -> list[tuple[str, int]]:
-    """The entries below a folder and when they changed."""
-    found = []
-    for at, _, files in os.walk(folder):
-        for name in ("", *files):
-            with contextlib.suppress(OSError):
-                path = os.path.join(at, name)
-                found.append((path, os.stat(path).st_mtime_ns))
-    return found
 
 
 def _wait(process: subprocess.Popen, seconds: float) -> None:
