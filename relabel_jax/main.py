@@ -55,7 +55,8 @@ fields of a config, as --config.FIELD=VALUE (the defaults are the paper's recipe
   optimizer      adam, adamw, sgd, rmsprop, lamb or lion (Optax)
   learning_rate  0.001
   learning_rate_decay  0.987: the factor after each epoch
-  model.name     waveform_cnn (the paper's), logmel_cnn, or your own as my_package.my_net:Net
+  model.name     waveform_cnn (the paper's), logmel_cnn, cnn6, cnn10, cnn14, mn04, mn10, ast_tiny,
+                 ast_small, ast_base, or your own as my_package.my_net:Net
   model.OPTION   an option of that network, such as model.features
   classifier.hidden_units, classifier.norm_order  the classifier of method=features
 

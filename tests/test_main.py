@@ -36,8 +36,8 @@ CASES = {
         "error: config.filters is now config.model.features; see --help",
     ),
     "no such network": (
-        [CONFIG, "--workdir=W", "--config.model.name=cnn14"],
-        "error: config.model.name: 'cnn14' is none of waveform_cnn, logmel_cnn; name your own",
+        [CONFIG, "--workdir=W", "--config.model.name=cnn15"],
+        "error: config.model.name: 'cnn15' is none of waveform_cnn, logmel_cnn, cnn6, cnn10, cnn14,",
     ),
     "no such option": (
         [

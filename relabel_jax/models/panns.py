@@ -3,16 +3,18 @@
 Kong et al., "PANNs: large-scale pretrained audio neural networks for audio pattern recognition"
 (2020), Table I; code: https://github.com/qiuqiangkong/audioset_tagging_cnn.
 
-|               | CNN6               | CNN10                  | CNN14                      |
-|---------------|--------------------|------------------------|----------------------------|
-| blocks        | 5 x 5, 64          | (3 x 3, 64) x 2        | (3 x 3, 64) x 2            |
-|               | 5 x 5, 128         | (3 x 3, 128) x 2       | (3 x 3, 128) x 2           |
-|               | 5 x 5, 256         | (3 x 3, 256) x 2       | (3 x 3, 256) x 2           |
-|               | 5 x 5, 512         | (3 x 3, 512) x 2       | (3 x 3, 512) x 2           |
-|               |                    |                        | (3 x 3, 1024) x 2          |
-|               |                    |                        | (3 x 3, 2048) x 2          |
-| dense         | 512, classes       | 512, classes           | 2048, classes              |
-| parameters    | 4,837,455          | 5,219,279              | 80,753,615                 |
+::
+
+                CNN6         CNN10              CNN14
+    blocks      5 x 5, 64    (3 x 3, 64) x 2    (3 x 3, 64) x 2
+                5 x 5, 128   (3 x 3, 128) x 2   (3 x 3, 128) x 2
+                5 x 5, 256   (3 x 3, 256) x 2   (3 x 3, 256) x 2
+                5 x 5, 512   (3 x 3, 512) x 2   (3 x 3, 512) x 2
+                                                (3 x 3, 1024) x 2
+                                                (3 x 3, 2048) x 2
+    dense       512          512                2048
+                classes      classes            classes
+    parameters  4,837,455    5,219,279          80,753,615
 
 Batch normalization and ReLU follow each convolution, 2 x 2 mean pooling each block, except the last
 block of CNN14. The mean over frequency, and the maximum plus the mean over time, are the inputs of

@@ -18,7 +18,7 @@ def sounds(rate, seconds=1.0):
     time = np.arange(round(rate * seconds)) / rate
     noise = np.cumsum(rng.normal(0, 300, len(time))) * 0.1 + rng.normal(0, 100, len(time))
     tone = 2_000 * np.sin(2 * np.pi * (100 + 0.2 * rate * time) * time)
-    tone += rng.normal(0, 3, len(time))
+    tone += rng.normal(0, 10, len(time))
     clicks = np.zeros(len(time))
     clicks[rng.integers(0, len(time), 5)] = 30_000
     return np.stack([noise, tone, clicks, np.zeros(len(time))]).astype(np.int16)

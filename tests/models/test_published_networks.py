@@ -7,6 +7,7 @@ import pytest
 from networks import flatten
 
 from relabel_jax.models import published, registry
+from relabel_jax.models.mobilenet import MobileNetV3
 from relabel_jax.models.variables import shapes, waveform_batch
 from relabel_jax.train.losses import masked_binary_cross_entropy
 
@@ -54,24 +55,35 @@ def build(name, options, num_classes):
     return network, reference, lambda x: front_end_references.ast(x, network.num_frames)
 
 
-def random_variables(network):
-    """Kernels that keep the variance, and random values for what is initially 0 or 1."""
+def random_variables(network, waveforms):
+    """Random variables whose running statistics are near those of the waveforms."""
     rng = np.random.default_rng(7)
 
     def fill(path, leaf):
         if path[-1].key in ("scale", "var"):
             return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        if path[-1].key == "mean" and path[1].key == "bn0":  # decibels
-            return rng.uniform(-60, -20, leaf.shape).astype(np.float32)
-        scale = 0.2
-        if path[-1].key == "kernel":
-            scale = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if path[-1].key == "kernel" else 0.2
         return rng.normal(0, scale, leaf.shape).astype(np.float32)
 
     variables = jax.tree_util.tree_map_with_path(fill, shapes(network))
-    if "bn0" in variables["batch_stats" if "batch_stats" in variables else "params"]:
-        variables["batch_stats"]["bn0"]["var"] *= 300
-    return variables
+    if "batch_stats" not in variables:
+        return variables
+    keep = momentum(network)
+    _, after = jax.jit(lambda x: network.apply(variables, x, True, mutable=["batch_stats"]))(
+        waveforms
+    )
+    near = jax.tree_util.tree_map_with_path(
+        lambda path, new, old: (
+            (new - keep * old) / (1 - keep) * (1.3 if path[-1].key == "var" else 0.9)
+        ),
+        *(after["batch_stats"], variables["batch_stats"]),
+    )
+    return variables | {"batch_stats": near}
+
+
+def momentum(network):
+    """The share of the running statistics that a step keeps."""
+    return 0.99 if isinstance(network, MobileNetV3) else 0.9
 
 
 def random_batch(network):
@@ -99,8 +111,8 @@ def loss_and_scores(network, variables, waveforms, labels, masked):
 def check_against_pytorch(name, options):
     torch = pytest.importorskip("torch")
     network, reference, front_end = build(name, options, CLASSES)
-    variables = random_variables(network)
     waveforms, labels, masked = random_batch(network)
+    variables = random_variables(network, waveforms)
     state = {
         key: torch.from_numpy(array.copy())
         for key, array in published.to_state_dict(network, variables).items()
@@ -143,7 +155,6 @@ def check_against_pytorch(name, options):
     scores, new, gradients = step(waveforms, labels, masked)
     np.testing.assert_allclose(scores, torch.sigmoid(logits.detach()), rtol=0, atol=1e-4)
 
-    momentum = 0.99 if name.startswith("mn") else 0.9
     got = published.to_state_dict(network, {"params": gradients, **new})
     parameters = dict(reference.named_parameters())
     assert got.keys() == parameters.keys() | {
@@ -159,7 +170,7 @@ def check_against_pytorch(name, options):
             continue
         want = reference.state_dict()[key].numpy()
         if key.endswith("running_var"):  # PyTorch keeps the unbiased variance, Flax the biased one
-            n, old = values_per_channel[key], momentum * state[key].numpy()
+            n, old = values_per_channel[key], momentum(network) * state[key].numpy()
             want = old + (want - old) * (n - 1) / n
         np.testing.assert_allclose(array, want, rtol=1e-4, atol=1e-5, err_msg=key)
 
@@ -196,8 +207,8 @@ def test_the_parameters_are_those_of_the_reference(name):
 
 
 def test_a_state_dict_and_back():
-    network = registry.build({"name": "mn04"}, 3)
-    variables = random_variables(network)
+    network = registry.build({"name": "mn04", "duration_s": 0.1}, 3)
+    variables = random_variables(network, random_batch(network)[0])
     again = published.from_state_dict(network, published.to_state_dict(network, variables))
     for path, array in flatten(again).items():
         np.testing.assert_array_equal(array, flatten(variables)[path])

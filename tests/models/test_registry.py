@@ -1,12 +1,16 @@
 """Networks by name and by module path, their options, and bad configs."""
 
+import pathlib
+import re
 import textwrap
 
+import jax
 import pytest
 
 from relabel_jax.errors import InputError
 from relabel_jax.models import registry
 from relabel_jax.models.logmel_cnn import LogMelCNN
+from relabel_jax.models.variables import shapes
 from relabel_jax.models.waveform_cnn import WaveformCNN
 
 OWN = """
@@ -54,6 +58,17 @@ def test_built_in_networks():
         )
 
 
+def test_the_table_of_networks():
+    """The documentation has the parameters of each network for AudioSet's 527 classes."""
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    table = dict(re.findall(r"^\| `(\w+)` \| .* \| ([\d,]+) \| [\w ,]+ \|$", text, re.MULTILINE))
+    counts = {}
+    for name in registry.NETWORKS:
+        params = shapes(registry.build({"name": name}, 527))["params"]
+        counts[name] = f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}"
+    assert table == counts
+
+
 def test_a_network_of_ones_own(own):
     assert registry.default_options("own_networks:Net") == {"width": 3}
     network = registry.build({"name": "own_networks:Net", "width": 7}, 2)
@@ -63,7 +78,12 @@ def test_a_network_of_ones_own(own):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"name": "cnn14"}, "'cnn14' is none of waveform_cnn, logmel_cnn; name your own network"),
+        ({"name": "cnn15"}, "'cnn15' is none of waveform_cnn, .*, ast_base; name your own network"),
+        ({"name": "cnn6", "sample_rate_hz": 44_100}, "for 8000, 16000, 32000 Hz, got 44100"),
+        ({"name": "cnn14", "duration_s": 0.2}, "duration_s: 0.2 s are too short, .* needs 0.31 s"),
+        ({"name": "cnn10", "formulation": "dct"}, "'dct' is none of auto, fft, matmul"),
+        ({"name": "mn04", "sample_rate_hz": 8_000}, "mn04 has no such option"),
+        ({"name": "ast_tiny", "num_heads": 5}, "5 heads cannot share 192 channels evenly"),
         ({"name": "nowhere:Net"}, "nowhere:Net: cannot import it: ModuleNotFoundError: No module"),
         ({"name": "own_networks:Nut"}, "cannot import it: AttributeError: .*Nut"),
         ({"name": "broken_networks:Net"}, "cannot import it: ZeroDivisionError: division by zero"),

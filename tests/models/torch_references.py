@@ -40,7 +40,7 @@ class Cnn(nn.Module):
         self.fc_audioset = nn.Linear(features[-1], num_classes)
 
     def embed(self, x):
-        # The authors normalize a transposed array. PyTorch 2.13's gradients are wrong for its strides.
+        # The authors transpose twice. PyTorch 2.13 computes wrong gradients for such strides.
         x = self.bn0(x.flatten(0, 1)).unflatten(0, x.shape[:2])[:, None]
         for name in self.names:
             x = getattr(self, name)(x)

@@ -1,0 +1,95 @@
+"""The published networks from training to export, on short clips at their own rates."""
+
+import jax
+import numpy as np
+import onnxruntime
+import pytest
+
+from data_prep import build
+from relabel_jax.experiments.config import model_config, paper_config
+from relabel_jax.experiments.run import run
+from relabel_jax.inference.embedder import Embedder
+from relabel_jax.inference.export import export
+from relabel_jax.inference.loading import load_pretrained
+from relabel_jax.runs.workdir import Workdir
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "cnn6": {"features": (4, 4, 8, 8), "sample_rate_hz": 8_000},
+    "cnn14": {"features": (4, 4, 4, 4, 8, 8), "sample_rate_hz": 16_000},
+    "mn04": {"width": 0.1},
+    "ast_tiny": {"width": 16, "num_heads": 2, "num_layers": 2, "num_frames": 46},
+}
+RATES = {"mn04": 32_000, "ast_tiny": 16_000}
+SECONDS = 0.5
+
+
+@pytest.fixture(scope="module")
+def data_dir(miniature_data, tmp_path_factory):
+    """`data_dir(rate)`: the miniature data set with short waveforms at this rate."""
+    folder, mini = tmp_path_factory.mktemp("rates"), miniature_data.parent / "mini"
+
+    def built(rate):
+        if not (folder / str(rate)).exists():
+            build.build(
+                ontology=mini / "ontology.json",
+                segments=[mini / "segments.csv"],
+                audio=mini / "audio",
+                output_dir=folder / str(rate),
+                num_workers=2,
+                sample_rate_hz=rate,
+                duration_s=SECONDS,
+            )
+        return folder / str(rate)
+
+    return built
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_from_training_to_export(name, data_dir, tmp_path):
+    rate = SMALL[name].get("sample_rate_hz", RATES.get(name))
+
+    def train(workdir, num_epochs):
+        config = paper_config("Human sounds", "base")
+        config.update({"data_dir": str(data_dir(rate)), "labeling": "pe_cml", "loss": "bce"})
+        config.update({"batch_size": 16, "num_epochs": num_epochs, "resident": "never"})
+        config.model = model_config(name)
+        config.model.update(SMALL[name] | {"duration_s": SECONDS})
+        return run(config, workdir)
+
+    result = train(tmp_path / "whole", 2)
+    train(tmp_path / "resumed", 1)
+    assert train(tmp_path / "resumed", 2) == result == Workdir(tmp_path / "whole").read_result()
+    states = [
+        jax.tree.leaves(load_pretrained(tmp_path / each).variables) for each in ("whole", "resumed")
+    ]
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    sounds = [np.random.default_rng(i).normal(0, 0.1 * (i + 1), 22_050) for i in range(3)]
+    sounds = [each.astype(np.float32) for each in sounds]
+    embedder = Embedder.load(tmp_path / "whole")
+    embeddings, scores = embedder.embed(sounds, 44_100), embedder.scores(sounds, 44_100)
+    pretrained = load_pretrained(tmp_path / "whole")
+    assert embeddings.shape == (3, pretrained.network.embedding_size)
+    export(pretrained, tmp_path / "out", ["safetensors", "stablehlo", "onnx"])
+    again = Embedder.load(tmp_path / "out")
+    np.testing.assert_allclose(again.embed(sounds, 44_100), embeddings, atol=1e-5)
+    np.testing.assert_allclose(again.scores(sounds, 44_100), scores, atol=1e-5)
+
+    num_samples = pretrained.network.waveform_format.num_samples
+    noise = np.random.default_rng(0).normal(0, 0.1, (3, num_samples)).astype(np.float32)
+    apply = pretrained.network.apply
+    expected = [
+        apply(pretrained.variables, noise * 32768, method="embed"),
+        apply(pretrained.variables, noise * 32768, train=False).scores,
+    ]
+    program = jax.export.deserialize((tmp_path / "out" / "model.stablehlo").read_bytes())
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    for found in (
+        program.call(noise),
+        session.run(["embeddings", "scores"], {"waveforms": noise}),
+    ):
+        for got, want in zip(found, expected, strict=True):
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * max(1, np.ptp(want)))
