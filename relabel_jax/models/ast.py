@@ -83,7 +83,7 @@ class Layer(nn.Module):
 
 
 class AST(nn.Module):
-    """What the networks share. A subclass implements `backbone.Backbone`.
+    """The part that all sizes share. A subclass implements `backbone.Backbone`.
 
     The waveforms have 16 kHz.
 

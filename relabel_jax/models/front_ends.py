@@ -96,7 +96,7 @@ def efficientat_log_mel(waveforms: jax.Array, formulation: str = "auto") -> jax.
     window, fft_size, hop = 800, 1024, 320
     waveforms = _full_scale(waveforms)
     waveforms = waveforms[:, 1:] - 0.97 * waveforms[:, :-1]
-    # The authors' frames have 1024 samples, of which the window keeps the middle 800.
+    # The authors' frames have 1024 samples. The window keeps the middle 800.
     outside = (fft_size - window) // 2
     waveforms = _reflected(waveforms, fft_size // 2)[:, outside:-outside]
     frames = _frames(waveforms, window, hop) * _hann(window, periodic=False)

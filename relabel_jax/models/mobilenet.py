@@ -155,7 +155,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV3(nn.Module):
-    """What mn04 and mn10 share. A subclass implements `backbone.Backbone`.
+    """The part that mn04 and mn10 share. A subclass implements `backbone.Backbone`.
 
     The waveforms have 32 kHz.
 

@@ -74,7 +74,7 @@ class ConvBlock(nn.Module):
 
 
 class PANN(nn.Module):
-    """What the networks share. A subclass implements `backbone.Backbone`.
+    """The part that CNN6, CNN10 and CNN14 share. A subclass implements `backbone.Backbone`.
 
     Attributes:
       num_classes: outputs, one sigmoid each.
