@@ -58,7 +58,8 @@ class Attention(nn.Module):
         """float32[batch, tokens, width] -> the same shape."""
         _, tokens, width = x.shape
         shape = (-1, tokens, 3, self.num_heads, width // self.num_heads)
-        queries, keys, values = jnp.moveaxis(_dense(3 * width, name="qkv")(x).reshape(shape), 2, 0)
+        projected = _dense(3 * width, name="qkv")(x).reshape(shape)
+        queries, keys, values = (projected[:, :, part] for part in range(3))
         logits = jnp.einsum("bqhc,bkhc->bhqk", queries * queries.shape[-1] ** -0.5, keys)
         found = jnp.einsum("bhqk,bkhc->bqhc", nn.softmax(logits), values)
         return _dense(width, name="proj")(found.reshape(-1, tokens, width))

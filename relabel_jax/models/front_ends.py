@@ -250,9 +250,8 @@ def _mel_power(
         spectrum = jnp.fft.rfft(frames, fft_size)
         power = spectrum.real**2 + spectrum.imag**2
     else:
-        waves = _waves(frames.shape[-1], fft_size)
-        cosines, sines = jnp.split(_product(frames, waves), 2, axis=-1)
-        power = cosines**2 + sines**2
+        squares = _product(frames, _waves(frames.shape[-1], fft_size)) ** 2
+        power = squares[..., : len(filters)] + squares[..., len(filters) :]
     return _product(power, filters)
 
 
