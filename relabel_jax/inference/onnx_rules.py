@@ -277,6 +277,7 @@ RULES: dict[str, Rule] = {
     "clamp": _elementwise(lambda g, _, low, x, high: g.add("Min", g.add("Max", x, low), high)),
     "convert_element_type": _elementwise(_cast),
     "copy": _one_operator("Identity"),
+    "erfc": _elementwise(lambda g, e, x: g.add("Sub", _like(e, 1), g.add("Erf", x))),
     "expm1": _elementwise(lambda g, e, x: g.add("Sub", g.add("Exp", x), _like(e, 1))),
     "integer_pow": _elementwise(_integer_pow),
     "log1p": _elementwise(lambda g, e, x: g.add("Log", g.add("Add", x, _like(e, 1)))),

@@ -49,6 +49,7 @@ def conv(x, kernel=KERNEL, padding=((0, 0),), axes=("NWC", "WIO", "NWC"), stride
     [
         nn.elu,
         nn.gelu,
+        lambda x: nn.gelu(x, approximate=False),
         nn.softmax,
         nn.softplus,
         nn.standardize,
