@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from networks import flatten
 
+from relabel_jax.errors import InputError
 from relabel_jax.models import front_ends, published, registry
 from relabel_jax.models.mobilenet import MobileNetV3
 from relabel_jax.models.variables import shapes, waveform_batch
@@ -207,6 +208,19 @@ def test_the_parameters_are_those_of_the_reference(name):
 def test_a_state_dict_and_back():
     network = registry.build({"name": "mn04", "duration_s": 0.1, "dropout": 0}, 3)
     variables = random_variables(network, random_batch(network)[0])
-    again = published.from_state_dict(network, published.to_state_dict(network, variables))
+    tensors = published.to_state_dict(network, variables)
+    again = published.from_state_dict(
+        network, tensors | {"features.0.1.num_batches_tracked": np.array(7)}
+    )
     for path, array in flatten(again).items():
         np.testing.assert_array_equal(array, flatten(variables)[path])
+    without = {key: array for key, array in tensors.items() if key != "classifier.5.bias"}
+    more = {"classifier.6.bias": np.zeros(3)}
+    other = {"classifier.5.bias": np.zeros(4)}
+    for wrong, message in (
+        (without, "lacks classifier.5.bias$"),
+        (tensors | more, "has, and the network does not, classifier.6.bias$"),
+        (tensors | other, r"classifier.5.bias: has the shape \(4,\) .* expected \(3,\)$"),
+    ):
+        with pytest.raises(InputError, match=message):
+            published.from_state_dict(network, wrong)
