@@ -37,7 +37,7 @@ CASES = {
     ),
     "no such network": (
         [CONFIG, "--workdir=W", "--config.model.name=cnn15"],
-        "error: config.model.name: 'cnn15' is none of waveform_cnn, logmel_cnn, cnn6, cnn10, cnn14,",
+        "error: config.model.name: 'cnn15' is none of waveform_cnn, logmel_cnn, cnn6, cnn10,",
     ),
     "no such option": (
         [
