@@ -5,8 +5,6 @@ https://github.com/YuanGongND/ast. The patches have 16 bands and 16 frames, and 
 10 frames after one another. The transformer is DeiT's (Touvron et al., 2021, Table 1), with a class
 token and a distillation token, whose mean is the embedding:
 
-::
-
                width  heads  layers  parameters for 527 classes
     ast_tiny   192    3      12      5,723,663
     ast_small  384    6      12      22,063,631

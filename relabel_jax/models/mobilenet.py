@@ -105,7 +105,12 @@ class ConvNorm(nn.Module):
             name="conv",
         )(x)
         x = nn.BatchNorm(
-            not train, momentum=0.99, epsilon=1e-3, axis_name=self.axis_name, name="norm"
+            not train,
+            momentum=0.99,
+            epsilon=1e-3,
+            use_fast_variance=False,
+            axis_name=self.axis_name,
+            name="norm",
         )(x)
         return getattr(nn, self.activation)(x) if self.activation else x
 

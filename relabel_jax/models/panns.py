@@ -3,8 +3,6 @@
 Kong et al., "PANNs: large-scale pretrained audio neural networks for audio pattern recognition"
 (2020), Table I; code: https://github.com/qiuqiangkong/audioset_tagging_cnn.
 
-::
-
                 CNN6         CNN10              CNN14
     blocks      5 x 5, 64    (3 x 3, 64) x 2    (3 x 3, 64) x 2
                 5 x 5, 128   (3 x 3, 128) x 2   (3 x 3, 128) x 2

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from networks import flatten
 
-from relabel_jax.models import published, registry
+from relabel_jax.errors import InputError
+from relabel_jax.models import front_ends, published, registry
 from relabel_jax.models.mobilenet import MobileNetV3
 from relabel_jax.models.variables import shapes, waveform_batch
 from relabel_jax.train.losses import masked_binary_cross_entropy
@@ -35,20 +36,27 @@ NETWORKS = {
 
 
 def build(name, options, num_classes):
-    """The network without dropout, the reference, and the reference's front end."""
+    """The network without dropout, the reference, and two front ends for it.
+
+    The first front end is float64's, for one waveform. The second one is the package's.
+    """
     import torch_references as references
 
     dropouts = {"block_dropout", "dropout"} & registry.default_options(name).keys()
     network = registry.build({"name": name, **options, **dict.fromkeys(dropouts, 0)}, num_classes)
     if name.startswith("cnn"):
         reference = references.Cnn(name, network.features, num_classes)
-        return network, reference, lambda x: front_end_references.panns(x, network.sample_rate_hz)
-    if name.startswith("mn"):
+        options, functions = (network.sample_rate_hz,), ("panns", "panns_log_mel")
+    elif name.startswith("mn"):
         reference = references.MobileNet(network.width, num_classes)
-        return network, reference, front_end_references.efficientat
-    sizes = network.width, network.num_heads, network.num_layers, network.num_frames
-    reference = references.Ast(*sizes, num_classes)
-    return network, reference, lambda x: front_end_references.ast(x, network.num_frames)
+        options, functions = (), ("efficientat", "efficientat_log_mel")
+    else:
+        sizes = network.width, network.num_heads, network.num_layers, network.num_frames
+        reference = references.Ast(*sizes, num_classes)
+        options, functions = (network.num_frames,), ("ast", "ast_filter_bank")
+    exact = getattr(front_end_references, functions[0])
+    rounded = getattr(front_ends, functions[1])
+    return network, reference, lambda x: exact(x, *options), lambda x: rounded(x, *options)
 
 
 def random_variables(network, waveforms):
@@ -59,8 +67,8 @@ def random_variables(network, waveforms):
         if path[-1].key in ("scale", "var"):
             return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
         scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if path[-1].key == "kernel" else 0.2
-        if path[1].key in ("output", "fc_audioset"):
-            scale *= 10  # so that the scores of the clips differ
+        if isinstance(network, MobileNetV3) and path[1].key == "output":
+            scale *= 3  # so that the scores of the clips differ
         return rng.normal(0, scale, leaf.shape).astype(np.float32)
 
     variables = jax.tree_util.tree_map_with_path(fill, shapes(network))
@@ -109,7 +117,7 @@ def loss_and_scores(network, variables, waveforms, labels, masked):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_agrees_with_pytorch(name):
     torch = pytest.importorskip("torch")
-    network, reference, front_end = build(name, NETWORKS[name], CLASSES)
+    network, reference, exact, rounded = build(name, NETWORKS[name], CLASSES)
     waveforms, labels, masked = random_batch(network)
     variables = random_variables(network, waveforms)
     state = {
@@ -120,7 +128,7 @@ def test_agrees_with_pytorch(name):
     assert not result.unexpected_keys
     assert all(key.endswith("num_batches_tracked") for key in result.missing_keys)
     reference = reference.double()  # so that the errors are those of JAX alone
-    features = torch.from_numpy(np.stack([front_end(each / 32768) for each in waveforms]))
+    features = torch.from_numpy(np.stack([exact(each / 32768) for each in waveforms]))
 
     reference.eval()
     with torch.no_grad():
@@ -144,7 +152,9 @@ def test_agrees_with_pytorch(name):
                     {f"{key}.running_var": args[0].numel() // args[0].shape[1]}
                 )
             )
-    logits = reference(features)
+    # On spectrograms that differ by rounding errors, an activation may be on another side of its
+    # kink, and some gradients of small batches then differ by percents.
+    logits = reference(torch.from_numpy(np.array(rounded(waveforms), np.float64)))
     kept = torch.from_numpy(~masked)
     losses = torch.nn.functional.binary_cross_entropy_with_logits(
         logits, torch.from_numpy(labels).double(), reduction="none"
@@ -163,8 +173,9 @@ def test_agrees_with_pytorch(name):
     for key, array in got.items():
         if key in parameters:
             want = parameters[key].grad.numpy()
-            # The biases of the keys change no attention weight, so their gradients are 0.
-            scale = max(np.abs(want).max(), 1e-4 * largest)
+            # A bias before a normalization changes nothing, nor do those of attention's keys: their
+            # gradients are 0.
+            scale = max(np.abs(want).max(), 1e-3 * largest)
             assert np.abs(array - want).max() < 1e-3 * scale, key
             continue
         want = reference.state_dict()[key].numpy()
@@ -178,7 +189,7 @@ def test_agrees_with_pytorch(name):
 def test_the_parameters_are_those_of_the_reference(name):
     torch = pytest.importorskip("torch")
     with torch.device("meta"):
-        network, reference, _ = build(name, {}, 527)
+        network, reference, *_ = build(name, {}, 527)
     expected = {
         key: tuple(tensor.shape)
         for key, tensor in reference.state_dict().items()
@@ -195,8 +206,21 @@ def test_the_parameters_are_those_of_the_reference(name):
 
 
 def test_a_state_dict_and_back():
-    network = registry.build({"name": "mn04", "duration_s": 0.1}, 3)
+    network = registry.build({"name": "mn04", "duration_s": 0.1, "dropout": 0}, 3)
     variables = random_variables(network, random_batch(network)[0])
-    again = published.from_state_dict(network, published.to_state_dict(network, variables))
+    tensors = published.to_state_dict(network, variables)
+    again = published.from_state_dict(
+        network, tensors | {"features.0.1.num_batches_tracked": np.array(7)}
+    )
     for path, array in flatten(again).items():
         np.testing.assert_array_equal(array, flatten(variables)[path])
+    without = {key: array for key, array in tensors.items() if key != "classifier.5.bias"}
+    more = {"classifier.6.bias": np.zeros(3)}
+    other = {"classifier.5.bias": np.zeros(4)}
+    for wrong, message in (
+        (without, "lacks classifier.5.bias$"),
+        (tensors | more, "has, and the network does not, classifier.6.bias$"),
+        (tensors | other, r"classifier.5.bias: has the shape \(4,\) .* expected \(3,\)$"),
+    ):
+        with pytest.raises(InputError, match=message):
+            published.from_state_dict(network, wrong)

@@ -58,6 +58,7 @@ def test_built_in_networks():
         )
 
 
+@pytest.mark.slow
 def test_the_table_of_networks():
     """The documentation has the parameters of each network for AudioSet's 527 classes."""
     text = (pathlib.Path(__file__).parents[2] / "docs" / "training.md").read_text()
