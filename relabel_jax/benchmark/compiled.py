@@ -1,7 +1,7 @@
 """Compiles the training programs for a chip that is not there, and reads the compiler's figures.
 
-`python -m relabel_jax.benchmark.compiled JSON` is the child process of `estimates.py`, which sets
-the variables that must be set before JAX starts. It prints a line of JSON for each program.
+`main` runs in a child process of `estimates.py`, which sets the variables that must be set before
+JAX starts. It prints a line of JSON for each program.
 """
 
 import json
@@ -185,7 +185,3 @@ def main() -> None:
     target = Target.parse(order["target"])
     for case in order["cases"]:
         print(json.dumps(figures(target, Case(**case))), flush=True)
-
-
-if __name__ == "__main__":
-    main()

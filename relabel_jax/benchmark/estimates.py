@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import IO, Any
 
+from relabel_jax.benchmark import compiled
 from relabel_jax.benchmark.chips import Target
 from relabel_jax.benchmark.compiled import Case
 from relabel_jax.benchmark.steps import Program, Step
@@ -28,6 +29,7 @@ GRID_CLIPS = 156e6
 """The clips that the paper's grid trains on, each counted as often as it is seen
 (`configs/paper.py`)."""
 
+_CHILD = f"from {compiled.__name__} import main; main()"
 PROGRAMS = ("streaming", "resident", "members", "scores")
 
 
@@ -134,7 +136,7 @@ def _child(
     text = json.dumps({"target": target.name, "cases": [case._asdict() for case in order]})
     flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip()
     return subprocess.Popen(
-        [sys.executable, "-m", "relabel_jax.benchmark.compiled", text],
+        [sys.executable, "-c", _CHILD, text],
         env=os.environ | target.environment() | {"XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
         stderr=log,
