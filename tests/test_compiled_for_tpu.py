@@ -52,7 +52,7 @@ def test_members_one_after_another(streaming):
     step, memory = optimize(V5E, ONE._replace(members=4))
     assert step.grouped_convolutions == 0
     assert step.num_bytes < 1.05 * streaming_step.num_bytes
-    assert memory < 1.5 * streaming_memory
+    assert memory < 3 * streaming_memory  # less than the members would need one by one
 
 
 def test_a_member_on_each_chip(streaming):
