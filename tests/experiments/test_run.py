@@ -154,7 +154,7 @@ def test_finetuning_starts_from_the_base(miniature_data, base_dir, tmp_path):
     config = small_config(miniature_data, "finetune", base=str(base_dir))
     experiment = Experiment.open([config], [tmp_path])
     base = read_base(config, experiment.ontology, experiment.root)
-    _, (start,), _ = _start(experiment, base, [0])
+    _, (start,), *_ = _start(experiment, base, [0])
     output = start["params"].pop("output")
     wanted = {name: dict(base.variables[name]) for name in ("params", "batch_stats")}
     assert output["kernel"].shape != wanted["params"].pop("output")["kernel"].shape
