@@ -39,9 +39,9 @@ napoleon_use_ivar = True
 
 # The build reads nothing from the network, so types of other projects have no page to link to.
 _OTHERS = (
-    "argparse|collections|contextlib|dataclasses|flax|functools|jax|logging|ml_collections|mteb|nn|"
-    "np|numpy|optax|orbax|os|pa|pathlib|perch_hoplite|pyarrow|scipy|sparse|tensorflow_datasets|torch|"
-    "typing"
+    "argparse|collections|contextlib|dataclasses|flax|functools|jax|jaxlib|logging|ml_collections|"
+    "mteb|nn|np|numpy|optax|orbax|os|pa|pathlib|perch_hoplite|pyarrow|scipy|sparse|"
+    "tensorflow_datasets|torch|typing"
 )
 nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\b.*")]
 

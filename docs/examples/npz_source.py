@@ -7,12 +7,14 @@ build needs `--segments`.
 import math
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from data_prep.sources import Entry, Recording
+from data_prep.sources import Entry, Form, Recording, part_of
 from relabel_jax.errors import InputError, Rejected
 
+FORMS = (Form("`*.npz`", "an array of samples for each clip, and `rate_hz`", "`ID`"),)
 _RATE = "rate_hz"
 
 
@@ -36,7 +38,7 @@ class NpzSource:
         for name in self._names:
             yield Entry(name, name, Recording(self._path, name))
 
-    def read(self, member: str, duration_s: float = math.inf) -> tuple[np.ndarray, int]:
+    def read(self, member: str, duration_s: float = math.inf, **how: Any) -> tuple[np.ndarray, int]:
         """The samples of one recording, float32[time], and their rate."""
         try:
             with open(self._path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -45,5 +47,5 @@ class NpzSource:
             raise Rejected("changed", f"{member} is no longer in the file") from error
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise Rejected("unreadable", str(error)) from error
-        end = None if duration_s == math.inf else round(duration_s * self._rate_hz)
-        return samples[:end].astype(np.float32), self._rate_hz
+        part = part_of(len(samples), self._rate_hz, duration_s, **how)
+        return samples[part].astype(np.float32), self._rate_hz
