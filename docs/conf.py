@@ -43,7 +43,8 @@ _OTHERS = (
     "mteb|nn|np|numpy|optax|orbax|os|pa|pathlib|perch_hoplite|pyarrow|scipy|sparse|"
     "tensorflow_datasets|torch|typing"
 )
-nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\b.*")]
+# Sphinx cuts the type of a field with a default factory in the middle: `list[tuple[int`.
+nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\b.*"), ("py:class", r"list\[.*")]
 
 html_theme = "furo"
 html_title = "relabel_jax"
