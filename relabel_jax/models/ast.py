@@ -27,8 +27,8 @@ from relabel_jax.models.backbone import Outputs
 from relabel_jax.models.front_ends import (
     AST_BANDS,
     AST_RATE_HZ,
-    FORMULATIONS,
     ast_filter_bank,
+    check_options,
 )
 
 PATCH_SIZE = 16
@@ -106,11 +106,6 @@ class AST(nn.Module):
     formulation: str = "auto"
 
     def __post_init__(self):
-        if self.formulation not in FORMULATIONS:
-            raise InputError(
-                f"config.model.formulation: {self.formulation!r} is none of "
-                f"{', '.join(FORMULATIONS)}"
-            )
         for option in ("width", "num_heads", "num_layers"):
             if getattr(self, option) < 1:
                 raise InputError(
@@ -126,11 +121,7 @@ class AST(nn.Module):
             raise InputError(
                 f"config.model.num_frames: expected {PATCH_SIZE} or more, got {self.num_frames}"
             )
-        if self.waveform_format.num_samples < 400:
-            raise InputError(
-                f"config.model.duration_s: {self.duration_s:.12g} s are too short, the network "
-                "needs 0.025 s"
-            )
+        check_options(self.formulation, self.waveform_format, 400)
         super().__post_init__()
 
     @property

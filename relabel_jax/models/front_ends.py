@@ -19,6 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relabel_jax.audio.waveform_format import WaveformFormat
+from relabel_jax.errors import InputError
+
 FORMULATIONS = ("auto", "fft", "matmul")
 """How the discrete Fourier transform is computed.
 
@@ -57,6 +60,28 @@ AST_RATE_HZ = 16_000
 AST_BANDS = 128
 AST_MEAN = -4.2677393
 AST_STD = 4.5689974
+
+
+def check_options(formulation: str, waveform_format: WaveformFormat, least_samples: int) -> None:
+    """Checks the options of a network that all front ends share.
+
+    Args:
+      formulation: how the front end is computed.
+      waveform_format: sample rate and length of the waveforms.
+      least_samples: the samples that the network needs.
+
+    Raises:
+      InputError: the formulation is unknown, or the waveforms are too short.
+    """
+    if formulation not in FORMULATIONS:
+        raise InputError(
+            f"config.model.formulation: {formulation!r} is none of {', '.join(FORMULATIONS)}"
+        )
+    if waveform_format.num_samples < least_samples:
+        raise InputError(
+            f"config.model.duration_s: {waveform_format.duration_s:.12g} s are too short, the "
+            f"network needs {least_samples / waveform_format.sample_rate_hz:.12g} s"
+        )
 
 
 def panns_log_mel(

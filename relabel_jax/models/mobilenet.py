@@ -20,7 +20,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.models.backbone import Outputs
 from relabel_jax.models.front_ends import (
     EFFICIENTAT_RATE_HZ,
-    FORMULATIONS,
+    check_options,
     efficientat_log_mel,
 )
 
@@ -183,20 +183,11 @@ class MobileNetV3(nn.Module):
     random_streams: ClassVar[tuple[str, ...]] = ("dropout",)
 
     def __post_init__(self):
-        if self.formulation not in FORMULATIONS:
-            raise InputError(
-                f"config.model.formulation: {self.formulation!r} is none of "
-                f"{', '.join(FORMULATIONS)}"
-            )
         if not 0 < self.width <= 16:
             raise InputError(
                 f"config.model.width: expected a number from 0 to 16, got {self.width}"
             )
-        if self.waveform_format.num_samples < 1024:
-            raise InputError(
-                f"config.model.duration_s: {self.duration_s:.12g} s are too short, the network "
-                f"needs 0.032 s"
-            )
+        check_options(self.formulation, self.waveform_format, 1024)
         super().__post_init__()
 
     @property

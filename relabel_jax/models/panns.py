@@ -30,7 +30,7 @@ from flax import linen as nn
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.errors import InputError
 from relabel_jax.models.backbone import Outputs
-from relabel_jax.models.front_ends import FORMULATIONS, PANNS_SIZES, panns_log_mel
+from relabel_jax.models.front_ends import PANNS_SIZES, check_options, panns_log_mel
 
 _glorot = nn.initializers.glorot_uniform()
 
@@ -105,11 +105,6 @@ class PANN(nn.Module):
                 f"config.model.sample_rate_hz: PANNs' front end is for "
                 f"{', '.join(map(str, PANNS_SIZES))} Hz, got {self.sample_rate_hz}"
             )
-        if self.formulation not in FORMULATIONS:
-            raise InputError(
-                f"config.model.formulation: {self.formulation!r} is none of "
-                f"{', '.join(FORMULATIONS)}"
-            )
         if not self.features or min(self.features) < 1:
             raise InputError(
                 f"config.model.features: expected positive numbers, got {self.features}"
@@ -118,11 +113,7 @@ class PANN(nn.Module):
         num_pools = len(self.features) - (not self.pools_last)
         # The front end reflects half a frame, and each pooling needs two frames or more.
         fewest = max(sizes.fft_size // 2 + 1, ((1 << num_pools) - 1) * sizes.hop)
-        if self.waveform_format.num_samples < fewest:
-            raise InputError(
-                f"config.model.duration_s: {self.duration_s:.12g} s are too short, the network "
-                f"needs {fewest / self.sample_rate_hz:.12g} s"
-            )
+        check_options(self.formulation, self.waveform_format, fewest)
         super().__post_init__()
 
     @property
