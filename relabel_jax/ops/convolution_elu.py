@@ -77,10 +77,7 @@ def activations_and_moments(
       ValueError: the shapes, dtypes or stride do not fit.
     """
     check(inputs, kernel, stride)
-    group = grouped_time.group(inputs.shape, kernel.shape, stride, formulation)
-    if group > 1:
-        x = inputs if isinstance(inputs, Grouped) else computed(inputs)
-        outputs = grouped_time.convolve(x, kernel, stride, group)
+    if outputs := _grouped(inputs, kernel, stride, formulation):
         v, mean, mean_square = elu_and_moments(outputs.array, bias, axis_name, outputs.length)
         return dataclasses.replace(outputs, array=v), mean, mean_square
     inputs = computed(inputs)
@@ -115,10 +112,7 @@ def activations(
       ValueError: the shapes, dtypes or stride do not fit.
     """
     check(inputs, kernel, stride)
-    group = grouped_time.group(inputs.shape, kernel.shape, stride, formulation)
-    if group > 1:
-        x = inputs if isinstance(inputs, Grouped) else computed(inputs)
-        outputs = grouped_time.convolve(x, kernel, stride, group)
+    if outputs := _grouped(inputs, kernel, stride, formulation):
         return dataclasses.replace(outputs, array=activate(outputs.array, bias))
     if direct.memory_bound(kernel.shape):
         return Deferred(computed(inputs), kernel, bias, stride, formulation)
@@ -126,6 +120,17 @@ def activations(
         return _stored(inputs, kernel, bias, stride, formulation)
     precision = jax.config.jax_default_matmul_precision
     return _activations(inputs, kernel, bias, stride, formulation, precision)
+
+
+def _grouped(
+    inputs: jax.Array | Deferred | Grouped, kernel: jax.Array, stride: int, formulation: Formulation
+) -> Grouped | None:
+    """The convolution's outputs in groups; None if the plain convolution is faster."""
+    group = grouped_time.group(inputs.shape, kernel.shape, stride, formulation)
+    if group == 1:
+        return None
+    x = inputs if isinstance(inputs, Grouped) else computed(inputs)
+    return grouped_time.convolve(x, kernel, stride, group)
 
 
 def computed(values: jax.Array | Deferred | Grouped) -> jax.Array:
