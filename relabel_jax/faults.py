@@ -73,19 +73,17 @@ def read_patiently(read: Callable[[], _T], name: str) -> _T:
       MemoryError: memory is short.
       Rejected: `read` raises it for another reason.
     """
-    for wait_s in _WAITS_S:
+    waits_s = iter(_WAITS_S)
+    while True:
         try:
             return read()
         except (Rejected, OSError, MemoryError) as error:
-            if not isinstance(system_fault(error), OSError):  # memory does not come back in seconds
+            is_passing = isinstance(system_fault(error), OSError)  # memory does not come back soon
+            wait_s = next(waits_s, None) if is_passing else None
+            if wait_s is None:
                 refuse_system_fault(error, name)
                 raise
         time.sleep(wait_s)
-    try:
-        return read()
-    except (Rejected, OSError, MemoryError) as error:
-        refuse_system_fault(error, name)
-        raise
 
 
 def is_file(path: str) -> bool:
