@@ -1,4 +1,4 @@
-"""Only the build at work writes shards. The processes of a build that was killed write no more.
+"""Only the build at work writes shards. The processes of a killed build write nothing more.
 
 A worker may outlive its build: it imports while the build is killed, or a cluster runs it. The lock
 of the folder is free then, and another build may begin. So each build has a permit, a random text
@@ -21,7 +21,7 @@ _NAME = "permit"
 def renew(folder: pathlib.Path, *, is_part: bool) -> None:
     """Makes the permit of a build, which ends that of the build before it.
 
-    It waits until a worker of that build that just gives a shard its name has done so.
+    If a worker of that build is giving a shard its name, this waits for the worker.
 
     Args:
       folder: the working folder of the data set, which this build has locked.
@@ -47,7 +47,7 @@ def needed(folder: pathlib.Path, permit: str) -> Iterator[None]:
     """
     path = folder / _NAME
     if not path.exists():
-        raise InputError(f"{folder}: was deleted while a worker was at it")
+        raise InputError(f"{folder}: was deleted while a worker used it")
     with only_process(path, folder, "", shared=True, wait=True):
         if path.read_text() != permit:
             raise InputError(f"{folder}: another build is at work there now")

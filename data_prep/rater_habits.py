@@ -57,8 +57,8 @@ class Habits:
           ontology: the ontology. Rows about other classes are left out.
 
         Raises:
-          InputError: a file is missing, has other columns or wrong counts, or lacks classes of
-            the ontology that were chosen.
+          InputError: a file is missing, has other columns or wrong counts, or has no class of
+            the ontology with clips.
         """
         folder = _AUDIOSET if folder is None else pathlib.Path(folder)
         numbers = ontology.index.get

@@ -12,7 +12,7 @@ The complete labels are those of the file and all of their ancestors. For each c
    siblings. A class that is never offered is passed over.
 
 `data_prep/rater_habits.py` has the rates, which are counted in labels. The rate of general labels
-is an upper bound: who stops at Guitar may have heard a guitar of a kind that AudioSet lacks.
+is an upper bound: a rater who stops at Guitar may have heard a kind of guitar that AudioSet lacks.
 
 The labels are a subset of the complete ones. Each clip has its own random numbers, from the seed
 and its id. So they depend neither on the other clips of a file nor on their order.
@@ -150,6 +150,7 @@ def rate_segments(
     with segment_flags.written_together(output, truth_path(output)):
         _write(truth_path(output), complete, np.arange(len(complete)), truth, the_ontology, "Truth")
         _write(output, complete, np.flatnonzero(has_labels), rated, the_ontology, title)
+    # Reading groups the clips by their labels, which the counts need.
     _summarise(output, read_segments([output], the_ontology), truth, has_labels, the_ontology)
 
 

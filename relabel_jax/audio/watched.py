@@ -1,4 +1,4 @@
-"""A file for libraries that hide that reading fails, or print it."""
+"""A file for libraries that hide read errors, or print them."""
 
 from typing import Any
 
