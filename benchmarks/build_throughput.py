@@ -43,6 +43,7 @@ from data_prep.plan import Plan
 from data_prep.planning import write_plan
 from data_prep.recordings import find_by_list
 from data_prep.workers import Workers
+from data_prep.working_folder import working_folder
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import read_segments
 from relabel_jax.labels.views import hashed_splits
@@ -156,7 +157,10 @@ def build(
 
         looker = threading.Thread(target=look)
         looker.start()
-        with Workers(plan, num_workers=num_workers) as workers:
+        with (
+            working_folder(plan.data_dir),
+            Workers(plan, num_workers=num_workers) as workers,
+        ):
             # After one shard each, all workers have started and are warm.
             first, rest = plan.shards[:num_workers], plan.shards[num_workers:]
             workers.write_shards(first, lambda _: None)
