@@ -46,6 +46,7 @@ from relabel_jax import cli
 from relabel_jax.data.integrity import ShardFacts
 from relabel_jax.data.layout import INDEX_NAME, REJECTS_NAME
 from relabel_jax.errors import InputError
+from relabel_jax.faults import named_fault
 from relabel_jax.progress import Progress
 
 _CLIPS_PER_PROCESS = 2_000  # a process checks this number of clips in the time that one starts
@@ -63,11 +64,22 @@ def verify(data_dir: str | pathlib.Path, num_workers: int | None = None) -> list
       read, the shards are not checked, because they must be compared with these.
 
     Raises:
-      InputError: `data_dir` is no folder.
+      InputError: `data_dir` is no folder, or a fault of the system hides a file.
     """
     data_dir = pathlib.Path(data_dir).absolute()
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: no such folder; give the --output_dir of a data_prep.build")
+    problems = _find_problems(data_dir, num_workers)
+    for problem in problems:
+        if fault := named_fault(problem.what):
+            raise InputError(
+                f"{data_dir / problem.file}: cannot be read: {fault}; this is a fault of the "
+                "system, not of the data set: mend it and run the same command again"
+            )
+    return problems
+
+
+def _find_problems(data_dir: pathlib.Path, num_workers: int | None) -> list[Problem]:
     problems: list[Problem] = []
     ontology = read_ontology(data_dir, problems)
     of_index: list[Problem] = []

@@ -45,6 +45,15 @@ def system_fault(error: BaseException) -> OSError | MemoryError | None:
     return None
 
 
+def named_fault(message: str) -> str:
+    """Returns the fault of the system that a message names, "" if it names none.
+
+    ArrayRecord and Arrow raise errors that have the system's text but not its number.
+    """
+    texts = (os.strerror(number) for number in _NUMBERS)
+    return next((text for text in texts if text in message), "")
+
+
 def refuse_system_fault(error: BaseException, name: str) -> None:
     """Raises an error that names the file if a fault of the system caused `error`.
 

@@ -25,7 +25,7 @@ from relabel_jax.data.layout import (
 )
 from relabel_jax.data.schema import clip_id_and_waveform
 from relabel_jax.errors import InputError
-from relabel_jax.faults import check_memory
+from relabel_jax.faults import check_memory, named_fault
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS
 
@@ -95,10 +95,11 @@ class DataSet:
                 waveforms[i] = waveform.reshape(num_samples)
                 found_ids.append(clip_id)
         except Exception as error:  # array_record and protobuf can raise any exception
-            raise InputError(
-                f"{self.path}: cannot read a record ({error}); the shards are damaged or not all "
-                "there: build the data set again"
-            ) from error
+            if named_fault(str(error)):
+                remedy = "this is a fault of the system: mend it and run the same command again"
+            else:
+                remedy = "the shards are damaged or not all there: build the data set again"
+            raise InputError(f"{self.path}: cannot read a record ({error}); {remedy}") from error
         for row, found, expected in zip(rows, found_ids, self.clip_ids[rows].tolist(), strict=True):
             if found != expected.encode():
                 raise InputError(
