@@ -252,8 +252,13 @@ def check_shard(
       rows: the rows of the index for the records of the shard.
       facts: size, number of records and digest by the build; None if an older version built it.
     """
+    path = data_dir / name
     try:
-        reader = ArrayRecordReader(os.fspath(data_dir / name), "readahead_buffer_size:0")
+        digest = digests.of_file(path)
+    except InputError as error:  # a fault of the disk, which ArrayRecord reads as an empty shard
+        return [str(error).removeprefix(f"{path}: ")]
+    try:
+        reader = ArrayRecordReader(os.fspath(path), "readahead_buffer_size:0")
         num_records = reader.num_records()
     except Exception as error:  # ArrayRecord raises RuntimeError, ValueError, IndexError
         return [f"cannot be read: {_line(error)}"]
@@ -283,7 +288,7 @@ def check_shard(
                 f"{ONTOLOGY_NAME} make of it"
             )
     reader.close()
-    if not problems and facts and digests.of_file(data_dir / name) != facts.sha256:
+    if not problems and facts and digest != facts.sha256:
         problems.append(digests.CHANGED)
     return problems
 

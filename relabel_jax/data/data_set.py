@@ -70,7 +70,7 @@ class DataSet:
         except (OSError, RuntimeError) as error:
             what = str(error).splitlines()[0]
             raise InputError(
-                f"{self.path}: cannot open the shards ({what}); build the data set again"
+                f"{self.path}: cannot open the shards ({what}); {_remedy(what)}"
             ) from error
 
     def read_waveforms(self, rows: np.ndarray) -> np.ndarray:
@@ -95,11 +95,9 @@ class DataSet:
                 waveforms[i] = waveform.reshape(num_samples)
                 found_ids.append(clip_id)
         except Exception as error:  # array_record and protobuf can raise any exception
-            if named_fault(str(error)):
-                remedy = "this is a fault of the system: mend it and run the same command again"
-            else:
-                remedy = "the shards are damaged or not all there: build the data set again"
-            raise InputError(f"{self.path}: cannot read a record ({error}); {remedy}") from error
+            raise InputError(
+                f"{self.path}: cannot read a record ({error}); {_remedy(str(error))}"
+            ) from error
         for row, found, expected in zip(rows, found_ids, self.clip_ids[rows].tolist(), strict=True):
             if found != expected.encode():
                 raise InputError(
@@ -223,6 +221,13 @@ def _labels(
     labels = np.zeros((len(clip_ids), len(ontology)), bool)
     labels[clips, numbers] = True
     return counts, numbers, labels
+
+
+def _remedy(message: str) -> str:
+    """The advice after an error of ArrayRecord."""
+    if named_fault(message):
+        return "this is a fault of the system: mend it and run the same command again"
+    return "the shards are damaged or not all there: build the data set again"
 
 
 def _allow_open_files(path: pathlib.Path, num_shards: int) -> None:

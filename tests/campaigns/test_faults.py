@@ -80,6 +80,21 @@ def test_a_failing_disk_stops_a_build(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not failing_disk.is_possible(), reason="needs a C compiler and Linux's /proc")
+def test_a_failing_disk_is_not_repaired(tmp_path):
+    build_here(tmp_path / "set", **make_inputs(tmp_path / "inputs", 4))
+    before = contents(tmp_path / "set")
+    env = failing_disk.environment(tmp_path, "relabel_audioset-")
+    (tmp_path / "fails").touch()
+    line = [sys.executable, "-m", "data_prep.verify", f"--data_dir={tmp_path}/set", "--repair"]
+    failed = subprocess.run(line, cwd=REPOSITORY, env=env, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert not failed.stdout
+    assert "Input/output error; this is a fault of the system" in failed.stderr.splitlines()[-1]
+    assert contents(tmp_path / "set") == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not failing_disk.is_possible(), reason="needs a C compiler and Linux's /proc")
 def test_a_failing_disk_stops_embed(tmp_path, small_base):
     make_inputs(tmp_path / "inputs", 6)
     env = failing_disk.environment(tmp_path, "clip003")
