@@ -7,6 +7,7 @@ Each checkpoint holds a digest of its state (`digests.py`), which is compared at
 Orbax completes both together. Checkpoints of older versions have no digest.
 """
 
+import contextlib
 import logging
 import pathlib
 import shutil
@@ -27,6 +28,7 @@ from relabel_jax.runs.restoring import (
     quiet,
     read_state,
     state_digest,
+    without_abandoned_calls,
 )
 from relabel_jax.runs.workdir import Workdir
 
@@ -63,12 +65,15 @@ class Checkpoints:
             best_fn=_rank,  # without it, Orbax does not write the metrics
             cleanup_tmp_directories=not read_only,
         )
+        self._open = contextlib.ExitStack()
+        self._open.enter_context(without_abandoned_calls())
+        self._open.callback(self._manager.close)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self._manager.close()
+    def __exit__(self, *error) -> None:
+        self._open.__exit__(*error)
 
     @property
     def latest(self) -> int | None:

@@ -5,7 +5,7 @@ import logging
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -36,10 +36,8 @@ def read_state(
       InputError: the checkpoint is gone or damaged, or its state has another digest.
     """
     path = pathlib.Path(manager.directory) / str(number)
-    hook = sys.unraisablehook
-    sys.unraisablehook = _silence_abandoned_reads(hook)
     try:
-        with quiet():
+        with quiet(), without_abandoned_calls():
             state = manager.restore(number, args=ocp.args.StandardRestore(like))
         recorded = digests.of_checkpoint(path).get("state")
     except Exception as error:  # tensorstore, JSON and file errors of many kinds
@@ -50,7 +48,6 @@ def read_state(
         raise InputError(
             f"{path}: cannot restore this checkpoint; {what}; {TRAIN_AGAIN}"
         ) from error
-    sys.unraisablehook = hook
     known = {"the one that it was saved with": recorded, "that of the state tested": expected}
     if not any(known.values()):  # saves the time
         return state
@@ -92,15 +89,27 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _silence_abandoned_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Returns a hook that ignores the errors of reads that Orbax has abandoned.
+@contextlib.contextmanager
+def without_abandoned_calls() -> Iterator[None]:
+    """Ignores the errors of reads and writes that Orbax has abandoned within the block.
 
-    Orbax stops at the first error and closes its event loop. Each of the other reads then raises
-    an error in a thread of tensorstore, where nobody can catch it.
+    Orbax raises the first error and closes its event loop. Each of the other reads or writes then
+    raises an error in a thread of tensorstore, where nobody can catch it, or leaves a task to
+    asyncio, which logs its error. They end later than the block, so after an error they are ignored
+    from then on.
     """
+    hook = sys.unraisablehook
+    logger = logging.getLogger("asyncio")
 
     def without_closed_loops(unraisable):
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
-    return without_closed_loops
+    def is_retrieved(record: logging.LogRecord) -> bool:
+        return "exception was never retrieved" not in record.getMessage()
+
+    sys.unraisablehook = without_closed_loops
+    logger.addFilter(is_retrieved)
+    yield
+    sys.unraisablehook = hook
+    logger.removeFilter(is_retrieved)

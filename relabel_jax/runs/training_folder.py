@@ -41,7 +41,8 @@ class TrainingFolder:
 
     @processes.alone
     def __exit__(self, *arguments) -> None:
-        with self._writing(), self._checkpoints:
+        with self._writing(), contextlib.ExitStack() as stack:
+            stack.callback(self._checkpoints.__exit__, *arguments)
             if self._events is not None:
                 self._events.close()
 

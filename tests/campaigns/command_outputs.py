@@ -12,6 +12,7 @@ from relabel_jax.runs.restoring import state_digest
 from relabel_jax.runs.workdir import Workdir
 
 VARYING = {
+    "permit": "random; it tells the processes of one build from those of another",
     "events.out.tfevents.*": "TensorBoard's files have times and the name of the host",
     "sha256.json": "has the digest of metrics.jsonl; whoever reads the result compares it",
 }
