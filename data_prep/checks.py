@@ -30,6 +30,7 @@ from relabel_jax.data.layout import (
 )
 from relabel_jax.data.schema import record_features
 from relabel_jax.errors import InputError
+from relabel_jax.faults import ARRAY_RECORD_BYTES, check_memory
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import multi_hot
@@ -251,12 +252,16 @@ def check_shard(
       name: the name of the shard.
       rows: the rows of the index for the records of the shard.
       facts: size, number of records and digest by the build; None if an older version built it.
+
+    Raises:
+      MemoryError: ArrayRecord would have too little memory.
     """
     path = data_dir / name
     try:
         digest = digests.of_file(path)
     except InputError as error:  # a fault of the disk, which ArrayRecord reads as an empty shard
         return [str(error).removeprefix(f"{path}: ")]
+    check_memory(ARRAY_RECORD_BYTES)
     try:
         reader = ArrayRecordReader(os.fspath(path), "readahead_buffer_size:0")
         num_records = reader.num_records()

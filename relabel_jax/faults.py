@@ -25,6 +25,12 @@ _NAMES = (
     *("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "ENOLCK", "EAGAIN", "EBUSY"),
 )
 _NUMBERS = frozenset(getattr(errno, name) for name in _NAMES if hasattr(errno, name))
+ARRAY_RECORD_BYTES = 1 << 31
+"""The address space that ArrayRecord needs to read: ten threads reserve 1.5 GB.
+
+It may hang if one of them cannot start.
+"""
+
 _WAITS_S = (0.1, 0.4, 1.6)  # in total much less than the time that a clip may take
 _DECODER_BYTES = 1 << 26  # more than a decoder needs
 _T = TypeVar("_T")

@@ -25,12 +25,10 @@ from relabel_jax.data.layout import (
 )
 from relabel_jax.data.schema import clip_id_and_waveform
 from relabel_jax.errors import InputError
-from relabel_jax.faults import check_memory, named_fault
+from relabel_jax.faults import ARRAY_RECORD_BYTES, check_memory, named_fault
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS
 
-# Ten threads of ArrayRecord reserve 1.5 GB of addresses. It may hang if one of them cannot start.
-_READERS_BYTES = 1 << 31
 _OTHER_OPEN_FILES = 512  # for checkpoints, threads and libraries
 _READ_COLUMNS = pa.schema(
     [INDEX_SCHEMA.field(name).with_nullable(False) for name in ("clip_id", "split", "ol")]
@@ -64,7 +62,7 @@ class DataSet:
     def _records(self) -> ArrayRecordDataSource:
         shards = [str(shard) for shard in _shards(self.path)]
         _allow_open_files(self.path, len(shards))
-        check_memory(_READERS_BYTES)
+        check_memory(ARRAY_RECORD_BYTES)
         try:
             return ArrayRecordDataSource(shards)
         except (OSError, RuntimeError) as error:
