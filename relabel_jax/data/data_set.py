@@ -30,6 +30,7 @@ from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS
 
 _OTHER_OPEN_FILES = 512  # for checkpoints, threads and libraries
+_FEWEST_OTHER_OPEN_FILES = 16
 _READ_COLUMNS = pa.schema(
     [INDEX_SCHEMA.field(name).with_nullable(False) for name in ("clip_id", "split", "ol")]
 )
@@ -242,7 +243,7 @@ def _allow_open_files(path: pathlib.Path, num_shards: int) -> None:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     if hard != resource.RLIM_INFINITY:
-        if hard <= num_shards:
+        if hard < num_shards + _FEWEST_OTHER_OPEN_FILES:
             raise InputError(
                 f"{path}: has {num_shards} shards, which are all kept open, and this process may "
                 f"open {hard} files; raise that limit (ulimit -Hn) to {wanted}, or build the data "

@@ -71,6 +71,15 @@ COMMANDS = {
         "relabel_audioset",
         "*/test_scores.npz",
     ),
+    "grid": Command(
+        "relabel_jax.main",
+        [
+            *("--config=quickstart", "--config.data_dir=INPUTS/DATA", "--config.num_epochs=1"),
+            *(*_NETWORK, "--workdir=OUTPUT"),
+        ],
+        "relabel_audioset",
+        "*/test_scores.npz",
+    ),
     "report": Command("relabel_jax.report", ["--workdir=INPUTS/BASE"], "result"),
     "score": Command(
         "relabel_jax.score",
