@@ -30,7 +30,7 @@ from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS
 
 _OTHER_OPEN_FILES = 512  # for checkpoints, threads and libraries
-_FEWEST_OTHER_OPEN_FILES = 16
+_FEWEST_OTHER_OPEN_FILES = 64
 _READ_COLUMNS = pa.schema(
     [INDEX_SCHEMA.field(name).with_nullable(False) for name in ("clip_id", "split", "ol")]
 )
