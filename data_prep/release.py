@@ -98,17 +98,17 @@ def release(
     """
     began = time.monotonic()
     folder = pathlib.Path(output_dir)
+    last = folder / CARD, folder / CHECKSUMS
     if not overwrite:
-        for name in (CARD, CHECKSUMS):
-            segment_flags.refuse_existing(folder / name)
+        segment_flags.refuse_existing(*last)
     the_ontology = Ontology.read(ontology)
     files = segment_flags.segment_files(segments)
     splits = _split_names(files)
     table = read_segments(files, the_ontology)
     # They are written last, so a folder that has them is complete.
-    for name in (CARD, CHECKSUMS):
+    for path in last:
         with contextlib.suppress(OSError):
-            (folder / name).unlink()
+            path.unlink()
     output = _Folder(folder)
     totals = {labeling: np.zeros(2, np.int64) for labeling in LABELINGS}
     ends = np.cumsum(table.clips_per_file)
@@ -124,8 +124,9 @@ def release(
     all_classes = range(len(the_ontology))
     output.write_text("classes.csv", class_indices.class_indices_text(the_ontology, all_classes))
     output.write_text(class_indices.FILE_NAME, class_indices.class_indices_text(the_ontology, used))
-    output.write_text(CARD, _card(table, splits, totals, the_ontology))
-    output.write_text(CHECKSUMS, output.checksums())
+    with segment_flags.written_together(*last):
+        output.write_text(CARD, _card(table, splits, totals, the_ontology))
+        output.write_text(CHECKSUMS, output.checksums())
     print(
         f"clips   {len(table):,} in the splits {', '.join(splits)}",
         f"time    {time.monotonic() - began:.1f} s",

@@ -1,5 +1,6 @@
 """The release folder of real segments: its files, its checksums, its data set card."""
 
+import contextlib
 import hashlib
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from relabel_jax.labels.class_indices import read_class_indices
 from relabel_jax.labels.label_files import read_label_file
 from relabel_jax.labels.labelings import LABELINGS, relabel_sparse
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.segment_flags import written_together
 from relabel_jax.labels.segments import read_segments
 
 SPLITS = ("balanced_train", "eval")
@@ -118,6 +120,10 @@ def test_the_checksums_fit(folder):
 
 def test_the_same_input_gives_the_same_bytes(folder, meta, tmp_path, capsys):
     flags = [f"--segments={meta}", f"--output_dir={tmp_path}"]
+    last = [tmp_path / name for name in ("README.md", "SHA256SUMS")]
+    with contextlib.suppress(KeyboardInterrupt), written_together(*last):  # it was stopped before
+        last[0].write_text("of the stopped command")
+        raise KeyboardInterrupt
     assert main(flags) == 0
     assert (tmp_path / "SHA256SUMS").read_text() == (folder / "SHA256SUMS").read_text()
     capsys.readouterr()
