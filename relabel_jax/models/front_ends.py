@@ -31,7 +31,7 @@ units are far faster than its FFT, and `fft` elsewhere.
 
 
 def fastest_formulation(platform: str) -> str:
-    """What `auto` stands for on a platform, such as "tpu"."""
+    """The formulation that `auto` stands for on a platform, such as "tpu"."""
     return "matmul" if platform == "tpu" else "fft"
 
 
