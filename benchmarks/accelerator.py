@@ -16,7 +16,7 @@ import numpy as np
 
 from relabel_jax.benchmark.programs import RECIPE, Variant, batches
 from relabel_jax.models.variables import random_variables, waveform_batch
-from relabel_jax.models.waveform_cnn import FEATURES, PRECISIONS
+from relabel_jax.models.waveform_cnn import FEATURES, PRECISIONS, default_precision
 from relabel_jax.ops.formulation import Formulation
 from relabel_jax.train.population import Layout, stack_members, train_population
 from relabel_jax.train.resident import load_resident
@@ -93,9 +93,7 @@ def resident_rows_differ(num_clips):
 
 def profile(batch_size, features, folder):
     """Milliseconds of each of eight steps in one call, whose profile goes to a folder."""
-    network = Variant(FORMULATION, "scan", True, _default_precision()).network(
-        NUM_CLASSES, features
-    )
+    network = Variant(FORMULATION, "scan", True, default_precision()).network(NUM_CLASSES, features)
     layout = Layout.of(1, batch_size, "map")
     waveforms, labels, masked = batches(8, batch_size, NUM_CLASSES)
     arguments = layout.put_chunk(waveforms, labels[None], masked[None])
@@ -108,10 +106,6 @@ def profile(batch_size, features, folder):
         jax.block_until_ready(train_population(network, RECIPE, layout, states, *arguments))
         seconds = time.perf_counter() - start
     return {"ms_per_step": 1000 * seconds / 8, "folder": str(folder)}
-
-
-def _default_precision():
-    return "f32" if jax.default_backend() == "cpu" else "bf16"
 
 
 def main():

@@ -15,11 +15,13 @@ fi
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 python=${PYTHON:-python}
-checks=() steps=() clips=2400 rates=()
+# The other forms are for CPUs.
+checks=() steps=(--formulations lax grouped_time --modes scan) clips=2400 rates=()
 if [ -n "${SMALL:-}" ]; then
     filters=(--filters 4 4 4 4 4 4 4 4 4)
-    checks=("${filters[@]}" --batch_size=2 --resident_clips=50)
-    steps=("${filters[@]}" --batch_size=2 --steps=2 --rounds=1 --num_classes=3 --precisions f32)
+    checks=("${filters[@]}" --batch_size=8 --resident_clips=50)
+    steps=("${filters[@]}" --formulations toom_cook --modes scan --precisions f32
+        --batch_size=2 --steps=2 --rounds=1 --num_classes=3)
     clips=600 rates=(--share=0.1 --rounds=1 --epochs=1 --member_steps=1)
 fi
 

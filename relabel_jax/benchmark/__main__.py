@@ -21,6 +21,7 @@ from relabel_jax.benchmark.measure import measure, table
 from relabel_jax.benchmark.programs import MODES, Variant
 from relabel_jax.errors import InputError
 from relabel_jax.files import write_json
+from relabel_jax.models.registry import DEFAULT, NETWORKS
 from relabel_jax.models.waveform_cnn import FEATURES, PRECISIONS
 from relabel_jax.ops import cpu_devices
 from relabel_jax.ops.formulation import FORMULATIONS, Formulation
@@ -99,6 +100,13 @@ def _add_compile_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--chips", default="1", metavar="N,...", help="numbers of chips (default: 1)")
     add(
+        "--network",
+        choices=NETWORKS,
+        default=DEFAULT,
+        metavar="NAME",
+        help=f"one of {', '.join(NETWORKS)} (default: {DEFAULT})",
+    )
+    add(
         "--programs",
         nargs="+",
         choices=PROGRAMS,
@@ -135,19 +143,31 @@ def _compile(flags: argparse.Namespace) -> dict[str, Any]:
         _check_positive(name, getattr(flags, name))
     for number in chips:
         _check_positive("chips", number)
+    is_papers = flags.network == DEFAULT
+    if not is_papers and (flags.precisions or flags.formulations):
+        raise InputError(
+            f"--precisions and --formulations are for {DEFAULT}; {flags.network} has one form"
+        )
+
+    def save(result: dict[str, Any]) -> None:
+        if flags.output:  # all programs can take an hour
+            write_json(flags.output, result)
+
     return estimate(
         targets,
         cases(
             chips,
             programs=flags.programs,
-            precisions=flags.precisions or ("tf32", "bf16"),
+            precisions=flags.precisions or (("tf32", "bf16") if is_papers else (None,)),
             formulations=flags.formulations or ("auto",),
             members_by=flags.members_by,
             members=flags.members,
+            network=flags.network,
             batch_size=flags.batch_size,
             num_classes=flags.num_classes,
             resident_clips=flags.resident_clips,
         ),
+        on_program=save,
     )
 
 

@@ -115,6 +115,11 @@ class Target:
         return bool(self.topology)
 
     @property
+    def default_precision(self) -> str:
+        """How JAX rounds the factors of products of float32 arrays by default."""
+        return "bf16" if self.is_tpu else "tf32"
+
+    @property
     def topology_name(self) -> str:
         """The grid by the name that JAX knows, such as `v5e:2x2`."""
         return self.name.removeprefix("tpu:")

@@ -5,7 +5,6 @@ JAX starts. It prints a line of JSON for each program.
 """
 
 import json
-import math
 import sys
 import time
 from typing import Any, NamedTuple
@@ -15,14 +14,18 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.benchmark import steps
 from relabel_jax.benchmark.chips import Target
-from relabel_jax.benchmark.programs import RECIPE, forward_flop, train_flop
-from relabel_jax.models.variables import shapes
-from relabel_jax.models.waveform_cnn import DENSE_UNITS, FEATURES, WaveformCNN
+from relabel_jax.benchmark.programs import RECIPE
+from relabel_jax.models import front_ends, registry
+from relabel_jax.models.backbone import Backbone
+from relabel_jax.models.flop import forward_flop, train_flop
+from relabel_jax.models.variables import shapes, waveform_batch
+from relabel_jax.models.waveform_cnn import WaveformCNN
 from relabel_jax.ops import tpu_flags
 from relabel_jax.ops.formulation import Formulation
+from relabel_jax.train.device_grid import whole_grid
+from relabel_jax.train.memory import new_bytes
 from relabel_jax.train.population import Layout, predict_population, train_population
 from relabel_jax.train.rows import Rows, tiled_shape
 from relabel_jax.train.step import init_state
@@ -35,9 +38,11 @@ class Case(NamedTuple):
       inputs: `streaming`, `resident`, or `scores` for evaluation with streamed inputs.
       members: the runs of the population.
       members_by: `map` or `vmap`.
-      chips: the number of chips.
-      precision: one of `PRECISIONS`.
+      chips: the number of chips, which are all used.
+      precision: one of `PRECISIONS`; None for a network that has no such option. Its factors are
+        rounded as JAX's default is on the chip.
       formulation: one of `FORMULATIONS`, or `auto` for the fastest on the chip.
+      network: a name of `registry.NETWORKS`, with its default options.
       batch_size: clips a step and run.
       num_classes: outputs of the network.
       steps_per_call: steps that one call does.
@@ -48,23 +53,36 @@ class Case(NamedTuple):
     members: int
     members_by: str
     chips: int
-    precision: str
-    formulation: str
+    precision: str | None
+    formulation: str = "auto"
+    network: str = registry.DEFAULT
     batch_size: int = 24
     num_classes: int = 527
     steps_per_call: int = 8
     resident_clips: int = 20000
 
     @property
-    def num_rows(self) -> int:
-        """The rows of chips: each has some of the members, whose batches its chips share."""
-        return math.gcd(self.members, self.chips)
+    def grid(self) -> tuple[int, int]:
+        """The rows of chips, which divide the members, and the chips of a row."""
+        return whole_grid(self.members, self.chips)
 
     @property
     def clips_a_step(self) -> int:
         """Clips that all chips train on in one turn of the loop over steps."""
-        at_once = 1 if self.members_by == "map" else self.members // self.num_rows
-        return self.num_rows * at_once * self.batch_size
+        rows, _ = self.grid
+        at_once = 1 if self.members_by == "map" else self.members // rows
+        return rows * at_once * self.batch_size
+
+    def built_for(self, device: Any) -> Backbone:
+        """Returns the network in its fastest form on a device, or in the form that is named."""
+        if self.network == registry.DEFAULT:
+            assert self.precision is not None
+            formulation = Formulation.resolve(self.formulation, device)
+            return WaveformCNN(self.num_classes, precision=self.precision, formulation=formulation)
+        model = {"name": self.network}
+        if "formulation" in registry.default_options(self.network):
+            model["formulation"] = front_ends.fastest_formulation(device.platform)
+        return registry.build(model, self.num_classes)
 
 
 def devices(target: Target, chips: int) -> np.ndarray:
@@ -84,19 +102,15 @@ def devices(target: Target, chips: int) -> np.ndarray:
 
 def lower(target: Target, case: Case) -> jax.stages.Lowered:
     """Lowers the project's own program of this case. Needs no data and no device."""
-    mesh = Mesh(devices(target, case.chips).reshape(case.num_rows, -1), ("member", "data"))
+    mesh = Mesh(devices(target, case.chips).reshape(case.grid), ("member", "data"))
     layout = Layout(mesh, case.members_by)
 
     def array(shape: tuple[int, ...], dtype: Any, *axes: str | None) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=layout.sharding(*axes))
 
-    network = WaveformCNN(
-        case.num_classes,
-        precision=case.precision,
-        formulation=Formulation.resolve(case.formulation, mesh.devices.flat[0]),
-    )
+    network = case.built_for(mesh.devices.flat[0])
     members, steps, batch = case.members, case.steps_per_call, case.batch_size
-    samples = PAPER_FORMAT.num_samples
+    samples = network.waveform_format.num_samples
     state = jax.eval_shape(lambda variables: init_state(variables, RECIPE), shapes(network))
     states = jax.tree.map(
         lambda leaf: array((members, *leaf.shape), leaf.dtype, "member"),
@@ -143,11 +157,7 @@ def figures(target: Target, case: Case) -> dict[str, Any]:
             "compile_s": time.perf_counter() - start,
             "argument_bytes": memory.argument_size_in_bytes,
             "temporary_bytes": memory.temp_size_in_bytes,
-            "memory_bytes": memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-            + memory.generated_code_size_in_bytes,
+            "memory_bytes": memory.argument_size_in_bytes + new_bytes(memory),
         }
         | of_step(target, case, steps.Program(text).step())
     )
@@ -156,10 +166,12 @@ def figures(target: Target, case: Case) -> dict[str, Any]:
 def of_step(target: Target, case: Case, step: steps.Step) -> dict[str, Any]:
     """The figures of one step, for one chip."""
     chip = target.chip
+    network = case.built_for(devices(target, 1)[0])
     count = forward_flop if case.inputs == "scores" else train_flop
-    flop = count(FEATURES, DENSE_UNITS, case.num_classes) * case.clips_a_step // case.chips
+    of_clip = count(network, shapes(network), waveform_batch(network))
+    flop = of_clip * case.clips_a_step // case.chips
     floors = {
-        "arithmetic": flop / chip.flop_per_s[case.precision],
+        "arithmetic": flop / chip.flop_per_s[case.precision or target.default_precision],
         "memory": step.num_bytes / chip.bandwidth,
     }
     seconds = step.cycles / chip.clock_hz if step.cycles and chip.clock_hz else None

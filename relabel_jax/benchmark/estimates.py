@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import IO, Any
 
@@ -23,6 +23,7 @@ from relabel_jax.benchmark.chips import Target
 from relabel_jax.benchmark.compiled import Case
 from relabel_jax.benchmark.steps import Program, Step
 from relabel_jax.errors import InputError
+from relabel_jax.models.registry import DEFAULT
 from relabel_jax.progress import Progress
 
 GRID_CLIPS = 156e6
@@ -37,7 +38,7 @@ def cases(
     chips: Sequence[int],
     *,
     programs: Sequence[str] = PROGRAMS,
-    precisions: Sequence[str] = ("tf32", "bf16"),
+    precisions: Sequence[str | None] = ("tf32", "bf16"),
     formulations: Sequence[str] = ("auto",),
     members_by: Sequence[str] = ("map",),
     members: int = 4,
@@ -66,17 +67,26 @@ def cases(
                 *(inputs, members if is_population else 1, by, number, precision, formulation),
                 **sizes,
             )
-            if case.batch_size % (case.chips // case.num_rows):
+            if case.batch_size % case.grid[1]:
                 raise InputError(
-                    f"--chips: {case.chips // case.num_rows} chips cannot share a batch of "
+                    f"--chips: {case.grid[1]} chips cannot share a batch of "
                     f"{case.batch_size} clips; choose a divisor"
                 )
             found.append(case)
     return found
 
 
-def estimate(targets: Sequence[Target], programs: Sequence[Case]) -> dict[str, Any]:
+def estimate(
+    targets: Sequence[Target],
+    programs: Sequence[Case],
+    on_program: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
     """Compiles programs for all targets, one after another.
+
+    Args:
+      targets: what to compile for.
+      programs: what to compile.
+      on_program: called with the result so far after each program.
 
     Returns:
       A value that JSON can hold: `versions`, `chips` (the public figures of each target), and
@@ -90,15 +100,7 @@ def estimate(targets: Sequence[Target], programs: Sequence[Case]) -> dict[str, A
     for target in targets:
         if (most := max(case.chips for case in programs)) > (target.num_chips() or most):
             raise InputError(f"--chips: {target.name} has {target.num_chips()} chips, not {most}")
-    found: list[dict[str, Any]] = []
-    total = len(targets) * len(programs)
-    with Progress("compiling", total, "programs", log_every_s=0) as shown:
-        for target in targets:
-            shown.describe(f"compiling for {target.name}")
-            for row in _compile(target, programs):
-                found.append(row)
-                shown.update()
-    return {
+    result: dict[str, Any] = {
         "versions": _versions(),
         "chips": {
             target.name: {
@@ -110,8 +112,17 @@ def estimate(targets: Sequence[Target], programs: Sequence[Case]) -> dict[str, A
             }
             for target in targets
         },
-        "programs": [_with_rates(row) for row in found],
+        "programs": [],
     }
+    total = len(targets) * len(programs)
+    with Progress("compiling", total, "programs", log_every_s=0) as shown:
+        for target in targets:
+            shown.describe(f"compiling for {target.name}")
+            for row in _compile(target, programs):
+                result["programs"].append(_with_rates(row))
+                on_program(result)
+                shown.update()
+    return result
 
 
 def _compile(target: Target, order: Sequence[Case]) -> Iterator[dict[str, Any]]:
@@ -263,7 +274,7 @@ def table(result: dict[str, Any]) -> str:
     for row in result["programs"]:
         if "error" in row:
             continue
-        lines.append(f"- {row['target']}, {_name(row)}, {row['precision']}, chips: {row['chips']}")
+        lines.append(f"- {row['target']}, {_name(row)}, {_precision(row)}, chips: {row['chips']}")
         for part in row["dearest"]:
             cost = f"{part['num_bytes'] / 1e6:.0f} MB"
             if part["cycles"]:
@@ -280,11 +291,17 @@ def _name(row: dict[str, Any]) -> str:
     name = row["inputs"]
     if row["members"] > 1:
         name = f"{row['members']} members by {row['members_by']}"
+    if row["network"] != DEFAULT:
+        name = f"{row['network']}, {name}"
     return name if row["formulation"] == "auto" else f"{name}, {row['formulation']}"
 
 
+def _precision(row: dict[str, Any]) -> str:
+    return row["precision"] or "JAX's default"
+
+
 def _cells(row: dict[str, Any], chip: dict[str, Any]) -> list[str]:
-    cells = [row["target"], str(row["chips"]), _name(row), row["precision"]]
+    cells = [row["target"], str(row["chips"]), _name(row), _precision(row)]
     if "error" in row:
         return [*cells, row["error"].replace("|", "/")[:120], *[""] * 7]
     ms = row["estimated_ms"]

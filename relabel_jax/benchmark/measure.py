@@ -11,9 +11,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from relabel_jax.benchmark.programs import Program, Variant, batches, compile_variant, train_flop
+from relabel_jax.benchmark.programs import Program, Variant, batches, compile_variant
 from relabel_jax.errors import InputError
-from relabel_jax.models.waveform_cnn import DENSE_UNITS, FEATURES, PRECISIONS
+from relabel_jax.models.flop import train_flop
+from relabel_jax.models.variables import shapes, waveform_batch
+from relabel_jax.models.waveform_cnn import FEATURES, PRECISIONS
 from relabel_jax.ops import cpu_devices
 from relabel_jax.progress import track
 
@@ -54,7 +56,8 @@ def measure(
     ]
     peaks = {variant.precision: _matmul_peak(variant.precision) for variant in variants}
     seconds, losses, matmul = _time_rounds(programs, peaks, rounds)
-    flop = train_flop(filters, DENSE_UNITS, num_classes)
+    network = variants[0].network(num_classes, filters)
+    flop = train_flop(network, shapes(network), waveform_batch(network))
     results = []
     for variant, program, loss, times in zip(variants, programs, losses, seconds, strict=True):
         if not np.isfinite(loss).all():

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +11,10 @@ from jax.sharding import PartitionSpec
 
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.models.variables import random_variables, waveform_batch
-from relabel_jax.models.waveform_cnn import FEATURES, WaveformCNN, convolution_sizes
+from relabel_jax.models.waveform_cnn import FEATURES, WaveformCNN
 from relabel_jax.ops.batch_axis import on_each_device
 from relabel_jax.ops.formulation import Formulation
+from relabel_jax.train.memory import new_bytes
 from relabel_jax.train.population import Layout, stack_members, train_population
 from relabel_jax.train.step import Recipe, TrainState, init_state, train_step
 
@@ -77,38 +78,6 @@ class Program(NamedTuple):
     accessed_bytes: float | None
 
 
-def train_flop(features: Sequence[int], dense_units: Sequence[int], num_classes: int) -> int:
-    """Counts the multiplications and additions of a training step for one clip by direct sums.
-
-    The count covers the forward pass, the gradients of the weights and the gradients of the inputs
-    of all convolutions and dense layers. The first layer needs no gradient of its inputs. All
-    formulations have the same count, also those that multiply less.
-
-    Args:
-      features: channels of the nine convolutions.
-      dense_units: units of the dense layers before the output layer.
-      num_classes: number of outputs.
-    """
-    macs = list(_macs(features, dense_units, num_classes))
-    return 2 * (3 * sum(macs) - macs[0])
-
-
-def forward_flop(features: Sequence[int], dense_units: Sequence[int], num_classes: int) -> int:
-    """Counts those of the scores of one clip; see `train_flop`."""
-    return 2 * sum(_macs(features, dense_units, num_classes))
-
-
-def _macs(features: Sequence[int], dense_units: Sequence[int], num_classes: int) -> Iterator[int]:
-    """Yields the products of each layer's forward pass for one clip."""
-    channels = 1
-    for size in convolution_sizes(PAPER_FORMAT.num_samples, features):
-        yield size.time_out * size.kernel_size * channels * size.features
-        channels = size.features
-    for units in (*dense_units, num_classes):
-        yield channels * units
-        channels = units
-
-
 def batches(num_batches: int, batch_size: int, num_classes: int) -> Batches:
     """Makes noise at several levels, with labels and masks about as dense as AudioSet's.
 
@@ -149,14 +118,8 @@ def compile_variant(network: WaveformCNN, mode: str, data: Batches) -> Program:
     compiled = plan.lower(state).compile()
     compile_s = time.perf_counter() - begin
     memory = compiled.memory_analysis()
-    memory_bytes = accessed = None
-    if memory is not None:
-        memory_bytes = (
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-        )
+    memory_bytes = None if memory is None else memory.argument_size_in_bytes + new_bytes(memory)
+    accessed = None
     if mode == "loop" and network.formulation.uses_lax:
         accessed = (compiled.cost_analysis() or {}).get("bytes accessed")
     return Program(

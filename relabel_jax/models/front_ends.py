@@ -30,6 +30,11 @@ units are far faster than its FFT, and `fft` elsewhere.
 """
 
 
+def fastest_formulation(platform: str) -> str:
+    """The formulation that `auto` stands for on a platform, such as "tpu"."""
+    return "matmul" if platform == "tpu" else "fft"
+
+
 class PannsSizes(NamedTuple):
     """The sizes of PANNs' front end at one sample rate.
 
@@ -270,7 +275,7 @@ def _mel_power(
       float32[batch, frames, bands].
     """
     if formulation == "auto":
-        formulation = "matmul" if jax.default_backend() == "tpu" else "fft"
+        formulation = fastest_formulation(jax.default_backend())
     if formulation == "fft":
         spectrum = jnp.fft.rfft(frames, fft_size)
         power = spectrum.real**2 + spectrum.imag**2

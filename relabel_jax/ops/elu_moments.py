@@ -191,6 +191,7 @@ def activation_prologue(
         v = values.astype(d1.dtype)
         e = v + c
         total = cotangent.astype(d1.dtype) + constant + v * slope
+        total = _without_surplus(total, bias, length)
         # The last operation is not a product: XLA would move a product into the sum that follows,
         # which would then read both factors from memory.
         summands = jnp.where(e < 0, total * (e - k), total * -k)
@@ -208,9 +209,10 @@ def _backward(axis_name, length, residuals, cotangents):
     values, bias = residuals
     values_cotangent, *moment_cotangents = cotangents
     prologue = activation_prologue(values, bias, *moment_cotangents, axis_name, length)
-    outputs_cotangent, summands = jax.tree.map(
-        lambda x: _without_surplus(x, bias, length), prologue(values_cotangent, values)
-    )
+    outputs_cotangent, summands = prologue(values_cotangent, values)
+    if length is not None:
+        # A TPU then computes it once, and not in each of the two convolutions that read it.
+        outputs_cotangent = lax.optimization_barrier(outputs_cotangent)
     (bias_cotangent,) = _of_channels(channel_sums(summands), bias.size)
     return outputs_cotangent, bias_cotangent
 

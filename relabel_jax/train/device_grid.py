@@ -23,14 +23,10 @@ def grid(num_members: int, batch_size: int, num_devices: int) -> tuple[int, int]
     Raises:
       InputError: the batch cannot be divided among the devices.
     """
-    grids = [
-        (rows, columns)
-        for rows in range(1, num_members + 1)
-        for columns in range(1, num_devices // rows + 1)
-        if num_members % rows == 0 and _is_possible(rows, columns, num_devices)
-    ]
     if jax.default_backend() == "cpu":
-        grids = [max(each for each in grids if math.prod(each) == num_devices)]
+        grids = [whole_grid(num_members, num_devices, jax.process_count())]
+    else:
+        grids = _grids(num_members, num_devices, jax.process_count())
     divided = [each for each in grids if batch_size % each[1] == 0]
     if not divided:
         least = min(columns for _, columns in grids)
@@ -50,9 +46,30 @@ def grid(num_members: int, batch_size: int, num_devices: int) -> tuple[int, int]
     return min(divided, key=cost)
 
 
-def _is_possible(rows: int, columns: int, num_devices: int) -> bool:
-    """Whether each process has the same number of devices, in one row or in whole rows."""
-    of_process, rest = divmod(rows * columns, jax.process_count())
-    if rest or not 0 < of_process <= num_devices // jax.process_count():
-        return False
-    return columns % of_process == 0 or of_process % columns == 0
+def whole_grid(num_members: int, num_devices: int, num_processes: int = 1) -> tuple[int, int]:
+    """Returns the rows and columns of all devices: the members are divided first, then the batch.
+
+    Args:
+      num_members: the number of members.
+      num_devices: the devices of all processes.
+      num_processes: the number of processes.
+    """
+    grids = _grids(num_members, num_devices, num_processes)
+    return max(each for each in grids if math.prod(each) == num_devices)
+
+
+def _grids(num_members: int, num_devices: int, num_processes: int) -> list[tuple[int, int]]:
+    """Returns the grids in which each process has as many devices, in one row or in whole rows."""
+
+    def is_possible(rows: int, columns: int) -> bool:
+        of_process, rest = divmod(rows * columns, num_processes)
+        if rest or not 0 < of_process <= num_devices // num_processes:
+            return False
+        return columns % of_process == 0 or of_process % columns == 0
+
+    return [
+        (rows, columns)
+        for rows in range(1, num_members + 1)
+        for columns in range(1, num_devices // rows + 1)
+        if num_members % rows == 0 and is_possible(rows, columns)
+    ]

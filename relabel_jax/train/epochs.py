@@ -20,6 +20,7 @@ from relabel_jax.models import backbone
 from relabel_jax.progress import Progress
 from relabel_jax.runs import processes
 from relabel_jax.runs.training_folder import TrainingFolder
+from relabel_jax.train.memory import new_bytes
 from relabel_jax.train.population import Layout, split_members, stack_members, train_population
 from relabel_jax.train.predict import begin_predict
 from relabel_jax.train.resident import free_bytes, input_chunks, load_resident
@@ -137,8 +138,7 @@ def step_bytes(
         return None
     # Two copies of all states: one is saved while the next epoch is trained.
     copies = 2 * sum(array.nbytes for array in jax.tree.leaves(states))
-    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return copies + new + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    return copies + new_bytes(memory)
 
 
 def _begin_validation(
