@@ -9,24 +9,29 @@ trains on the classes outside config.root, as the paper's bases do.
 
 The numbers are those of the authors' code for all of AudioSet:
 
-- PANNs, https://github.com/qiuqiangkong/audioset_tagging_cnn, `pytorch/main.py`: AMSGrad at 0.001,
-  1,000,000 steps of 32 mixtures, mixup with alpha 1, balanced sampling, two masks of less than 64 frames
-  and two of less than 8 bands.
-- EfficientAT, https://github.com/fschmid56/EfficientAT, `ex_audioset.py`: Adam at 0.0008, 200 epochs
-  of 100,000 clips in batches of 120, warm-up over 8 epochs, linear decay to 1% from epoch 80 on over
-  95 epochs, mixup with alpha 0.3, balanced sampling, and distillation with the weight 0.9, if
-  config.teacher names the scores of a teacher.
-- AST, https://github.com/YuanGongND/ast, `egs/audioset/run.sh` and `src/traintest.py`: Adam at
-  0.00001 with beta1 0.95 and weight decay 5e-7, 5 epochs in batches of 12, warm-up over 1,000 steps,
-  half the rate after each epoch from the second on, mixup of half of the clips with alpha 10,
-  balanced sampling, a mask of less than 192 frames and one of less than 48 bands.
+- PANNs, `pytorch/main.py` of https://github.com/qiuqiangkong/audioset_tagging_cnn: AMSGrad at
+  0.001, 1,000,000 steps of 32 mixtures, mixup with alpha 1, balanced sampling, two masks of less
+  than 64 frames and two of less than 8 bands.
+- EfficientAT, `ex_audioset.py` of https://github.com/fschmid56/EfficientAT: Adam at 0.0008, 200
+  epochs of 100,000 clips in batches of 120, warm-up over 8 epochs, linear decay to 1% over the 95
+  epochs after epoch 80. Mixup has alpha 0.3, and sampling is balanced. If config.teacher names the
+  scores of a teacher, the loss to them has the weight 0.9.
+- AST, `egs/audioset/run.sh` and `src/traintest.py` of https://github.com/YuanGongND/ast: Adam at
+  0.00001 with beta1 0.95 and weight decay 5e-7, 5 epochs in batches of 12, warm-up over 1,000
+  steps, half the rate after each epoch from the second on. Half of the clips are mixed with alpha
+  10. Sampling is balanced. A mask has less than 192 frames, and one has less than 48 bands.
 
-These points differ from the authors': all recipes sample by AST's formula, which the others vary
-(PANNs take the classes in turn; EfficientAT adds 100 to the counts and draws without replacement). The
-waveforms are mixed, where PANNs and EfficientAT mix spectrograms. EfficientAT's warm-up is not linear.
-Adam has the epsilon 1e-7 instead of 1e-8. AST and EfficientAT start from weights for ImageNet, these
-runs from random ones. AST's partners in mixup are drawn uniformly, not by the formula. None of these
-configs has been run on AudioSet.
+In these points the runs differ from the authors':
+
+- All recipes sample by AST's formula. PANNs take the classes in turn. EfficientAT adds 100 to the
+  counts and draws without replacement.
+- The waveforms are mixed, as in AST. PANNs and EfficientAT mix spectrograms. A clip has its partner
+  in the batch, while PANNs draw two clips for a mixture and AST draws the partner uniformly.
+- EfficientAT's warm-up is not linear, and its highest and lowest band are varied.
+- Adam has the epsilon 1e-7, not 1e-8.
+- AST and EfficientAT start from weights for ImageNet, these runs from random weights.
+
+None of these configs has been run on AudioSet.
 """
 
 from relabel_jax.errors import InputError

@@ -62,7 +62,7 @@ def read_teacher(path: str, clip_ids: np.ndarray, view: View, ontology: Ontology
 
     Raises:
       InputError: the file cannot be read, lacks a training clip or all classes, or has a score
-        that is no probability.
+        outside 0 to 1.
     """
     where = f"config.teacher={path}"
     try:

@@ -1,8 +1,8 @@
 """SpecAugment: masks over frames and bands of a spectrogram in training.
 
-Park et al., "SpecAugment: a simple data augmentation method for automatic speech recognition" (2019),
-without its time warping. Each clip has its own masks. The width of a mask is a random whole number
-below its limit, and its place is random, as in PyTorch's torchaudio and PANNs' code.
+Park et al., "SpecAugment: a simple data augmentation method for automatic speech recognition"
+(2019), without its time warping. Each clip has its own masks. The width of a mask is a random whole
+number below its limit, as in torchaudio and in PANNs' code, and its place is random.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def _stripes(key: jax.Array, num_clips: int, size: int, number: int, limit: int)
     of_widths, of_places = jax.random.split(key)
     shape = (num_clips, number)
     widths = jax.random.randint(of_widths, shape, 0, max(1, min(limit, size)))
-    begins = jax.random.randint(of_places, shape, 0, size - widths)
+    begins = jax.random.randint(of_places, shape, 0, size - widths + 1)
     positions = jnp.arange(size)[None, None, :]
     is_inside = positions >= begins[..., None]
     is_inside &= positions < (begins + widths)[..., None]

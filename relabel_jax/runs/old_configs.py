@@ -1,7 +1,7 @@
 """Reads configs of older versions.
 
 In version 0.1 there was one network, and its fields were beside the fields of the training. The
-bases of a grid had the paper's labelings. What has become a choice since then was fixed.
+bases of a grid had the paper's labelings. Later versions added fields whose value was fixed before.
 """
 
 from collections.abc import Mapping

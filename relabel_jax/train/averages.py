@@ -9,7 +9,7 @@ import optax
 
 
 class Unaveraged(NamedTuple):
-    """What the optimizer works on if the state has averages. It is the state's `opt_state` then.
+    """The variables that the optimizer changes. The `opt_state` of a state with averages.
 
     Attributes:
       params, batch_stats: the variables after the last step, which are not averaged.

@@ -1,26 +1,27 @@
 """Mixup of a batch whose labels are partly masked.
 
 Zhang et al., "mixup: beyond empirical risk minimization" (2018), mix two clips: the inputs are
-`w_1 x_1 + w_2 x_2` and the targets `w_1 y_1 + w_2 y_2`, with weights that sum to 1. They assume that
-all labels are known. Let `k_i` be 1 where the label `y_i` is known, and 0 where it is masked. There
-are two ways to go on, which agree where everything is known:
+`w_1 x_1 + w_2 x_2` and the targets `w_1 y_1 + w_2 y_2`, with weights that sum to 1. They assume
+that all labels are known. Let `k_i` be 1 where the label `y_i` is known, and 0 where it is masked.
+Two rules follow, which agree where everything is known:
 
 - `strict`: an entry of the mixture is known where it is known in every part with a weight above 0.
   Its target is `sum(w_i y_i)`.
-- `known`: an entry is known where it is known in a part with a weight above 0. The known parts weigh
-  in alone: the target is `sum(w_i k_i y_i) / sum(w_i k_i)`.
+- `known`: an entry is known where it is known in a part with a weight above 0. The known parts
+  alone make up the target: `sum(w_i k_i y_i) / sum(w_i k_i)`.
 
-Each has a price. Let a class be masked in a share m of the clips, independently of the other part,
-and let it sound in a share p of the clips in which it is masked.
+Each has a price. Let a class be masked in a share m of the clips, whatever the partner has, and let
+it sound in a share p of the clips in which it is masked.
 
-- `strict` leaves (1 - m)^2 of the entries, `known` leaves 1 - m^2. So `strict` loses 2 m (1 - m) more
-  of them.
-- The target of `strict` is that of full knowledge. If part 2 is masked, full knowledge would expect
-  `w_1 y_1 + w_2 p`, and the target of `known` is `y_1`. So `known` is wrong by `w_2 (y_1 - p)` in the
-  mean: it teaches silence, `-w_2 p`, where the known part lacks the class, which is nearly always.
-  The labelings mask a class where it may well sound, so p is not small.
+- `strict` keeps (1 - m)^2 of the entries and `known` keeps 1 - m^2. So `strict` loses 2 m (1 - m)
+  more of them.
+- `strict` has the target of full knowledge. If part 2 is masked, full knowledge would expect
+  `w_1 y_1 + w_2 p`, but `known` has the target `y_1`. In the mean it is wrong by `w_2 (y_1 - p)`.
+  The known part nearly always lacks the class. Then `known` teaches that a class is silent which
+  sounds with the weight `w_2` in a share p of these mixtures. The labelings mask a class where it
+  may well sound, so p is not small.
 
-Thus the default is `strict`: labels are masked because a wrong target costs more than a missing one.
+The default is `strict`. Labels are masked because a wrong target costs more than a missing one.
 """
 
 import dataclasses

@@ -25,6 +25,8 @@ from relabel_jax.train.rows import Rows, gather
 from relabel_jax.train.schedules import Schedule
 
 _MIXUP = "mixup"  # the name of its random stream
+_NO_MIXUP = Mixup()
+_PLAIN = Schedule()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +52,11 @@ class Recipe:
     steps_per_epoch: int
     loss: str = "mse"
     optimizer: str = "adam"
-    shape: Schedule = Schedule()
+    shape: Schedule = _PLAIN
     weight_decay: float | None = None
     beta1: float | None = None
     ema_decay: float = 0.0
-    mixup: Mixup = Mixup()
+    mixup: Mixup = _NO_MIXUP
     teacher_weight: float = 0.0
 
     def schedule(self, step):
@@ -127,8 +129,8 @@ def train_step(
       inputs: [batch, ...], the inputs of the network.
       labels, masked: bool[batch, classes].
       teacher: float32[batch, classes], see `losses.distillation`; None without a teacher.
-      seed: uint32[], the seed of the random streams of network and mixup. Seed, step and device determine the
-        random numbers, so a run that continues draws the same ones.
+      seed: uint32[], the seed of the random streams of network and mixup. Seed, step and device
+        determine the random numbers, so a run that continues draws the same ones.
       axis_name: the axis of the devices that divide the batch (`ops/batch_axis.py`); None for
         one device.
       buffers: arrays to write to, from `backbone.buffers` or from the step before. Without them the
