@@ -125,6 +125,7 @@ def small(data_dir, **fields):
     config = paper_config("Human sounds", "base")
     config.update(data_dir=str(data_dir), labeling="pe_cml", batch_size=8, num_epochs=1)
     config.model.update(features=(2,) * 9, dense_units=(4, 4))
+    config.mixup.alpha = 0.5
     config.update(resident="never", **fields)
     return config
 
