@@ -19,6 +19,9 @@ from relabel_jax.experiments.config import check, model_config, paper_config, pl
 from relabel_jax.experiments.flags import read_config
 from relabel_jax.experiments.recipe import of_training
 from relabel_jax.experiments.run import run
+from relabel_jax.experiments.teacher import read_teacher
+from relabel_jax.labels.ontology import Ontology
+from relabel_jax.labels.views import View
 from relabel_jax.models import registry
 from relabel_jax.runs.checkpoints import Checkpoints
 from relabel_jax.runs.old_configs import flat, upgraded
@@ -121,67 +124,82 @@ def test_a_network_without_a_recipe_is_refused():
         read_config("published:cnn5", [])
 
 
-def small(data_dir, **fields):
-    config = paper_config("Human sounds", "base")
-    config.update(data_dir=str(data_dir), labeling="pe_cml", batch_size=8, num_epochs=1)
-    config.model.update(features=(2,) * 9, dense_units=(4, 4))
-    config.mixup.alpha = 0.5
-    config.update(resident="never", **fields)
-    return config
+ONTOLOGY = Ontology.audioset()
+CLIPS = np.array([f"clip-{i}" for i in range(30)])
+COLUMNS = np.array([3, 5, 8, 13])
+VIEW = View({"train": np.arange(30)}, COLUMNS, {}, {}, np.ones(4, bool))
+
+
+def scores_of(path, ids=CLIPS, columns=(5, 3, 13, 2), scores=None):
+    """Writes a file of scores; returns its path and the scores."""
+    if scores is None:
+        scores = np.random.default_rng(0).random((len(ids), len(columns))).astype(np.float32)
+    np.savez(path, clip_id=ids, scores=scores, mids=[ONTOLOGY.mids[c] for c in columns])
+    return str(path), scores
+
+
+def test_a_teacher_is_found_by_clip_id(tmp_path):
+    path, scores = scores_of(tmp_path / "in_order.npz")
+    teacher = read_teacher(path, CLIPS, VIEW, ONTOLOGY)
+    clips = np.array([7, 0, 29, 7])
+    expected = np.full((4, 4), np.nan, np.float32)  # the file lacks class 8
+    expected[:, [1, 0, 3]] = scores[clips, :3]
+    np.testing.assert_array_equal(teacher.scores(clips), expected)
+    order = np.random.default_rng(1).permutation(30)
+    names = np.array([f"audio/Y{clip_id}.wav" for clip_id in CLIPS])
+    for ids in (CLIPS[order], names[order]):
+        path, _ = scores_of(tmp_path / "other.npz", ids, scores=scores[order])
+        other = read_teacher(path, CLIPS, VIEW, ONTOLOGY)
+        np.testing.assert_array_equal(other.scores(clips), expected)
+        assert other.digest == teacher.digest
+    path, _ = scores_of(tmp_path / "changed.npz", scores=1 - scores)
+    assert read_teacher(path, CLIPS, VIEW, ONTOLOGY).digest != teacher.digest
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"ids": CLIPS[2:]},
+            r"has no scores for 2 of the 30 training clips \(clip-0, clip-1\); expected a row",
+        ),
+        ({"columns": (1, 2)}, "has no class of this side"),
+        ({"scores": np.full((30, 4), -2.0)}, "scores from -2 to -2, expected probabilities in 0"),
+        ({"scores": np.full((30, 4), np.nan)}, "NaN or infinite; expected finite numbers"),
+    ],
+)
+def test_scores_that_are_no_teacher(fields, message, tmp_path):
+    path, _ = scores_of(tmp_path / "scores.npz", **fields)
+    with pytest.raises(InputError, match=message) as caught:
+        read_teacher(path, CLIPS, VIEW, ONTOLOGY)
+    assert str(caught.value).startswith("config.teacher")
 
 
 @pytest.mark.slow
-def test_a_teacher_is_found_by_clip_id(miniature_data, tmp_path):
+def test_a_run_with_a_teacher(miniature_data, tmp_path):
+    def train(name, **fields):
+        config = paper_config("Human sounds", "base")
+        config.update(data_dir=str(miniature_data), labeling="pe_cml", batch_size=8, num_epochs=1)
+        config.model.update(features=(2,) * 9, dense_units=(4, 4))
+        config.mixup.alpha = 0.5
+        config.update(resident="never", **fields)
+        run(config, tmp_path / name)
+        return json.loads((tmp_path / name / "config.json").read_text())
+
     data_set = open_data_set(miniature_data)
-    rng = np.random.default_rng(0)
-    order = rng.permutation(len(data_set.clip_ids))
-    scores = rng.random((len(order), len(data_set.ontology.mids))).astype(np.float32)
-
-    def teacher(name, ids, scores, mids=data_set.ontology.mids):
-        np.savez(tmp_path / name, clip_id=ids, scores=scores, mids=np.array(mids))
-        return str(tmp_path / name)
-
-    ids = data_set.clip_ids
-    files = [
-        teacher("1.npz", ids, scores),
-        teacher("2.npz", ids[order], scores[order]),
-        teacher("3.npz", [f"audio/Y{each}.wav" for each in ids], scores),
-    ]
-    plainly = run(small(miniature_data), tmp_path / "none")
-    results = [
-        run(small(miniature_data, teacher=file), tmp_path / f"run{i}")
-        for i, file in enumerate(files)
-    ]
-    states = [state(tmp_path / name) for name in ("none", "run0", "run1", "run2")]
-    for each in states[2:]:
-        jax.tree.map(np.testing.assert_array_equal, each, states[1])
-    assert not jax.tree.all(jax.tree.map(np.array_equal, states[0], states[1]))
-    assert "teacher" not in json.loads((tmp_path / "none" / "config.json").read_text())
-    assert results[1].config["teacher"] == files[1]
-    assert plainly.config["teacher"] == ""
-
-    # The file may move and its rows too; its scores may not change.
-    moved = run(small(miniature_data, teacher=files[1], num_epochs=2), tmp_path / "run0")
-    assert moved.config["num_epochs"] == 2
-    changed = teacher("4.npz", ids, 1 - scores)
+    scores = np.random.default_rng(0).random((len(data_set.clip_ids), len(data_set.ontology.mids)))
+    for name, content in (("1", scores), ("2", 1 - scores)):
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, clip_id=data_set.clip_ids, scores=content, mids=data_set.ontology.mids)
+    assert "teacher" not in train("plain")
+    assert train("taught", teacher=str(tmp_path / "1.npz"))["teacher"]
+    states = [state(tmp_path / name)["params"] for name in ("plain", "taught")]
+    assert not jax.tree.all(jax.tree.map(np.array_equal, *states))
+    # The file may move; its scores may not change.
+    (tmp_path / "1.npz").rename(tmp_path / "moved.npz")
+    train("taught", teacher=str(tmp_path / "moved.npz"), num_epochs=2)
     with pytest.raises(InputError, match="was begun with other scores of the teacher than"):
-        run(small(miniature_data, teacher=changed, num_epochs=3), tmp_path / "run0")
-
-    for name, arguments, message in (
-        ("5.npz", (ids[5:], scores[5:]), r"has no scores for \d+ of the \d+ training clips \("),
-        ("6.npz", (ids, 3 * scores), "expected probabilities in 0 to 1; apply the sigmoid"),
-        (
-            "7.npz",
-            (ids, scores[:, :1], data_set.ontology.mids[:1]),
-            "has no class of this side",
-        ),
-    ):
-        if name == "7.npz":
-            root = data_set.ontology.find("Human sounds")
-            arguments = (ids, scores[:, :1], [data_set.ontology.mids[root]])
-        with pytest.raises(InputError, match=message):
-            run(small(miniature_data, teacher=teacher(name, *arguments)), tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+        train("taught", teacher=str(tmp_path / "2.npz"), num_epochs=3)
 
 
 def state(workdir, epoch=1):
