@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -207,6 +208,7 @@ def state(workdir, epoch=1):
         return jax.tree.map(np.asarray, checkpoints.restore_arrays(epoch))
 
 
+REPOSITORY = pathlib.Path(__file__).parents[2]
 SECONDS = 0.5
 SMALL = {
     "cnn6": {"model.features": (4, 4, 8, 8)},
@@ -253,7 +255,9 @@ def start(name, data_dir, workdir):
         "JAX_NUM_CPU_DEVICES": "2",
     }
     with open(f"{workdir}.log", "w") as log:
-        return subprocess.Popen(command, env=os.environ | cache, stdout=log, stderr=log)
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, env=os.environ | cache, stdout=log, stderr=log
+        )
 
 
 @pytest.mark.slow
@@ -273,7 +277,7 @@ def test_a_published_recipe_killed_and_started_again(name, data_dir, tmp_path):
     assert not (killed / "result.json").exists()
     assert start(name, folder, killed).wait() == 0, (tmp_path / "killed.log").read_text()
     got, expected = (state(workdir, 2) for workdir in (killed, undisturbed))
-    assert set(got["opt_state"]) == {"params", "batch_stats", "opt_state"}
+    assert {"params", "opt_state"} <= set(got["opt_state"])  # not averaged
     jax.tree.map(np.testing.assert_array_equal, got, expected)
     results = [Workdir(workdir).read_result() for workdir in (killed, undisturbed)]
     assert results[0] == results[1]
