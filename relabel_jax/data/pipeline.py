@@ -11,6 +11,8 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
+_CLIPS_A_PART = 4096
+
 ReadInputs = Callable[[np.ndarray], np.ndarray]
 
 
@@ -31,6 +33,36 @@ class Chunk(NamedTuple):
 def epoch_order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
     """Returns int64[num_clips]: the shuffled order of the training clips in one epoch."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_clips)
+
+
+def balanced_weights(labels: np.ndarray, masked: np.ndarray) -> np.ndarray:
+    """Returns the weights with which balanced sampling draws clips.
+
+    It is the formula of PSLA and AST (Gong et al., 2021; `gen_weight_file.py` of
+    https://github.com/YuanGongND/ast): the weight of a clip is the sum over its labels of
+    1000 / (clips with this label + 0.01). A masked label does not count.
+
+    Args:
+      labels, masked: bool[clips, classes].
+
+    Returns:
+      float64[clips]; 0 for a clip without a label.
+    """
+    parts = range(0, len(labels), _CLIPS_A_PART)  # of all of AudioSet, whole arrays would be large
+    known = [labels[i : i + _CLIPS_A_PART] & ~masked[i : i + _CLIPS_A_PART] for i in parts]
+    counts = np.sum([part.sum(axis=0) for part in known], axis=0)
+    of_class = 1000 / (counts + 0.01)
+    return np.concatenate([(part * of_class).sum(axis=1) for part in known])
+
+
+def balanced_order(seed: int, epoch: int, weights: np.ndarray, num_draws: int) -> np.ndarray:
+    """Returns int64[num_draws]: clips drawn with these weights, with replacement, for one epoch.
+
+    Args:
+      weights: float64[clips], see `balanced_weights`; their sum is above 0.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return generator.choice(len(weights), num_draws, p=weights / weights.sum())
 
 
 def read_chunks(

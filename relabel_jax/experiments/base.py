@@ -20,8 +20,8 @@ from relabel_jax.runs.schema import RunResult
 from relabel_jax.runs.trained import read_trained_variables
 from relabel_jax.runs.workdir import Workdir
 
-# Options that change how a network is computed, not its results.
-_SAME_FUNCTION = ("formulation", "fold_norm", "precision")
+# Options that change how a network is computed or trained, not what a trained network computes.
+_SAME_FUNCTION = ("formulation", "fold_norm", "precision", "spec_augment")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from relabel_jax.errors import InputError
+from relabel_jax.experiments import recipe
 from relabel_jax.experiments.labelings import check_labelings
 from relabel_jax.models import registry
 from relabel_jax.ops.normalization import NORM_ORDERS
@@ -46,7 +47,7 @@ def paper_config(root: str, method: str) -> ConfigDict:
     config.labeling_files = ""  # custom labelings: NAME=FILE,NAME=FILE
     config.seeds = ()  # such as 0,1,2: trained together, in place of `seed`
     config.base = ""  # --workdir of the base training, for features and finetune
-    config.seed = 0  # seed of the weights, of the order of the clips and of dropout
+    config.seed = 0  # seed of the weights, of the order of the clips, of dropout and masks
 
     config.num_epochs = 100
     config.batch_size = 24
@@ -54,6 +55,7 @@ def paper_config(root: str, method: str) -> ConfigDict:
     config.optimizer = "adam"  # a name in train/optimizers.py
     config.learning_rate = 0.001
     config.learning_rate_decay = 0.987  # the factor after each epoch
+    recipe.add_fields(config)
 
     config.model = model_config(registry.DEFAULT)  # the network and its options
     config.classifier = ConfigDict()  # the classifier on embeddings of the method features
@@ -133,6 +135,7 @@ def check(config: ConfigDict) -> None:
             raise InputError(f"config.{field}: expected a positive number, got {config[field]}")
         if config[field] > limit:
             raise InputError(f"config.{field}: expected at most {limit:,}, got {config[field]}")
+    recipe.check_recipe(config)
     if config.classifier.norm_order not in NORM_ORDERS:
         raise InputError(
             f"config.classifier.norm_order: {config.classifier.norm_order!r} is none of "

@@ -12,6 +12,7 @@ from relabel_jax.data.data_set import DataSet, check_format, open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.experiments import labelings
 from relabel_jax.experiments.config import check, plain
+from relabel_jax.experiments.teacher import Teacher, read_teacher
 from relabel_jax.labels.label_files import LabelFile
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import View, from_file, make_view
@@ -33,6 +34,7 @@ class Experiment:
       root: class number of the target root.
       label_files: the files of the labelings that have one, by labeling.
       views: the view of the side, by labeling.
+      teacher: the teacher of all runs, or None.
     """
 
     configs: Sequence[ConfigDict]
@@ -41,6 +43,7 @@ class Experiment:
     root: int
     label_files: dict[str, LabelFile]
     views: dict[str, View]
+    teacher: Teacher | None = None
 
     @classmethod
     def open(cls, configs: Sequence[ConfigDict], paths: Sequence[pathlib.Path]) -> "Experiment":
@@ -51,7 +54,8 @@ class Experiment:
           paths: the paths of their run folders.
 
         Raises:
-          InputError: a value of a config, the data set, a label file or the network does not fit.
+          InputError: a value of a config, the data set, a label file, the teacher or the network
+            does not fit.
           ValueError: the configs differ in more than labeling and seed.
         """
         config = configs[0]
@@ -83,7 +87,12 @@ class Experiment:
             for labeling in names
         }
         workdirs = [Workdir(path) for path in paths]
-        experiment = cls(configs, workdirs, data_set, root, label_files, views)
+        teacher = None
+        if config.teacher:
+            view = views[config.labeling]
+            clip_ids = data_set.clip_ids[view.rows["train"]]
+            teacher = read_teacher(config.teacher, clip_ids, view, data_set.ontology)
+        experiment = cls(configs, workdirs, data_set, root, label_files, views, teacher)
         check_format(
             data_set, experiment.network.waveform_format, f"the network {config.model.name}"
         )
@@ -123,15 +132,18 @@ class Experiment:
         config = self.configs[m]
         of_run = {name: file for name, file in self.label_files.items() if name == config.labeling}
         fields, digests = labelings.recorded(plain(config), of_run)
-        return Identity(fields, self.data_set.fingerprint, base, digests)
+        teacher = self.teacher.digest if self.teacher else ""
+        return Identity(fields, self.data_set.fingerprint, base, digests, teacher)
 
     def shared_facts(self) -> dict[str, Any]:
         """The facts that must be the same in all processes, by their names in messages."""
         facts: dict[str, Any] = {"the data set of fingerprint": self.data_set.fingerprint}
         configs = [flat(plain(config)) for config in self.configs]
         for field in configs[0]:
-            # Process 0 alone reads the base. Data and labels may have another path on each host.
-            if field not in ("data_dir", "base", "labeling_files"):
+            # Process 0 alone reads the base. The other files may have another path on each host.
+            if field not in ("data_dir", "base", "labeling_files", "teacher"):
                 values = [config[field] for config in configs]
                 facts[f"config.{field}"] = values[0] if len(values) == 1 else values
+        if self.teacher:
+            facts["the teacher of digest"] = self.teacher.digest
         return facts | labelings.facts(self.label_files)

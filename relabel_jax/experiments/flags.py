@@ -141,10 +141,10 @@ def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
 def _fits(value: Any, default: Any) -> bool:
     """Whether a value has the type of a default; a float may be given as a whole number.
 
-    None is the default of whole numbers that may be missing.
+    None is the default of numbers that may be missing.
     """
     if default is None:
-        return value is None or type(value) is int
+        return value is None or type(value) in (int, float)
     if isinstance(default, float):
         return type(value) in (int, float)
     if isinstance(default, tuple):

@@ -72,7 +72,7 @@ def run_grid(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
         {
             f"config.{field}": value
             for field, value in flat(plain(config)).items()
-            if field not in ("data_dir", "truth", "labeling_files")
+            if field not in ("data_dir", "truth", "labeling_files", "teacher")
         }
         | labelings.facts(grid.label_files)
     )

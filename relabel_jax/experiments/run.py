@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from relabel_jax.experiments.base import Base
 from relabel_jax.experiments.experiment import Experiment
 from relabel_jax.experiments.plan import RunPlan, make_plan
+from relabel_jax.experiments.recipe import of_training
 from relabel_jax.labels.views import SPLITS, classes_digest
 from relabel_jax.models import variables as network_variables
 from relabel_jax.models.backbone import Network
@@ -118,8 +119,10 @@ def _training(experiment: Experiment, plan: RunPlan, on_clips: Callable[[int], N
         members_by=config.members_by,
         loss=config.loss,
         optimizer=config.optimizer,
+        teacher=experiment.teacher.scores if experiment.teacher else None,
         on_start=lambda: processes.on_primary(begin),
         on_clips=on_clips,
+        **of_training(config),
     )
 
 
@@ -139,7 +142,8 @@ def _steps_per_call(
     config = experiment.config
     batch = jax.ShapeDtypeStruct((config.batch_size, *clip.shape[1:]), clip.dtype)
     number = config.steps_per_call or steps_per_call(network, variables, batch, members_a_device)
-    num_steps = len(experiment.view(0).rows["train"]) // config.batch_size
+    num_clips = config.epoch_clips or len(experiment.view(0).rows["train"])
+    num_steps = num_clips // config.batch_size
     return min(number, max(1, num_steps))
 
 

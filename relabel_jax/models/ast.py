@@ -15,6 +15,7 @@ more for the base: its network still has DeiT's two heads for ImageNet, which it
 """
 
 import functools
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
@@ -26,9 +27,17 @@ from relabel_jax.errors import InputError
 from relabel_jax.models.backbone import Outputs
 from relabel_jax.models.front_ends import (
     AST_BANDS,
+    AST_MEAN,
     AST_RATE_HZ,
+    AST_STD,
     ast_filter_bank,
     check_options,
+)
+from relabel_jax.models.spec_augment import (
+    STREAM,
+    check_masks,
+    random_streams,
+    spec_augment,
 )
 
 PATCH_SIZE = 16
@@ -94,6 +103,7 @@ class AST(nn.Module):
       duration_s: length of the input waveforms.
       num_frames: frames of the spectrogram, 100 a second. A shorter one is padded, a longer one is
         cut.
+      spec_augment: the masks of `spec_augment` in training, such as (1, 192, 1, 48); () for none.
       formulation: how the front end is computed, one of `front_ends.FORMULATIONS`.
     """
 
@@ -103,6 +113,7 @@ class AST(nn.Module):
     num_layers: int = 12
     duration_s: float = 10.0
     num_frames: int = 1024
+    spec_augment: Sequence[int] = ()
     formulation: str = "auto"
 
     def __post_init__(self):
@@ -122,12 +133,18 @@ class AST(nn.Module):
                 f"config.model.num_frames: expected {PATCH_SIZE} or more, got {self.num_frames}"
             )
         check_options(self.formulation, self.waveform_format, 400)
+        check_masks(self.spec_augment)
         super().__post_init__()
 
     @property
     def waveform_format(self) -> WaveformFormat:
         """Sample rate and length of the input waveforms."""
         return WaveformFormat(AST_RATE_HZ, self.duration_s)
+
+    @property
+    def random_streams(self) -> tuple[str, ...]:
+        """The random streams that training needs."""
+        return random_streams(self.spec_augment)
 
     @property
     def embedding_size(self) -> int:
@@ -180,6 +197,13 @@ class AST(nn.Module):
     def embed(self, waveforms: jax.Array, train: bool = False) -> jax.Array:
         """The mean of the two tokens' outputs, float32[batch, embedding_size]."""
         spectrogram = ast_filter_bank(waveforms, self.num_frames, self.formulation)
+        if train and self.spec_augment:  # the authors mask with 0 before the normalization
+            spectrogram = spec_augment(
+                spectrogram,
+                self.make_rng(STREAM),
+                self.spec_augment,
+                fill=-AST_MEAN / (2 * AST_STD),
+            )
         patches = self.patches(spectrogram.swapaxes(1, 2)[..., None])
         patches = patches.reshape(-1, patches.shape[1] * patches.shape[2], self.width)
         tokens = (

@@ -10,6 +10,7 @@ constants and do not count.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -22,6 +23,12 @@ from relabel_jax.models.front_ends import (
     EFFICIENTAT_RATE_HZ,
     check_options,
     efficientat_log_mel,
+)
+from relabel_jax.models.spec_augment import (
+    STREAM,
+    check_masks,
+    random_streams,
+    spec_augment,
 )
 
 
@@ -169,6 +176,7 @@ class MobileNetV3(nn.Module):
       width: factor of all numbers of channels, which are then rounded to multiples of 8.
       duration_s: length of the input waveforms.
       dropout: share of the hidden layer that is dropped in training.
+      spec_augment: the masks of `spec_augment` in training, such as (1, 192, 1, 48); () for none.
       formulation: how the front end is computed, one of `front_ends.FORMULATIONS`.
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
     """
@@ -177,10 +185,9 @@ class MobileNetV3(nn.Module):
     width: float = 1.0
     duration_s: float = 10.0
     dropout: float = 0.2
+    spec_augment: Sequence[int] = ()
     formulation: str = "auto"
     axis_name: str | None = None
-
-    random_streams: ClassVar[tuple[str, ...]] = ("dropout",)
 
     def __post_init__(self):
         if not 0 < self.width <= 16:
@@ -188,12 +195,18 @@ class MobileNetV3(nn.Module):
                 f"config.model.width: expected a number from 0 to 16, got {self.width}"
             )
         check_options(self.formulation, self.waveform_format, 1024)
+        check_masks(self.spec_augment)
         super().__post_init__()
 
     @property
     def waveform_format(self) -> WaveformFormat:
         """Sample rate and length of the input waveforms."""
         return WaveformFormat(EFFICIENTAT_RATE_HZ, self.duration_s)
+
+    @property
+    def random_streams(self) -> tuple[str, ...]:
+        """The random streams that training needs."""
+        return ("dropout", *random_streams(self.spec_augment))
 
     @property
     def embedding_size(self) -> int:
@@ -249,7 +262,10 @@ class MobileNetV3(nn.Module):
 
     def embed(self, waveforms: jax.Array, train: bool = False) -> jax.Array:
         """The means of the last convolution's outputs, float32[batch, embedding_size]."""
-        x = efficientat_log_mel(waveforms, self.formulation).swapaxes(1, 2)[..., None]
+        x = efficientat_log_mel(waveforms, self.formulation)
+        if train and self.spec_augment:  # the authors mask with 0 before the normalization
+            x = spec_augment(x, self.make_rng(STREAM), self.spec_augment, fill=4.5 / 5)
+        x = x.swapaxes(1, 2)[..., None]
         x = self.stem(x, train)
         for block in self.blocks:
             x = block(x, train)

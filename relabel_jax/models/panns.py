@@ -31,6 +31,12 @@ from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.errors import InputError
 from relabel_jax.models.backbone import Outputs
 from relabel_jax.models.front_ends import PANNS_SIZES, check_options, panns_log_mel
+from relabel_jax.models.spec_augment import (
+    STREAM,
+    check_masks,
+    random_streams,
+    spec_augment,
+)
 
 _glorot = nn.initializers.glorot_uniform()
 
@@ -81,6 +87,7 @@ class PANN(nn.Module):
       duration_s: length of the input waveforms.
       block_dropout: share of a block's outputs that is dropped in training.
       dropout: share of the dense layers' inputs that is dropped in training.
+      spec_augment: the masks of `spec_augment` in training, such as (2, 64, 2, 8); () for none.
       formulation: how the front end is computed, one of `front_ends.FORMULATIONS`.
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
     """
@@ -91,13 +98,13 @@ class PANN(nn.Module):
     duration_s: float = 10.0
     block_dropout: float = 0.2
     dropout: float = 0.5
+    spec_augment: Sequence[int] = ()
     formulation: str = "auto"
     axis_name: str | None = None
 
     kernel_size: ClassVar[int] = 3
     convolutions_per_block: ClassVar[int] = 2
     pools_last: ClassVar[bool] = True
-    random_streams: ClassVar[tuple[str, ...]] = ("dropout",)
 
     def __post_init__(self):
         if self.sample_rate_hz not in PANNS_SIZES:
@@ -114,12 +121,18 @@ class PANN(nn.Module):
         # The front end reflects half a frame, and each pooling needs two frames or more.
         fewest = max(sizes.fft_size // 2 + 1, ((1 << num_pools) - 1) * sizes.hop)
         check_options(self.formulation, self.waveform_format, fewest)
+        check_masks(self.spec_augment)
         super().__post_init__()
 
     @property
     def waveform_format(self) -> WaveformFormat:
         """Sample rate and length of the input waveforms."""
         return WaveformFormat(self.sample_rate_hz, self.duration_s)
+
+    @property
+    def random_streams(self) -> tuple[str, ...]:
+        """The random streams that training needs."""
+        return ("dropout", *random_streams(self.spec_augment))
 
     @property
     def embedding_size(self) -> int:
@@ -162,7 +175,10 @@ class PANN(nn.Module):
     def embed(self, waveforms: jax.Array, train: bool = False) -> jax.Array:
         """The outputs of the hidden dense layer after ReLU, float32[batch, embedding_size]."""
         x = panns_log_mel(waveforms, self.sample_rate_hz, self.formulation)
-        x = self.bn0(x, use_running_average=not train)[..., None]
+        x = self.bn0(x, use_running_average=not train)
+        if train and self.spec_augment:
+            x = spec_augment(x, self.make_rng(STREAM), self.spec_augment)
+        x = x[..., None]
         for block in self.conv_block:
             x = self.drop_block(block(x, train), deterministic=not train)
         x = x.mean(axis=2)

@@ -1,7 +1,7 @@
 """Reads configs of older versions.
 
 In version 0.1 there was one network, and its fields were beside the fields of the training. The
-bases of a grid had the paper's labelings.
+bases of a grid had the paper's labelings. Later versions added fields whose value was fixed before.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,27 @@ MOVED = {
 }
 """The new name of a field, by its old name."""
 
-_FORMERLY_FIXED = {"loss": "mse", "optimizer": "adam"}
+_FORMERLY_FIXED = {
+    "loss": "mse",
+    "optimizer": "adam",
+    "weight_decay": None,
+    "beta1": None,
+    "ema_decay": 0.0,
+    "sampling": "shuffled",
+    "epoch_clips": 0,
+    "teacher": "",
+    "teacher_weight": 0.9,
+    "schedule": {
+        "decay": "exponential",
+        "warmup_steps": 0,
+        "warmup_epochs": 0.0,
+        "hold_epochs": 0,
+        "decay_epochs": 0,
+        "final": 0.0,
+    },
+    "mixup": {"alpha": 0.0, "share": 1.0, "rule": "strict"},
+}
+_WITH_MASKS = ("cnn6", "cnn10", "cnn14", "mn04", "mn10", "ast_tiny", "ast_small", "ast_base")
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,12 +51,15 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     if "roots" in config:  # the config of a grid
         config = {"base_labelings": list(PAPER_LABELINGS), **config}
     if "model" in config:
-        return dict(config)
+        model = config["model"]
+        if model["name"] in _WITH_MASKS:
+            model = {"spec_augment": [], **model}
+        return _FORMERLY_FIXED | dict(config) | {"model": model}
     kept = {name: value for name, value in config.items() if name not in MOVED}
     model = {"name": "waveform_cnn"}
     model |= {new.partition(".")[2]: config[old] for old, new in MOVED.items()}
     classifier = {"hidden_units": 256, "norm_order": config["norm_order"]}
-    return kept | _FORMERLY_FIXED | {"model": model, "classifier": classifier}
+    return _FORMERLY_FIXED | kept | {"model": model, "classifier": classifier}
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

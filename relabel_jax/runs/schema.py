@@ -20,14 +20,15 @@ MAY_CHANGE = (
     "data_dir",
     "base",
     "labeling_files",
+    "teacher",
     "num_epochs",
     "steps_per_call",
     "resident",
     "members_by",
 )
-"""Config fields that may change when a run continues. The data, the base and the label files may
-move, but not change. The number of epochs may grow. The other fields change speed and memory, not
-results."""
+"""Config fields that may change when a run continues. The data, the base, the label files and the
+teacher may move, but not change. The number of epochs may grow. The other fields change speed and
+memory, not results."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,12 +40,14 @@ class Identity:
       data_set: fingerprint of the data set.
       base: digest of the weights of the base; "" for a run without a base, None if not known.
       label_files: the digest of the labels in each label file, by the name of the labeling.
+      teacher: digest of the scores of the teacher; "" without a teacher.
     """
 
     config: dict[str, Any]
     data_set: str
     base: str | None = ""
     label_files: dict[str, str] = dataclasses.field(default_factory=dict)
+    teacher: str = ""
 
     @classmethod
     def read(cls, path: pathlib.Path) -> "Identity":
@@ -58,7 +61,8 @@ class Identity:
             config = upgraded(content["config"])
             int(config["num_epochs"])
             label_files = dict(content.get("label_files", {}))
-            return cls(config, content["data_set"], content.get("base", ""), label_files)
+            base, teacher = content.get("base", ""), content.get("teacher", "")
+            return cls(config, content["data_set"], base, label_files, teacher)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{path}: is damaged or of an older version ({error!r}); give another --workdir"
@@ -96,10 +100,17 @@ class Identity:
                     f"{now.config['labeling_files']} has now; give the file of that time or "
                     "another --workdir"
                 )
+        if self.teacher != now.teacher:
+            raise InputError(
+                f"{workdir}: was begun with other scores of the teacher than config.teacher="
+                f"{now.config['teacher']} has now; give the file of that time or another --workdir"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """The value that `config.json` holds."""
         content = dataclasses.asdict(self)
+        if not self.teacher:
+            del content["teacher"]
         if not self.label_files:  # as in the run folders of version 0.1
             del content["label_files"]
         return {"format_version": FORMAT_VERSION, **content}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from relabel_jax.data.pipeline import epoch_order, to_batches
+from relabel_jax.data.pipeline import to_batches
 from relabel_jax.errors import InputError, Interrupted
 from relabel_jax.models import backbone
 from relabel_jax.progress import Progress
@@ -56,6 +56,7 @@ def train_epochs(
     """
     layout = Layout.of(len(training.members), training.batch_size, training.members_by, population)
     _check_shared_batch(training, layout)
+    _check_partners(training, layout)
     if jax.device_count() > 1:
         _LOG.info("%s", layout.describe(len(training.members), training.batch_size))
     states = layout.put(stack_members(starts), "member")
@@ -180,6 +181,17 @@ def _check_shared_batch(training: Training, layout: Layout) -> None:
         )
 
 
+def _check_partners(training: Training, layout: Layout) -> None:
+    """Refuses mixup if a device would have a clip without a partner."""
+    columns = layout.mesh.shape["data"]
+    if training.recipe.mixup and training.batch_size // columns < 2:
+        raise InputError(
+            f"config.mixup.alpha: a batch of {training.batch_size} on {columns} devices leaves a "
+            f"clip without a partner; set config.batch_size to {2 * columns} or more, or use fewer "
+            "devices (JAX_NUM_CPU_DEVICES=1)"
+        )
+
+
 def _train_epoch(
     training: Training,
     epoch: int,
@@ -221,45 +233,46 @@ def _train_inputs(
     """
     recipe, batch_size, chunk = training.recipe, training.batch_size, training.steps_per_call
     start, end = (epoch - 1) * recipe.steps_per_epoch, epoch * recipe.steps_per_epoch
-    # Members with the same seed share an order, whose clips are read once for all of them.
+    # Members that share an order share its clips, which are read once for all of them.
+    keys = [training.order_key(member) for member in training.members]
+    left = slice((first_step - start) * batch_size, (end - start) * batch_size)
     orders = {
-        member.seed: epoch_order(member.seed, epoch, training.num_clips)[
-            (first_step - start) * batch_size : (end - start) * batch_size
-        ]
-        for member in training.members
+        key: training.order(member, epoch)[left]
+        for key, member in dict(zip(keys, training.members, strict=True)).items()
     }
-    order = np.array([list(orders).index(member.seed) for member in training.members], np.int32)
-    order = layout.put(order, "member")
+    order = layout.put(np.array([list(orders).index(key) for key in keys], np.int32), "member")
     seeds = np.array([member.seed for member in training.members], np.uint32)
     seeds = layout.put(seeds, "member")
     readers = [
         input_chunks(training.read("train"), clips, batch_size, chunk, layout, resident)
         for clips in orders.values()
     ]
+
+    def put(rows: list[np.ndarray]) -> jax.Array:
+        batches = [to_batches(of_member, batch_size, chunk) for of_member in rows]
+        return layout.put(np.stack(batches), "member", None, "data")
+
     for step in range(first_step, end, chunk):
         inputs, num_steps = zip(*map(next, readers), strict=True)
-        clips = slice((step - first_step) * batch_size, (step - first_step + chunk) * batch_size)
+        part = slice((step - first_step) * batch_size, (step - first_step + chunk) * batch_size)
+        clips = [orders[key][part] for key in keys]
         labels, masked = (
-            np.stack(
-                [
-                    to_batches(
-                        getattr(member.view, field)["train"][orders[member.seed][clips]],
-                        batch_size,
-                        chunk,
-                    )
-                    for member in training.members
-                ]
-            )
+            [
+                getattr(member.view, field)["train"][of_member]
+                for member, of_member in zip(training.members, clips, strict=True)
+            ]
             for field in ("labels", "masked")
         )
+        teacher = training.teacher and [training.teacher(of_member) for of_member in clips]
         arguments = (
             resident,
             inputs,
             order,
-            layout.put(labels, "member", None, "data"),
-            layout.put(masked, "member", None, "data"),
+            put(labels),
+            put(masked),
             layout.put(np.int32(num_steps[0])),
             seeds,
+            put(teacher) if teacher else None,
         )
         yield step, num_steps[0], arguments
 

@@ -21,7 +21,7 @@ def masked_mean_squared_error(
 
     Args:
       outputs: `scores` float32[batch, classes].
-      labels: bool[batch, classes].
+      labels: bool[batch, classes], or float32 between 0 and 1.
       masked: bool[batch, classes]; True leaves the output out.
       axis_name: the axis of the devices that share the batch (`ops/batch_axis.py`), or None.
 
@@ -45,11 +45,28 @@ def masked_binary_cross_entropy(
         # Larger scores round to 1 in float32, and log(1 - 1) is infinite.
         tiny = jnp.finfo(jnp.float32).eps
         scores = jnp.clip(jnp.where(masked, 0.5, outputs.scores), tiny, 1 - tiny)
-        losses = -jnp.where(labels, jnp.log(scores), jnp.log1p(-scores))
+        losses = -(labels * jnp.log(scores) + (1 - labels) * jnp.log1p(-scores))
     else:
         logits = jnp.where(masked, 0.0, outputs.logits)
         losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
     return jnp.sum(jnp.where(masked, 0.0, losses)) / _num_known(masked, axis_name)
+
+
+def distillation(outputs: Outputs, teacher: jax.Array, axis_name: str | None = None) -> jax.Array:
+    """Computes the mean binary cross-entropy to the scores of a teacher.
+
+    A mask of labels has no part in it: the teacher has a score also where the label is not known.
+
+    Args:
+      outputs: see `masked_mean_squared_error`.
+      teacher: float32[batch, classes] in 0 to 1; NaN leaves the output out.
+      axis_name: see `masked_mean_squared_error`.
+
+    Returns:
+      float32[], see `masked_mean_squared_error`.
+    """
+    absent = jnp.isnan(teacher)
+    return masked_binary_cross_entropy(outputs, jnp.where(absent, 0, teacher), absent, axis_name)
 
 
 def _num_known(masked: jax.Array, axis_name: str | None) -> jax.Array:

@@ -172,6 +172,7 @@ def train_population(
     masked: jax.Array,
     num_steps: jax.Array,
     seeds: jax.Array,
+    teacher: jax.Array | None = None,
 ) -> tuple[TrainState, jax.Array]:
     """Trains every member on the first `num_steps` batches of a chunk.
 
@@ -186,7 +187,8 @@ def train_population(
       order: int32[members], the index in `inputs` of each member.
       labels, masked: bool[members, chunk, batch, classes].
       num_steps: int32[], at most `chunk`.
-      seeds: uint32[members], seeds of the network's random streams.
+      seeds: uint32[members], seeds of the random streams.
+      teacher: float32[members, chunk, batch, classes], or None; see `train_step`.
 
     Returns:
       The states and float32[members, chunk], the sum of the epoch's losses after each step.
@@ -195,7 +197,7 @@ def train_population(
     network = layout.divided(network)
 
     def train_one(of_member, shared):
-        state, order, labels, masked, seed = of_member
+        state, order, labels, masked, seed, teacher = of_member
         resident, inputs, num_steps = shared
         return train_chunk(
             network,
@@ -207,15 +209,16 @@ def train_population(
             masked,
             num_steps,
             seed,
+            teacher,
             axis_name=layout.axis_name,
         )
 
     states, loss_sums = layout.each_member(
         train_one,
-        (states, order, labels, masked, seeds),
+        (states, order, labels, masked, seeds, teacher),
         (resident, jnp.stack(inputs), num_steps),
         axes=(
-            (_OF_MEMBER, _OF_MEMBER, _BATCHES, _BATCHES, _OF_MEMBER),
+            (_OF_MEMBER, _OF_MEMBER, _BATCHES, _BATCHES, _OF_MEMBER, _BATCHES),
             (_SHARED, _INPUTS, _SHARED),
         ),
         out=_OF_MEMBER,

@@ -17,9 +17,16 @@ from relabel_jax.models import backbone
 from relabel_jax.models.backbone import Network
 from relabel_jax.ops import batch_axis
 from relabel_jax.ops.buffers import value_and_grad
-from relabel_jax.train.losses import LOSSES
-from relabel_jax.train.optimizers import OPTIMIZERS
+from relabel_jax.train import averages
+from relabel_jax.train.losses import LOSSES, distillation
+from relabel_jax.train.mixup import Batch, Mixup
+from relabel_jax.train.optimizers import optimizer
 from relabel_jax.train.rows import Rows, gather
+from relabel_jax.train.schedules import Schedule
+
+_MIXUP = "mixup"  # the name of its random stream
+_NO_MIXUP = Mixup()
+_PLAIN = Schedule()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +34,17 @@ class Recipe:
     """The loss, the optimizer and the schedule of the learning rate.
 
     Attributes:
-      learning_rate: the learning rate of the first epoch.
+      learning_rate: the learning rate of the first epoch, after a warm-up.
       decay: the factor by which the learning rate is multiplied after each epoch.
       steps_per_epoch: the number of steps of an epoch.
       loss: a key of `LOSSES`.
       optimizer: a key of `OPTIMIZERS`.
+      shape: how the learning rate rises and falls.
+      weight_decay, beta1: see `optimizers.optimizer`.
+      ema_decay: decay of the averages of the variables after each step; 0: no averages.
+      mixup: how the clips of a batch are mixed.
+      teacher_weight: the weight of the loss to a teacher, if there is one. The loss to the labels
+        has the rest.
     """
 
     learning_rate: float
@@ -39,18 +52,20 @@ class Recipe:
     steps_per_epoch: int
     loss: str = "mse"
     optimizer: str = "adam"
+    shape: Schedule = _PLAIN
+    weight_decay: float | None = None
+    beta1: float | None = None
+    ema_decay: float = 0.0
+    mixup: Mixup = _NO_MIXUP
+    teacher_weight: float = 0.0
 
     def schedule(self, step):
         """Returns the learning rate at `step` (0 is the first)."""
-        # Optax would divide the steps in float32, which XLA computes with the reciprocal. For one
-        # in eight values of `steps_per_epoch`, many epochs would begin a step late. So the epochs
-        # are counted here in integers.
-        epochs_done = step // self.steps_per_epoch
-        return optax.exponential_decay(self.learning_rate, 1, self.decay)(epochs_done)
+        return self.shape.rate(step, self.learning_rate, self.decay, self.steps_per_epoch)
 
     def transformation(self) -> optax.GradientTransformation:
         """Returns the optimizer with this schedule."""
-        return OPTIMIZERS[self.optimizer](self.schedule)
+        return optimizer(self.optimizer, self.schedule, self.weight_decay, self.beta1)
 
 
 @flax.struct.dataclass
@@ -59,9 +74,9 @@ class TrainState:
 
     Attributes:
       step: int32[], the number of steps done.
-      params: the parameters of the network.
-      batch_stats: the running statistics of the network; {} if it has none.
-      opt_state: the optimizer's state.
+      params: the parameters of the network; their averages if the recipe has an `ema_decay`.
+      batch_stats: the running statistics of the network, or their averages; {} if it has none.
+      opt_state: the optimizer's state; `averages.Unaveraged` if the recipe has an `ema_decay`.
       loss_sum: float32[], the sum of the losses of the steps in the current epoch.
     """
 
@@ -79,11 +94,15 @@ class TrainState:
 
 def init_state(variables: dict[str, Any], recipe: Recipe) -> TrainState:
     """Makes the state before the first step from the variables of a network."""
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    opt_state = recipe.transformation().init(params)
+    if recipe.ema_decay:
+        opt_state = averages.Unaveraged(params, batch_stats, opt_state)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=recipe.transformation().init(variables["params"]),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
         loss_sum=jnp.zeros((), jnp.float32),
     )
 
@@ -96,6 +115,7 @@ def train_step(
     labels: jax.Array,
     masked: jax.Array,
     *,
+    teacher: jax.Array | None = None,
     seed: jax.Array | int = 0,
     axis_name: str | None = None,
     buffers: Any = None,
@@ -108,8 +128,9 @@ def train_step(
       state: the state of the member.
       inputs: [batch, ...], the inputs of the network.
       labels, masked: bool[batch, classes].
-      seed: uint32[], the seed of the network's random streams. Seed, step and device determine the
-        random numbers, so a run that continues draws the same ones.
+      teacher: float32[batch, classes], see `losses.distillation`; None without a teacher.
+      seed: uint32[], the seed of the random streams of network and mixup. Seed, step and device
+        determine the random numbers, so a run that continues draws the same ones.
       axis_name: the axis of the devices that divide the batch (`ops/batch_axis.py`); None for
         one device.
       buffers: arrays to write to, from `backbone.buffers` or from the step before. Without them the
@@ -118,25 +139,41 @@ def train_step(
     Returns:
       The state after the step, and the buffers for the next step.
     """
-    rngs = _random_streams(network, state.step, seed, axis_name)
+    rngs = _random_streams(network, recipe, state.step, seed, axis_name)
+    batch = Batch(inputs, labels, masked, teacher)
+    if recipe.mixup:
+        batch = recipe.mixup(rngs.pop(_MIXUP), batch)
+    now = state.opt_state if recipe.ema_decay else state
 
     def loss_fn(params, buffers):
         outputs, updates = network.apply(
-            {"params": params, "batch_stats": state.batch_stats, "buffers": buffers},
-            inputs,
+            {"params": params, "batch_stats": now.batch_stats, "buffers": buffers},
+            batch.inputs,
             train=True,
             rngs=rngs,
             mutable=["batch_stats"],
         )
-        loss = LOSSES[recipe.loss](outputs, labels, masked, axis_name)
+        loss = LOSSES[recipe.loss](outputs, batch.labels, batch.masked, axis_name)
+        if batch.teacher is not None:
+            of_teacher = distillation(outputs, batch.teacher, axis_name)
+            loss = (1 - recipe.teacher_weight) * loss + recipe.teacher_weight * of_teacher
         return loss, updates.get("batch_stats", {})
 
-    loss, batch_stats, gradients, buffers = value_and_grad(loss_fn)(state.params, buffers or {})
+    loss, batch_stats, gradients, buffers = value_and_grad(loss_fn)(now.params, buffers or {})
     loss, gradients = batch_axis.total((loss, gradients), axis_name)
-    updates, opt_state = recipe.transformation().update(gradients, state.opt_state, state.params)
+    updates, opt_state = recipe.transformation().update(gradients, now.opt_state, now.params)
+    params = optax.apply_updates(now.params, updates)
+    if recipe.ema_decay:
+        opt_state = averages.Unaveraged(params, batch_stats, opt_state)
+        params, batch_stats = averages.moved(
+            (state.params, state.batch_stats),
+            (params, batch_stats),
+            recipe.ema_decay,
+            state.step + 1,
+        )
     state = TrainState(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
         loss_sum=state.loss_sum + loss,
@@ -145,10 +182,14 @@ def train_step(
 
 
 def _random_streams(
-    network: Network, step: jax.Array, seed: jax.Array | int, axis_name: str | None
+    network: Network,
+    recipe: Recipe,
+    step: jax.Array,
+    seed: jax.Array | int,
+    axis_name: str | None,
 ) -> dict[str, jax.Array]:
-    """Returns a key for each random stream of the network; {} if it has none."""
-    names = backbone.random_streams(network)
+    """Returns a key for each random stream of network and mixup; {} if there is none."""
+    names = (*backbone.random_streams(network), *[_MIXUP] * bool(recipe.mixup))
     if not names:
         return {}
     key = jax.random.fold_in(jax.random.key(seed), step)
@@ -168,6 +209,7 @@ def train_chunk(
     masked: jax.Array,
     num_steps: jax.Array,
     seed: jax.Array | int = 0,
+    teacher: jax.Array | None = None,
     *,
     axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array]:
@@ -183,6 +225,7 @@ def train_chunk(
         int32[chunk, batch].
       labels, masked: bool[chunk, batch, classes].
       num_steps: int32[], at most `chunk`.
+      teacher: float32[chunk, batch, classes], or None; see `train_step`.
 
     Returns:
       The state, and float32[chunk], `loss_sum` after each step. The first value that is not finite
@@ -199,6 +242,7 @@ def train_chunk(
             batch,
             labels[i],
             masked[i],
+            teacher=None if teacher is None else teacher[i],
             seed=seed,
             axis_name=axis_name,
             buffers=buffers,
@@ -206,7 +250,10 @@ def train_chunk(
         return state, loss_sums.at[i].set(state.loss_sum), buffers
 
     loss_sums = jnp.zeros(inputs.shape[0], jnp.float32)
-    buffers = backbone.buffers(network, jax.eval_shape(gather, resident, inputs[0]))
+    batch = jax.eval_shape(gather, resident, inputs[0])
+    if recipe.mixup:
+        batch = jax.ShapeDtypeStruct(batch.shape, jnp.float32)
+    buffers = backbone.buffers(network, batch)
     return jax.lax.fori_loop(0, num_steps, body, (state, loss_sums, buffers))[:2]
 
 

@@ -163,6 +163,7 @@ def test_two_devices(tmp_path):
     assert (tmp_path / "log").read_text().split() == [
         "step",
         "step",
+        "mixup",
         "embeddings",
         "population",
         "population",

@@ -1,7 +1,8 @@
-"""What needs two devices, and so is run by itself: a step and embeddings against one device's, and
-populations of which some members are behind.
+"""What needs two devices, and so is run by itself: a step, mixup and embeddings against one
+device's, and populations of which some members are behind.
 """
 
+import dataclasses
 import pathlib
 import shutil
 import sys
@@ -18,8 +19,9 @@ from relabel_jax.models.heads import EmbeddingClassifier
 from relabel_jax.models.waveform_cnn import WaveformCNN
 from relabel_jax.ops.formulation import Formulation
 from relabel_jax.train.loop import train
-from relabel_jax.train.population import Layout, stack_members, train_population
-from relabel_jax.train.step import Recipe, init_state
+from relabel_jax.train.mixup import Batch, Mixup
+from relabel_jax.train.population import Layout, split_members, stack_members, train_population
+from relabel_jax.train.step import Recipe, init_state, train_step
 
 CLASSES, BATCH = 3, 4
 RECIPE = Recipe(0.001, 0.9, 4)
@@ -83,6 +85,32 @@ def assert_close(got, expected):
     jax.tree_util.tree_map_with_path(of_one, got, expected)
 
 
+def check_mixup(network, inputs):
+    """Each device mixes its own clips. The step is that of one device on these mixtures."""
+    recipe = dataclasses.replace(RECIPE, loss="bce", mixup=Mixup(0.5))
+    layout = Layout(Mesh(np.array(jax.devices()).reshape(1, -1), ("member", "data")), "map")
+    labels, masked = np.random.default_rng(0).random((2, BATCH, CLASSES)) < 0.4
+    variables = jax.device_get(network.init(jax.random.key(0), inputs[:1], train=False))
+    start = jax.device_get(init_state(variables, recipe))
+    states, _ = train_population(
+        network,
+        recipe,
+        layout,
+        layout.put(stack_members([start]), "member"),
+        *layout.put_chunk(inputs[None], labels[None, None], masked[None, None]),
+    )
+    mixtures = []
+    for device, part in enumerate((slice(0, 2), slice(2, 4))):
+        key = jax.random.key(0)
+        for number in (0, device, 0):  # the step, the device, the stream
+            key = jax.random.fold_in(key, number)
+        mixtures.append(recipe.mixup(key, Batch(inputs[part], labels[part], masked[part]))[:3])
+    mixed = map(np.concatenate, zip(*mixtures, strict=True))
+    plain = dataclasses.replace(RECIPE, loss="bce")
+    expected, _ = train_step(network, plain, init_state(variables, plain), *mixed)
+    assert_close(*map(jax.device_get, (split_members(layout, states)[0], expected)))
+
+
 def check_embeddings(network):
     """Of nine windows, one more than a batch."""
     windows = np.random.default_rng(0).integers(-9999, 9999, (9, 80_000), np.int16)
@@ -128,6 +156,8 @@ if __name__ == "__main__":
         assert "all-reduce(" in text
         assert "all-gather" not in text
         print("step")
+    check_mixup(*STEPS[1])
+    print("mixup")
     check_embeddings(WaveformCNN(CLASSES, (4,) * 9, (8, 8)))
     print("embeddings")
     # Each has its device, and the one that is behind keeps it; or both devices share each batch.
