@@ -105,6 +105,8 @@ class AST(nn.Module):
     num_frames: int = 1024
     formulation: str = "auto"
 
+    pytorch_example: ClassVar[str] = "ast_pytorch.txt"
+
     def __post_init__(self):
         for option in ("width", "num_heads", "num_layers"):
             if getattr(self, option) < 1:

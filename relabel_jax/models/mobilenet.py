@@ -10,7 +10,7 @@ constants and do not count.
 """
 
 import functools
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -180,6 +180,7 @@ class MobileNetV3(nn.Module):
     formulation: str = "auto"
     axis_name: str | None = None
 
+    pytorch_example: ClassVar[str] = "mobilenet_pytorch.txt"
     random_streams: ClassVar[tuple[str, ...]] = ("dropout",)
 
     def __post_init__(self):
@@ -203,6 +204,13 @@ class MobileNetV3(nn.Module):
     def for_export(self) -> "MobileNetV3":
         """The network without an FFT, which ONNX's runtimes do not all have."""
         return self.clone(formulation="matmul")
+
+    def export_facts(self) -> dict[str, Any]:
+        """The facts of the blocks that the weights do not tell."""
+        return {
+            "strides": [sizes.stride for sizes in BLOCKS],
+            "hard_swish": [sizes.hard_swish for sizes in BLOCKS],
+        }
 
     def _channels(self, at_width_1: int) -> int:
         return divisible_by_8(at_width_1 * self.width)

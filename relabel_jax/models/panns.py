@@ -22,7 +22,7 @@ end are constants.
 
 import functools
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 from flax import linen as nn
@@ -30,7 +30,13 @@ from flax import linen as nn
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.errors import InputError
 from relabel_jax.models.backbone import Outputs
-from relabel_jax.models.front_ends import PANNS_SIZES, check_options, panns_log_mel
+from relabel_jax.models.front_ends import (
+    PANNS_BANDS,
+    PANNS_LOWEST_HZ,
+    PANNS_SIZES,
+    check_options,
+    panns_log_mel,
+)
 
 _glorot = nn.initializers.glorot_uniform()
 
@@ -97,6 +103,7 @@ class PANN(nn.Module):
     kernel_size: ClassVar[int] = 3
     convolutions_per_block: ClassVar[int] = 2
     pools_last: ClassVar[bool] = True
+    pytorch_example: ClassVar[str] = "panns_pytorch.txt"
     random_streams: ClassVar[tuple[str, ...]] = ("dropout",)
 
     def __post_init__(self):
@@ -129,6 +136,12 @@ class PANN(nn.Module):
     def for_export(self) -> "PANN":
         """The network without an FFT, which ONNX's runtimes do not all have."""
         return self.clone(formulation="matmul")
+
+    def export_facts(self) -> dict[str, Any]:
+        """The sizes of the front end, and whether the last block pools."""
+        sizes = PANNS_SIZES[self.sample_rate_hz]
+        bands = {"bands": PANNS_BANDS, "lowest_hz": PANNS_LOWEST_HZ}
+        return {**sizes._asdict(), **bands, "pools_last": self.pools_last}
 
     def setup(self):
         self.bn0 = _norm(axis_name=self.axis_name)
