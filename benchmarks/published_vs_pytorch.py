@@ -168,9 +168,10 @@ def measure(args: argparse.Namespace) -> dict[str, list[list[float]]]:
         for name in tqdm(args.contestants, desc="starting", file=sys.stderr):
             flags = ("network", "batch_size", "steps", "num_classes")
             command = [f"--{flag}={getattr(args, flag)}" for flag in flags]
+            python = args.torch_python if name.startswith("torch") else sys.executable
             process = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, __file__, *command, "--worker", *CONTESTANTS[name].split()],
+                    [python, __file__, *command, "--worker", *CONTESTANTS[name].split()],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -219,6 +220,11 @@ def main() -> int:
     parser.add_argument("--num_classes", type=int, default=527)
     parser.add_argument(
         "--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS)
+    )
+    parser.add_argument(
+        "--torch_python",
+        default=sys.executable,
+        help="another Python, if PyTorch is not in this one",
     )
     parser.add_argument("--output", help="a JSON file with the seconds of every round")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
