@@ -32,8 +32,9 @@ SECONDS = 0.8
 @pytest.fixture(params=NETWORKS)
 def pretrained(request):
     """A network with random weights, normalized by the statistics of the waveforms."""
-    model = {"name": request.param, **NETWORKS[request.param], "duration_s": SECONDS}
-    network = registry.build(model, CLASSES)
+    dropouts = {"block_dropout", "dropout"} & registry.default_options(request.param).keys()
+    options = NETWORKS[request.param] | dict.fromkeys(dropouts, 0.0) | {"duration_s": SECONDS}
+    network = registry.build({"name": request.param, **options}, CLASSES)
     variables = jax.device_get(random_variables(network, random_batch(network)[0]))
     classes = tuple(SoundClass(f"/m/{i}", f"Sound {i}", ((f"Sound {i}",),)) for i in range(CLASSES))
     return Pretrained(network, variables, classes, dict.fromkeys(TRAINED_FACTS, 0))
