@@ -23,6 +23,7 @@ from relabel_jax.models.front_ends import (
     check_options,
     efficientat_log_mel,
 )
+from relabel_jax.ops.depthwise import ShiftedConv
 
 
 class BlockSizes(NamedTuple):
@@ -72,6 +73,9 @@ def divisible_by_8(channels: float) -> int:
     return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
+_fan_out = nn.initializers.variance_scaling(2, "fan_out", "normal")
+
+
 class ConvNorm(nn.Module):
     """Convolution, batch normalization and activation.
 
@@ -80,6 +84,7 @@ class ConvNorm(nn.Module):
       kernel_size, stride: of the convolution, along both axes.
       activation: "relu", "hard_swish" or "" for none.
       depthwise: whether each channel has its own kernel.
+      shifts: whether a depthwise convolution is a `depthwise.ShiftedConv`.
       axis_name: see `MobileNetV3`.
     """
 
@@ -88,22 +93,26 @@ class ConvNorm(nn.Module):
     stride: int
     activation: str
     depthwise: bool = False
+    shifts: bool = False
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """float32[batch, bands, frames, channels] -> [batch, bands', frames', features]."""
-        # "SAME" would pad an even axis at its end alone if the stride is 2.
-        x = nn.Conv(
-            self.features,
-            (self.kernel_size, self.kernel_size),
-            self.stride,
-            padding=self.kernel_size // 2,
-            feature_group_count=self.features if self.depthwise else 1,
-            use_bias=False,
-            kernel_init=nn.initializers.variance_scaling(2, "fan_out", "normal"),
-            name="conv",
-        )(x)
+        if self.depthwise and self.shifts:
+            x = ShiftedConv(self.kernel_size, self.stride, _fan_out, name="conv")(x)
+        else:
+            # "SAME" would pad an even axis at its end alone if the stride is 2.
+            x = nn.Conv(
+                self.features,
+                (self.kernel_size, self.kernel_size),
+                self.stride,
+                padding=self.kernel_size // 2,
+                feature_group_count=self.features if self.depthwise else 1,
+                use_bias=False,
+                kernel_init=_fan_out,
+                name="conv",
+            )(x)
         x = nn.BatchNorm(
             not train,
             momentum=0.99,
@@ -131,10 +140,12 @@ class InvertedResidual(nn.Module):
 
     Attributes:
       sizes: the sizes at the network's width.
+      shifts: see `ConvNorm`.
       axis_name: see `MobileNetV3`.
     """
 
     sizes: BlockSizes
+    shifts: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -151,6 +162,7 @@ class InvertedResidual(nn.Module):
             sizes.stride,
             activation,
             depthwise=True,
+            shifts=self.shifts,
             name="depthwise",
         )(x, train)
         if sizes.squeezes:
@@ -169,7 +181,8 @@ class MobileNetV3(nn.Module):
       width: factor of all numbers of channels, which are then rounded to multiples of 8.
       duration_s: length of the input waveforms.
       dropout: share of the hidden layer that is dropped in training.
-      formulation: how the front end is computed, one of `front_ends.FORMULATIONS`.
+      formulation: how the front end is computed, one of `front_ends.FORMULATIONS`. On a CPU, `auto`
+        also computes the depthwise convolutions as sums of shifted arrays (`ops/depthwise.py`).
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
     """
 
@@ -205,6 +218,10 @@ class MobileNetV3(nn.Module):
         """The network without an FFT, which ONNX's runtimes do not all have."""
         return self.clone(formulation="matmul")
 
+    @property
+    def _shifts(self) -> bool:
+        return self.formulation == "auto" and jax.default_backend() == "cpu"
+
     def export_facts(self) -> dict[str, Any]:
         """The facts of the blocks that the weights do not tell."""
         return {
@@ -224,6 +241,7 @@ class MobileNetV3(nn.Module):
                 sizes._replace(
                     expanded=self._channels(sizes.expanded), features=self._channels(sizes.features)
                 ),
+                self._shifts,
                 self.axis_name,
             )
             for sizes in BLOCKS
