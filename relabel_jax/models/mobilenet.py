@@ -23,7 +23,7 @@ from relabel_jax.models.front_ends import (
     check_options,
     efficientat_log_mel,
 )
-from relabel_jax.ops.depthwise import ShiftedConv
+from relabel_jax.ops.depthwise import convolve
 
 
 class BlockSizes(NamedTuple):
@@ -73,9 +73,6 @@ def divisible_by_8(channels: float) -> int:
     return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
-_fan_out = nn.initializers.variance_scaling(2, "fan_out", "normal")
-
-
 class ConvNorm(nn.Module):
     """Convolution, batch normalization and activation.
 
@@ -84,7 +81,7 @@ class ConvNorm(nn.Module):
       kernel_size, stride: of the convolution, along both axes.
       activation: "relu", "hard_swish" or "" for none.
       depthwise: whether each channel has its own kernel.
-      shifts: whether a depthwise convolution is a `depthwise.ShiftedConv`.
+      shifts: whether a depthwise convolution is a sum of shifted arrays.
       axis_name: see `MobileNetV3`.
     """
 
@@ -99,20 +96,18 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """float32[batch, bands, frames, channels] -> [batch, bands', frames', features]."""
-        if self.depthwise and self.shifts:
-            x = ShiftedConv(self.kernel_size, self.stride, _fan_out, name="conv")(x)
-        else:
-            # "SAME" would pad an even axis at its end alone if the stride is 2.
-            x = nn.Conv(
-                self.features,
-                (self.kernel_size, self.kernel_size),
-                self.stride,
-                padding=self.kernel_size // 2,
-                feature_group_count=self.features if self.depthwise else 1,
-                use_bias=False,
-                kernel_init=_fan_out,
-                name="conv",
-            )(x)
+        # "SAME" would pad an even axis at its end alone if the stride is 2.
+        x = nn.Conv(
+            self.features,
+            (self.kernel_size, self.kernel_size),
+            self.stride,
+            padding=self.kernel_size // 2,
+            feature_group_count=self.features if self.depthwise else 1,
+            use_bias=False,
+            kernel_init=nn.initializers.variance_scaling(2, "fan_out", "normal"),
+            conv_general_dilated=convolve if self.depthwise and self.shifts else None,
+            name="conv",
+        )(x)
         x = nn.BatchNorm(
             not train,
             momentum=0.99,

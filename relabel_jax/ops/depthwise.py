@@ -6,33 +6,21 @@ output, whose innermost axis is the channels.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 _ROWS = 4
 """Rows that a kernel's gradient adds up before the others. More take longer to compile."""
 
 
-class ShiftedConv(nn.Module):
-    """A depthwise `nn.Conv` without bias, with the same parameter.
-
-    Attributes:
-      kernel_size, stride: along height and width.
-      kernel_init: the initializer of the kernels.
-    """
-
-    kernel_size: int
-    stride: int
-    kernel_init: Callable[..., jax.Array]
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """float32[batch, height, width, channels] -> [batch, height', width', channels]."""
-        shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
-        return depthwise(x, self.param("kernel", self.kernel_init, shape), self.stride)
+def convolve(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **_: Any
+) -> jax.Array:
+    """`depthwise` for `nn.Conv(conv_general_dilated=...)`; it pads by half the kernel."""
+    return depthwise(x, kernel, strides[0])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
