@@ -91,9 +91,11 @@ def _panns(tensors: Tensors, sample_rate_hz: int | None) -> _Found:
     features: list[int] = []
     kernel_size = 0
     while (key := f"conv_block{len(features) + 1}.conv1.weight") in tensors:
-        kernel = tensors[key]
-        features.append(len(kernel))
-        kernel_size = kernel.shape[-1]
+        kernel = tensors[key].shape
+        if len(kernel) != 4:
+            break
+        features.append(kernel[0])
+        kernel_size = kernel[-1]
     names = {(5, 4): "cnn6", (3, 4): "cnn10", (3, 6): "cnn14"}
     name = names.get((kernel_size, len(features)))
     if name is None:
@@ -144,10 +146,10 @@ def _efficientat(tensors: Tensors, sample_rate_hz: int | None) -> _Found:
 
 def _ast(tensors: Tensors, sample_rate_hz: int | None) -> _Found:
     _check_rate(sample_rate_hz, (AST_RATE_HZ,), "AST's front end")
-    width = tensors["v.cls_token"].shape[-1] if "v.cls_token" in tensors else 0
     positions = tensors["v.pos_embed"].shape if "v.pos_embed" in tensors else ()
-    if not width or width % _AST_HEAD_SIZE or len(positions) != 3:
-        raise _unknown("AST", "v.cls_token and v.pos_embed", tensors)
+    if len(positions) != 3 or not positions[2] or positions[2] % _AST_HEAD_SIZE:
+        raise _unknown("AST's sizes", "v.pos_embed", tensors)
+    width = positions[2]
     num_layers = 0
     while f"v.blocks.{num_layers}.norm1.weight" in tensors:
         num_layers += 1
