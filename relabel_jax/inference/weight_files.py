@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,9 @@ def _of_pytorch(path: pathlib.Path) -> dict[str, np.ndarray]:
     except ModuleNotFoundError as error:
         raise InputError(f"{path}: needs PyTorch: {install_command('torch')}") from error
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle that then cannot be read
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and PyTorch raise errors of many kinds
         raise InputError(f"{path}: {_reason(str(error))}") from error
     for key in _INSIDE:
@@ -74,9 +77,10 @@ def _of_pytorch(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _reason(message: str) -> str:
     """The reason why PyTorch refuses a file, in one line."""
-    unsafe = re.search(r"(?:GLOBAL|class|function) (\w+(?:\.\w+)+)", message)
+    unsafe = re.search(r"GLOBAL ([\w.]+)", message)
     if unsafe is None:
-        return f"cannot read the tensors: {message.partition(chr(10))[0]}"
+        cause = message.rpartition("WeightsUnpickler error:")[2].strip()
+        return f"cannot read the tensors: {cause.partition(chr(10))[0]}"
     return (
         f"has more than tensors, which is not unpickled ({unsafe[1]}); if you trust it, save its "
         "state dict alone with torch.save"
