@@ -37,6 +37,7 @@ from relabel_jax.models.front_ends import (
     check_options,
     panns_log_mel,
 )
+from relabel_jax.ops.same_convolution import convolve
 
 _glorot = nn.initializers.glorot_uniform()
 
@@ -49,6 +50,7 @@ class ConvBlock(nn.Module):
       kernel_size: their extent in time and in frequency.
       num_convolutions: how many.
       pool: whether to pool.
+      on_cpu: whether the kernels' gradients are computed in the form that is fast on a CPU.
       axis_name: see `PANN`.
     """
 
@@ -56,6 +58,7 @@ class ConvBlock(nn.Module):
     kernel_size: int
     num_convolutions: int
     pool: bool
+    on_cpu: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -70,6 +73,7 @@ class ConvBlock(nn.Module):
                 padding=padding,
                 use_bias=False,
                 kernel_init=_glorot,
+                conv_general_dilated=convolve if self.on_cpu else None,
                 name=f"conv{number}",
             )
             norm = _norm(axis_name=self.axis_name, name=f"bn{number}")
@@ -87,7 +91,8 @@ class PANN(nn.Module):
       duration_s: length of the input waveforms.
       block_dropout: share of a block's outputs that is dropped in training.
       dropout: share of the dense layers' inputs that is dropped in training.
-      formulation: how the front end is computed, one of `front_ends.FORMULATIONS`.
+      formulation: how the front end is computed, one of `front_ends.FORMULATIONS`. On a CPU, `auto`
+        also chooses how the gradients of convolutions are computed (`ops/same_convolution.py`).
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
     """
 
@@ -146,12 +151,14 @@ class PANN(nn.Module):
     def setup(self):
         self.bn0 = _norm(axis_name=self.axis_name)
         last = len(self.features) - 1
+        on_cpu = self.formulation == "auto" and jax.default_backend() == "cpu"
         self.conv_block = [
             ConvBlock(
                 features,
                 self.kernel_size,
                 self.convolutions_per_block,
                 number < last or self.pools_last,
+                on_cpu,
                 self.axis_name,
             )
             for number, features in enumerate(self.features)
