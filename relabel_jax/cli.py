@@ -37,6 +37,7 @@ VERBS = {
     "train": ("relabel_jax.main", "train and test a network, or a grid of them"),
     "report": ("relabel_jax.report.__main__", "write the tables and the page of finished runs"),
     "score": ("relabel_jax.score", "measure anybody's predictions under every labeling"),
+    "import_weights": ("relabel_jax.import_weights", "take published weights"),
     "embed": ("relabel_jax.embed", "embed a folder of recordings"),
     "nearest": ("relabel_jax.nearest", "find the nearest recordings of an embedded folder"),
     "export": ("relabel_jax.export", "write a trained network for other frameworks"),
@@ -65,7 +66,7 @@ _GROUPS = {
     ),
     "data": ("datasets", "miniature", "raters", "build", "verify"),
     "training": ("train", "report", "benchmark"),
-    "trained networks": ("embed", "nearest", "export", "demo"),
+    "trained networks": ("import_weights", "embed", "nearest", "export", "demo"),
 }
 _COMMON_CASES = f"""\
 better labels for your own training code:

@@ -37,11 +37,16 @@ ORDER = (
     "embed",
     "nearest",
     "export",
+    "import_weights",
     "demo",
     "benchmark",
     "hear",
 )
-FOR_PYTORCH = ("relabel_jax.inference.adapters.hear", "relabel_jax.labels.torch")  # users bring it
+FOR_PYTORCH = (  # users bring it
+    "relabel_jax.inference.adapters.hear",
+    "relabel_jax.inference.weight_files",
+    "relabel_jax.labels.torch",
+)
 WITHOUT_JAX = (*ORDER[: ORDER.index("ops")], "scoring", "score")
 
 

@@ -1,4 +1,4 @@
-"""Compiled variants of the training step of the paper's network."""
+"""Compiled variants of the training step of a network, above all of the paper's."""
 
 import functools
 import time
@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from relabel_jax.audio.waveform_format import PAPER_FORMAT
+from relabel_jax.audio.waveform_format import PAPER_FORMAT, WaveformFormat
+from relabel_jax.models.backbone import Backbone
 from relabel_jax.models.variables import random_variables, waveform_batch
 from relabel_jax.models.waveform_cnn import FEATURES, WaveformCNN
 from relabel_jax.ops.batch_axis import on_each_device
@@ -78,41 +79,49 @@ class Program(NamedTuple):
     accessed_bytes: float | None
 
 
-def batches(num_batches: int, batch_size: int, num_classes: int) -> Batches:
+def batches(
+    num_batches: int,
+    batch_size: int,
+    num_classes: int,
+    waveform_format: WaveformFormat = PAPER_FORMAT,
+) -> Batches:
     """Makes noise at several levels, with labels and masks about as dense as AudioSet's.
 
     Returns:
-      `(waveforms, labels, masked)`: int16[num_batches, batch_size, 80000], and twice
+      `(waveforms, labels, masked)`: int16[num_batches, batch_size, samples], and twice
       bool[num_batches, batch_size, num_classes].
     """
     rng = np.random.default_rng(0)
     levels = rng.uniform(100, 5000, (num_batches, batch_size, 1))
-    shape = (num_batches, batch_size, PAPER_FORMAT.num_samples)
+    shape = (num_batches, batch_size, waveform_format.num_samples)
     noise = levels * rng.standard_normal(shape, np.float32)
     shape = (num_batches, batch_size, num_classes)
     labels, masked = rng.random(shape) < 0.01, rng.random(shape) < 0.1
     return noise.clip(-32768, 32767).astype(np.int16), labels & ~masked, masked
 
 
-def initial_state(network: WaveformCNN) -> TrainState:
+def initial_state(network: Backbone, recipe: Recipe = RECIPE) -> TrainState:
     """Returns random weights and the first state of the optimizer, on the host."""
     variables = random_variables(network, waveform_batch(network), seed=0)
-    return jax.device_get(init_state(variables, RECIPE))
+    return jax.device_get(init_state(variables, recipe))
 
 
-def compile_variant(network: WaveformCNN, mode: str, data: Batches) -> Program:
+def compile_variant(
+    network: Backbone, mode: str, data: Batches, recipe: Recipe = RECIPE
+) -> Program:
     """Compiles one variant for the batches of a round.
 
     Args:
       network: the network.
       mode: one of `MODES`.
       data: the result of `batches`.
+      recipe: the loss and the optimizer.
 
     Raises:
       InputError: the batch cannot be divided among the devices.
     """
     layout = Layout.of(1, data[0].shape[1], "map")
-    plan = (_scan if mode == "scan" else _loop)(network, layout, data)
+    plan = (_scan if mode == "scan" else _loop)(network, layout, data, recipe)
     state = plan.start()
     begin = time.perf_counter()
     compiled = plan.lower(state).compile()
@@ -120,7 +129,7 @@ def compile_variant(network: WaveformCNN, mode: str, data: Batches) -> Program:
     memory = compiled.memory_analysis()
     memory_bytes = None if memory is None else memory.argument_size_in_bytes + new_bytes(memory)
     accessed = None
-    if mode == "loop" and network.formulation.uses_lax:
+    if mode == "loop" and isinstance(network, WaveformCNN) and network.formulation.uses_lax:
         accessed = (compiled.cost_analysis() or {}).get("bytes accessed")
     return Program(
         plan.start, functools.partial(plan.run, compiled), compile_s, memory_bytes, accessed
@@ -135,31 +144,31 @@ class _RoundProgram(NamedTuple):
     run: Callable[[Any, TrainState], TrainState]
 
 
-def _scan(network: WaveformCNN, layout: Layout, data: Batches) -> _RoundProgram:
+def _scan(network: Backbone, layout: Layout, data: Batches, recipe: Recipe) -> _RoundProgram:
     """Makes one program of all steps of a round."""
     waveforms, labels, masked = data
     arguments = layout.put_chunk(waveforms, labels[None], masked[None])
-    state = stack_members([initial_state(network)])
+    state = stack_members([initial_state(network, recipe)])
 
     def run(compiled: Any, state: TrainState) -> TrainState:
         return compiled(state, *arguments)[0]
 
     return _RoundProgram(
         lambda: layout.put(state, "member"),
-        lambda state: train_population.lower(network, RECIPE, layout, state, *arguments),
+        lambda state: train_population.lower(network, recipe, layout, state, *arguments),
         run,
     )
 
 
-def _loop(network: WaveformCNN, layout: Layout, data: Batches) -> _RoundProgram:
+def _loop(network: Backbone, layout: Layout, data: Batches, recipe: Recipe) -> _RoundProgram:
     """Makes a program of one step, which is called for each batch of a round."""
     singles = [layout.put(batch, "data") for batch in zip(*data, strict=True)]
     shared, divided = PartitionSpec(), PartitionSpec("data")
-    state = initial_state(network)
+    state = initial_state(network, recipe)
 
     def one_step(state: TrainState, *batch: jax.Array) -> TrainState:
         part = layout.divided(network)
-        return train_step(part, RECIPE, state, *batch, axis_name=layout.axis_name)[0]
+        return train_step(part, recipe, state, *batch, axis_name=layout.axis_name)[0]
 
     def run(compiled: Any, state: TrainState) -> TrainState:
         for single in singles:

@@ -16,7 +16,7 @@ from relabel_jax.labels.views import side_columns
 from relabel_jax.models import registry
 from relabel_jax.models.backbone import Backbone
 from relabel_jax.models.variables import Variables
-from relabel_jax.runs.schema import RunResult
+from relabel_jax.runs.schema import PUBLISHED, RunResult
 from relabel_jax.runs.trained import read_trained_variables
 from relabel_jax.runs.workdir import Workdir
 
@@ -29,7 +29,7 @@ class Base:
     """The best epoch of a base training.
 
     Attributes:
-      network: the network, over the classes of the base side.
+      network: the network, over the classes of the base side, or over those of published weights.
       variables: the variables of the network, on the host.
       labeling: the labels that the network was trained on.
     """
@@ -48,13 +48,13 @@ class Base:
         return digest.hexdigest()
 
 
-def base_network(config: ConfigDict, ontology: Ontology, root: int) -> Backbone:
-    """Builds the network of a base training from the config of a transfer from it."""
-    return registry.build(plain(config.model), len(side_columns(ontology, root, "base")))
+def base_network(config: ConfigDict, num_classes: int) -> Backbone:
+    """Builds the network of a base from the config of a transfer from it."""
+    return registry.build(plain(config.model), num_classes)
 
 
 def read_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
-    """Reads `config.base`, the workdir of a finished base training.
+    """Reads `config.base`, the workdir of a finished base training or of imported weights.
 
     Args:
       config: the config of the transfer, whose network must be the network of the base.
@@ -76,13 +76,15 @@ def read_base(config: ConfigDict, ontology: Ontology, root: int) -> Base:
         raise InputError(
             f"{where}: is a training of the {result.side} side; expected a base training"
         )
-    if result.root_mid != ontology.mids[root]:
+    is_published = result.method == PUBLISHED  # whoever chooses such a base knows its classes
+    if not is_published and result.root_mid != ontology.mids[root]:
         raise InputError(
             f"{where}: was trained for the root {result.root!r}, so it has seen classes of "
             f"{ontology.display_names[root]!r}; give a base of that root"
         )
     _check_same_network(result.model, plain(config.model), where)
-    network = base_network(config, ontology, root)
+    num_base_classes = len(side_columns(ontology, root, "base"))
+    network = base_network(config, result.num_labels if is_published else num_base_classes)
     variables = read_trained_variables(Workdir(workdir), result, network, where)
     return Base(network, variables, result.labeling)
 

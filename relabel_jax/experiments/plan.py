@@ -78,13 +78,14 @@ def make_plan(experiment: Experiment, stack: contextlib.ExitStack) -> RunPlan:
         return {
             "results": [result and dataclasses.asdict(result) for result in results],
             "base_labeling": bases[0].labeling if bases else "",
+            "base_classes": bases[0].network.num_classes if bases else 0,
         }
 
     decided = processes.from_primary(decide)
     results = [result and RunResult(**result) for result in decided["results"]]
     if experiment.config.method not in TUNED or None not in results:
         return RunPlan(results, None)
-    network = base_network(experiment.config, experiment.ontology, experiment.root)
+    network = base_network(experiment.config, decided["base_classes"])
     variables = processes.arrays_from_primary(
         lambda: bases[0].variables, network_variables.zeros(network)
     )

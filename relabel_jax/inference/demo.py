@@ -17,6 +17,7 @@ from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.listen import listen, without_padding
 from relabel_jax.inference.nearest import Clips
 from relabel_jax.inference.recordings import read_samples
+from relabel_jax.runs.schema import PUBLISHED
 
 _NUM_CLASSES = 10
 _NUM_CLIPS = 6
@@ -147,7 +148,8 @@ def _examples(clips: Clips | None) -> list[str]:
 
 def toy_note(trained: Mapping[str, Any]) -> str:
     """Returns a sentence for a network that was trained on few clips, otherwise ""."""
-    if not trained or trained["num_clips"]["train"] >= _FEW_CLIPS:
+    is_own = bool(trained) and trained["method"] != PUBLISHED
+    if not is_own or trained["num_clips"]["train"] >= _FEW_CLIPS:
         return ""
     how = "fine-tuned" if trained["method"] == "finetune" else "trained"
     return (
@@ -167,7 +169,9 @@ def make_page(embedder: Embedder, clips: Clips | None) -> Any:
     except ImportError as error:
         raise InputError(f"the page needs gradio: {install_command('demo')}") from error
     facts, trained = f"{len(embedder.classes)} classes", embedder.trained
-    if trained:
+    if trained and trained["method"] == PUBLISHED:
+        facts += " · published weights"
+    elif trained:
         facts += (
             f" of the {trained['side']} side of {trained['root']} · {trained['method']}, labels "
             f"{trained['labeling']} · {trained['num_clips']['train']:,} training clips"

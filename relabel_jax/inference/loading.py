@@ -19,7 +19,7 @@ from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import classes_digest, side_columns
 from relabel_jax.models.variables import num_outputs, select_outputs
 from relabel_jax.runs.classes import SoundClass, sound_classes
-from relabel_jax.runs.schema import RunResult
+from relabel_jax.runs.schema import PUBLISHED, RunResult
 from relabel_jax.runs.trained import read_trained_variables
 from relabel_jax.runs.workdir import Workdir
 
@@ -98,7 +98,8 @@ def _find_classes(
     Raises:
       InputError: the run folder or the ontology has other classes than the training had.
     """
-    if ontology_path is None and workdir.classes_path.exists():
+    has_classes = ontology_path is None or result.method == PUBLISHED
+    if has_classes and workdir.classes_path.exists():
         outputs = workdir.read_classes()
         if missing := set(mids) - {output.mid for output in outputs}:
             raise InputError(

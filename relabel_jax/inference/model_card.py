@@ -8,6 +8,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.inference.exported import CLASSES_NAME
 from relabel_jax.inference.pretrained import Pretrained, describe_network
 from relabel_jax.labels.views import SPLITS
+from relabel_jax.runs.schema import PUBLISHED
 from relabel_jax.terminal import printable
 from relabel_jax.version import __version__
 
@@ -70,7 +71,7 @@ tags:
 
 It takes {waveforms.duration_s:g} s of mono at {waveforms.sample_rate_hz / 1000:g} kHz and returns
 {network.embedding_size} embedding values and the scores of {network.num_classes} sound classes of
-AudioSet's ontology. It was trained by relabel_jax {__version__}.
+AudioSet's ontology. {_origin(trained)}
 
 ## Use
 
@@ -145,17 +146,23 @@ def _one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+def _origin(trained: dict[str, Any]) -> str:
+    if trained["method"] == PUBLISHED:
+        return f"Its weights were published by others and imported by\nrelabel_jax {__version__}."
+    return f"It was trained by relabel_jax {__version__}."
+
+
 def _training_section(trained: dict[str, Any]) -> str:
+    if trained["method"] == PUBLISHED:
+        return f"""## Training
+
+By the authors of the network, as their paper describes.
+{_metrics_section(trained["test"]) if trained["num_clips"]["test"] else ""}"""
     root = f"*{_text(trained['root'])}* ({_text(trained['root_mid'])})"
     is_base = trained["side"] == "base"
     side = f"the classes outside {root}" if is_base else f"{root} and its descendants"
-    clips, test = trained["num_clips"], trained["test"]
-    labeling = trained["labeling"]
+    clips, labeling = trained["num_clips"], trained["labeling"]
     labels = _LABELINGS.get(labeling, f"the labels of a file, under the name {_code(labeling)}")
-    metrics = "\n".join(
-        f"| {label} | {'undefined' if test[field] is None else format(test[field], '.4f')} |"
-        for field, label in _METRICS
-    )
     return f"""## Training
 
 - Labels: {labels}.
@@ -163,7 +170,15 @@ def _training_section(trained: dict[str, Any]) -> str:
 - Clips: {clips["train"]} training, {clips["validation"]} validation, {clips["test"]} test.
 - Method {_code(trained["method"])}, seed {trained["seed"]}; the epoch with the best validation mAP
   ({trained["best_epoch"]}).
+{_metrics_section(trained["test"])}"""
 
+
+def _metrics_section(test: dict[str, Any]) -> str:
+    metrics = "\n".join(
+        f"| {label} | {'undefined' if test[field] is None else format(test[field], '.4f')} |"
+        for field, label in _METRICS
+    )
+    return f"""
 | on the test clips | |
 |---|---|
 {metrics}

@@ -116,6 +116,8 @@ class AST(nn.Module):
     spec_augment: Sequence[int] = ()
     formulation: str = "auto"
 
+    pytorch_example: ClassVar[str] = "ast_pytorch.txt"
+
     def __post_init__(self):
         for option in ("width", "num_heads", "num_layers"):
             if getattr(self, option) < 1:

@@ -11,7 +11,7 @@ constants and do not count.
 
 import functools
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -30,6 +30,7 @@ from relabel_jax.models.spec_augment import (
     random_streams,
     spec_augment,
 )
+from relabel_jax.ops.depthwise import convolve
 
 
 class BlockSizes(NamedTuple):
@@ -87,6 +88,7 @@ class ConvNorm(nn.Module):
       kernel_size, stride: of the convolution, along both axes.
       activation: "relu", "hard_swish" or "" for none.
       depthwise: whether each channel has its own kernel.
+      shifts: whether a depthwise convolution is a sum of shifted arrays.
       axis_name: see `MobileNetV3`.
     """
 
@@ -95,6 +97,7 @@ class ConvNorm(nn.Module):
     stride: int
     activation: str
     depthwise: bool = False
+    shifts: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -109,6 +112,7 @@ class ConvNorm(nn.Module):
             feature_group_count=self.features if self.depthwise else 1,
             use_bias=False,
             kernel_init=nn.initializers.variance_scaling(2, "fan_out", "normal"),
+            conv_general_dilated=convolve if self.depthwise and self.shifts else None,
             name="conv",
         )(x)
         x = nn.BatchNorm(
@@ -138,10 +142,12 @@ class InvertedResidual(nn.Module):
 
     Attributes:
       sizes: the sizes at the network's width.
+      shifts: see `ConvNorm`.
       axis_name: see `MobileNetV3`.
     """
 
     sizes: BlockSizes
+    shifts: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -158,6 +164,7 @@ class InvertedResidual(nn.Module):
             sizes.stride,
             activation,
             depthwise=True,
+            shifts=self.shifts,
             name="depthwise",
         )(x, train)
         if sizes.squeezes:
@@ -177,7 +184,8 @@ class MobileNetV3(nn.Module):
       duration_s: length of the input waveforms.
       dropout: share of the hidden layer that is dropped in training.
       spec_augment: the masks of `spec_augment` in training, such as (1, 192, 1, 48); () for none.
-      formulation: how the front end is computed, one of `front_ends.FORMULATIONS`.
+      formulation: how the front end is computed, one of `front_ends.FORMULATIONS`. On a CPU, `auto`
+        also computes the depthwise convolutions as sums of shifted arrays (`ops/depthwise.py`).
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
     """
 
@@ -188,6 +196,8 @@ class MobileNetV3(nn.Module):
     spec_augment: Sequence[int] = ()
     formulation: str = "auto"
     axis_name: str | None = None
+
+    pytorch_example: ClassVar[str] = "mobilenet_pytorch.txt"
 
     def __post_init__(self):
         if not 0 < self.width <= 16:
@@ -217,6 +227,17 @@ class MobileNetV3(nn.Module):
         """The network without an FFT, which ONNX's runtimes do not all have."""
         return self.clone(formulation="matmul")
 
+    @property
+    def _shifts(self) -> bool:
+        return self.formulation == "auto" and jax.default_backend() == "cpu"
+
+    def export_facts(self) -> dict[str, Any]:
+        """The facts of the blocks that the weights do not tell."""
+        return {
+            "strides": [sizes.stride for sizes in BLOCKS],
+            "hard_swish": [sizes.hard_swish for sizes in BLOCKS],
+        }
+
     def _channels(self, at_width_1: int) -> int:
         return divisible_by_8(at_width_1 * self.width)
 
@@ -229,6 +250,7 @@ class MobileNetV3(nn.Module):
                 sizes._replace(
                     expanded=self._channels(sizes.expanded), features=self._channels(sizes.features)
                 ),
+                self._shifts,
                 self.axis_name,
             )
             for sizes in BLOCKS

@@ -22,7 +22,7 @@ end are constants.
 
 import functools
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 from flax import linen as nn
@@ -30,13 +30,20 @@ from flax import linen as nn
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.errors import InputError
 from relabel_jax.models.backbone import Outputs
-from relabel_jax.models.front_ends import PANNS_SIZES, check_options, panns_log_mel
+from relabel_jax.models.front_ends import (
+    PANNS_BANDS,
+    PANNS_LOWEST_HZ,
+    PANNS_SIZES,
+    check_options,
+    panns_log_mel,
+)
 from relabel_jax.models.spec_augment import (
     STREAM,
     check_masks,
     random_streams,
     spec_augment,
 )
+from relabel_jax.ops.same_convolution import convolve
 
 _glorot = nn.initializers.glorot_uniform()
 
@@ -49,6 +56,7 @@ class ConvBlock(nn.Module):
       kernel_size: their extent in time and in frequency.
       num_convolutions: how many.
       pool: whether to pool.
+      on_cpu: whether the kernels' gradients are computed in the form that is fast on a CPU.
       axis_name: see `PANN`.
     """
 
@@ -56,6 +64,7 @@ class ConvBlock(nn.Module):
     kernel_size: int
     num_convolutions: int
     pool: bool
+    on_cpu: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -70,6 +79,7 @@ class ConvBlock(nn.Module):
                 padding=padding,
                 use_bias=False,
                 kernel_init=_glorot,
+                conv_general_dilated=convolve if self.on_cpu else None,
                 name=f"conv{number}",
             )
             norm = _norm(axis_name=self.axis_name, name=f"bn{number}")
@@ -88,7 +98,8 @@ class PANN(nn.Module):
       block_dropout: share of a block's outputs that is dropped in training.
       dropout: share of the dense layers' inputs that is dropped in training.
       spec_augment: the masks of `spec_augment` in training, such as (2, 64, 2, 8); () for none.
-      formulation: how the front end is computed, one of `front_ends.FORMULATIONS`.
+      formulation: how the front end is computed, one of `front_ends.FORMULATIONS`. On a CPU, `auto`
+        also chooses how the gradients of convolutions are computed (`ops/same_convolution.py`).
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
     """
 
@@ -105,6 +116,7 @@ class PANN(nn.Module):
     kernel_size: ClassVar[int] = 3
     convolutions_per_block: ClassVar[int] = 2
     pools_last: ClassVar[bool] = True
+    pytorch_example: ClassVar[str] = "panns_pytorch.txt"
 
     def __post_init__(self):
         if self.sample_rate_hz not in PANNS_SIZES:
@@ -143,15 +155,23 @@ class PANN(nn.Module):
         """The network without an FFT, which ONNX's runtimes do not all have."""
         return self.clone(formulation="matmul")
 
+    def export_facts(self) -> dict[str, Any]:
+        """The sizes of the front end, and whether the last block pools."""
+        sizes = PANNS_SIZES[self.sample_rate_hz]
+        bands = {"bands": PANNS_BANDS, "lowest_hz": PANNS_LOWEST_HZ}
+        return {**sizes._asdict(), **bands, "pools_last": self.pools_last}
+
     def setup(self):
         self.bn0 = _norm(axis_name=self.axis_name)
         last = len(self.features) - 1
+        on_cpu = self.formulation == "auto" and jax.default_backend() == "cpu"
         self.conv_block = [
             ConvBlock(
                 features,
                 self.kernel_size,
                 self.convolutions_per_block,
                 number < last or self.pools_last,
+                on_cpu,
                 self.axis_name,
             )
             for number, features in enumerate(self.features)

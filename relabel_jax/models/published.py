@@ -59,13 +59,13 @@ def from_state_dict(network: Backbone, tensors: Mapping[str, np.ndarray]) -> Var
             raise InputError(f"the state dict {problem} {some(sorted(found))}")
     flat = {}
     for path, like in flax.traverse_util.flatten_dict(shapes(network)).items():
-        array = _to_flax(np.asarray(tensors[names[path]]), path[-1])
-        if array.shape != like.shape:
+        array = np.asarray(tensors[names[path]])
+        expected = _to_pytorch(np.broadcast_to(0, like.shape), path[-1]).shape
+        if array.shape != expected:
             raise InputError(
-                f"{names[path]}: has the shape {tensors[names[path]].shape} in the state dict, "
-                f"expected {_to_pytorch(np.empty(like.shape), path[-1]).shape}"
+                f"{names[path]}: has the shape {array.shape} in the state dict, expected {expected}"
             )
-        flat[path] = array.astype(like.dtype)
+        flat[path] = _to_flax(array, path[-1]).astype(like.dtype)
     return flax.traverse_util.unflatten_dict(flat)
 
 

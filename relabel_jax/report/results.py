@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from relabel_jax.errors import InputError
 from relabel_jax.runs.grid_folder import GridFolder
 from relabel_jax.runs.old_configs import flat
-from relabel_jax.runs.schema import RunResult, Scores
+from relabel_jax.runs.schema import PUBLISHED, RunResult, Scores
 from relabel_jax.runs.workdir import Workdir
 
 # The fields of the config that make the recipe. Runs with the same method and recipe differ only
@@ -58,7 +58,10 @@ class FinishedRun:
         Raises:
           InputError: a file is missing or damaged.
         """
-        return cls(workdir, workdir.read_result(), workdir.read_curve())
+        result = workdir.read_result()
+        if result.method == PUBLISHED:
+            raise InputError(f"{workdir.path}: has imported weights, no training, and is left out")
+        return cls(workdir, result, workdir.read_curve())
 
     @property
     def key(self) -> RunKey:

@@ -16,6 +16,9 @@ from relabel_jax.runs.old_configs import flat, upgraded
 FORMAT_VERSION = 2
 """Version of the JSON files. Files of version 1, which have no such field, can be read too."""
 
+PUBLISHED = "published"
+"""The method and the labeling of weights that were imported. Their result has no root."""
+
 MAY_CHANGE = (
     "data_dir",
     "base",
@@ -123,10 +126,10 @@ class RunResult:
     Attributes:
       test: `mAP`, `mean_auc` and `d_prime` on the test clips; None where undefined.
       best_epoch: the epoch that was tested, which has the best validation mAP; 1 is the first.
-      root, root_mid: display name and mid of the target root.
+      root, root_mid: display name and mid of the target root; "" for imported weights.
       side: `base` or `target`.
       labeling: the labels of training and test.
-      method: `base`, `features`, `finetune` or `scratch`.
+      method: `base`, `features`, `finetune`, `scratch`, or `PUBLISHED` for imported weights.
       precision: arithmetic of the network; None in results of older versions.
       backend: JAX's backend; None in results of older versions.
       base_labeling: labeling of the base; "" without a base.

@@ -6,11 +6,16 @@ import onnxruntime
 import pytest
 
 from data_prep import build
+from relabel_jax import score
+from relabel_jax.errors import InputError
 from relabel_jax.experiments.config import model_config, paper_config
 from relabel_jax.experiments.run import run
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.export import export, network_function
+from relabel_jax.inference.folder import embed
+from relabel_jax.inference.listen import listen
 from relabel_jax.inference.loading import load_pretrained
+from relabel_jax.inference.nearest import Clips
 from relabel_jax.runs.workdir import Workdir
 
 pytestmark = pytest.mark.slow
@@ -47,7 +52,7 @@ def data_dir(miniature_data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_from_training_to_export(name, data_dir, tmp_path):
+def test_from_training_to_export(name, data_dir, miniature_data, tmp_path):
     rate = SMALL[name].get("sample_rate_hz", RATES.get(name))
 
     def train(workdir, num_epochs):
@@ -78,6 +83,7 @@ def test_from_training_to_export(name, data_dir, tmp_path):
     np.testing.assert_allclose(again.embed(sounds, 44_100), embeddings, atol=1e-5)
     np.testing.assert_allclose(again.scores(sounds, 44_100), scores, atol=1e-5)
 
+    check_commands(tmp_path / "whole", embedder, miniature_data.parent / "mini", tmp_path)
     num_samples = pretrained.network.waveform_format.num_samples
     noise = np.random.default_rng(0).normal(0, 0.1, (3, num_samples)).astype(np.float32)
     expected = jax.jit(network_function(pretrained))(noise)
@@ -89,3 +95,29 @@ def test_from_training_to_export(name, data_dir, tmp_path):
     ):
         for got, want, scale in zip(found, expected, (np.ptp(expected[0]), 1), strict=True):
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * scale)
+
+
+def check_commands(workdir, embedder, mini, tmp_path):
+    """Embeds, searches, listens and scores on recordings of 10 s at another rate."""
+    recordings = sorted((mini / "audio").iterdir())[:3]
+    output = tmp_path / "embeddings.parquet"
+    done = embed(workdir, ",".join(map(str, recordings)), output)
+    assert done == {"recordings": 3, "rejects": 0, "windows": 3 * 10 / SECONDS}
+    duration_s, _, scores = listen(embedder, str(recordings[0]))
+    assert duration_s == pytest.approx(10, abs=0.01)
+    assert scores.shape == (len(embedder.classes),)
+    nearest = Clips.read(output, embedder).nearest_to(recordings[0], embedder, 2)
+    assert {path for path, *_ in nearest} == set(map(str, recordings[1:]))
+    flags = [f"--segments={mini / 'segments.csv'}", f"--ontology={mini / 'ontology.json'}"]
+    assert score.main([f"--scores={workdir}", "--labelings=ol", *flags]) == 0
+
+
+@pytest.mark.parametrize(("name", "rate"), [("cnn6", 32_000), ("mn04", 16_000)])
+def test_a_data_set_of_another_rate(name, rate, data_dir, tmp_path):
+    config = paper_config("Human sounds", "base")
+    config.update({"data_dir": str(data_dir(rate)), "model": model_config(name)})
+    config.model.duration_s = SECONDS
+    with pytest.raises(
+        InputError, match=f"has waveforms of 0.5 s at {rate} Hz, but the network {name} takes 0.5"
+    ):
+        run(config, tmp_path / "W")
