@@ -41,17 +41,15 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 import soundfile
-from scipy import sparse
 
 from data_prep.miniature_clips import SEGMENT_S, MiniatureClip, write_audio
+from data_prep.miniature_labels import write_segment_file
 from data_prep.miniature_raters import left_out_rates, parents_chosen, rate_clip, true_labels
 from data_prep.miniature_spec import MiniatureSpec, ontology
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, only_process
-from relabel_jax.labels import segments_csv
 
 _LOCK = ".lock"  # there while a process fills the folder
 _EPILOG = """\
@@ -68,21 +66,17 @@ def write_labels(
     path: pathlib.Path, title: str, clips: Sequence[MiniatureClip], labels: Sequence[set[int]]
 ) -> None:
     """Writes a segment file of the clips, with the mids in alphabetical order as in AudioSet's."""
-    columns = np.argsort(ontology().mids)
-    matrix = np.zeros((len(clips), len(columns)), bool)
+    matrix = np.zeros((len(clips), len(ontology())), bool)
     for row, numbers in enumerate(labels):
         matrix[row, list(numbers)] = True
-    with complete_file(path) as temporary, open(temporary, "wb") as file:
-        segments_csv.write_segments(
-            file,
-            clip_ids=pa.array([clip.clip_id for clip in clips]),
-            start_s=np.zeros(len(clips)),
-            end_s=np.array([min(clip.seconds, SEGMENT_S) for clip in clips]),
-            label_columns={"positive_labels": sparse.csr_array(matrix[:, columns])},
-            set_numbers=np.arange(len(clips), dtype=np.int32),
-            mids=[ontology().mids[column] for column in columns],
-            title=f"Segments csv: {title}",
-        )
+    write_segment_file(
+        path,
+        title,
+        [clip.clip_id for clip in clips],
+        [min(clip.seconds, SEGMENT_S) for clip in clips],
+        matrix,
+        ontology(),
+    )
 
 
 def _write_text(path: pathlib.Path, text: str) -> None:

@@ -1,11 +1,9 @@
 """The recordings of the miniature: random events, mixed and written as FLAC."""
 
 import base64
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import multiprocessing
 import pathlib
 
 import numpy as np
@@ -14,8 +12,7 @@ import soxr
 
 from data_prep import synthesis
 from data_prep.miniature_spec import Draw, MiniatureSpec, ontology
-from relabel_jax import interrupts
-from relabel_jax.progress import track
+from data_prep.process_map import process_map
 
 SEGMENT_S = 10.0
 # The classes take turns as the first event of a clip. In this share of the clips the other events
@@ -121,16 +118,5 @@ def write_audio(
 ) -> list[MiniatureClip]:
     """Writes all recordings with `num_workers` processes; returns the clips by number."""
     write = functools.partial(write_clip, spec, audio_dir=audio_dir)
-    progress = functools.partial(track, what="synthesising", unit="clips", total=spec.num_clips)
-    if num_workers == 1:
-        return list(progress(map(write, range(spec.num_clips))))
-    with concurrent.futures.ProcessPoolExecutor(
-        num_workers, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
-        try:
-            with interrupts.ignored():  # also in the workers, which this process ends
-                clips = pool.map(write, range(spec.num_clips), chunksize=8)
-            return list(progress(clips))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    numbers = range(spec.num_clips)
+    return list(process_map(write, numbers, num_workers, what="synthesising", unit="clips"))
