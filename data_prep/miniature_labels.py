@@ -1,7 +1,7 @@
 """Writes the labels of synthetic clips as a segment file."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,14 @@ from scipy import sparse
 from relabel_jax.files import complete_file
 from relabel_jax.labels import segments_csv
 from relabel_jax.labels.ontology import Ontology
+
+
+def label_matrix(labels: Sequence[Collection[int]], ontology: Ontology) -> np.ndarray:
+    """bool[clips, classes] of the class numbers of each clip."""
+    matrix = np.zeros((len(labels), len(ontology)), bool)
+    for row, numbers in enumerate(labels):
+        matrix[row, list(numbers)] = True
+    return matrix
 
 
 def write_segment_file(

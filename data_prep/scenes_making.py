@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.miniature_labels import label_matrix
 from data_prep.process_map import process_map
 from data_prep.scenes_draw import Pool, Scene, ScenesSpec, Sound, split_recordings
 from data_prep.scenes_files import (
@@ -54,9 +55,9 @@ def make_missing(
     recordings = read_recordings(folder)
     if recordings is None:
         recordings = _choose_recordings(spec, folder, source, table, ontology, num_workers)
-    given = np.zeros((len(recordings), len(ontology)), bool)
-    for row, recording in enumerate(recordings):
-        given[row, [ontology.index[mid] for mid in recording.mids]] = True
+    given = label_matrix(
+        [[ontology.index[mid] for mid in each.mids] for each in recordings], ontology
+    )
     pool = Pool(
         spec,
         [each.sound for each in recordings],
@@ -106,9 +107,7 @@ def _choose_recordings(
             f"{source}: none of the {len(found)} recordings of --labels can be used; the first, "
             f"{rejects[0][0]}: {rejects[0][3]}"
         )
-    labels = np.zeros((len(kept), len(ontology)), bool)
-    for number, (row, _, _) in enumerate(kept):
-        labels[number, list(row.labels)] = True
+    labels = label_matrix([row.labels for row, _, _ in kept], ontology)
     splits = split_recordings([row.group for row, _, _ in kept], labels, spec)
     recordings = [
         Recording(
