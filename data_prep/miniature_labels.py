@@ -32,7 +32,7 @@ def write_segment_file(
 
     Args:
       path: the file.
-      title: what the labels are, for the first line.
+      title: the origin of the labels, for the first line.
       clip_ids: the ids of the clips.
       end_s: where each clip ends; it begins at 0 s.
       labels: bool[clips, classes].

@@ -107,9 +107,10 @@ def sound(traits: np.ndarray, rng: np.random.Generator, seconds: float) -> np.nd
 def event_rates(ontology: Ontology) -> np.ndarray:
     """How often each class is an event, float64[classes], by AudioSet's counts. They sum to 1.
 
-    A clip counts for each class that the raters named with nothing below it. What they named only
-    in general is a kind of it all the same: so the count of a class is divided among its children,
-    in proportion to the counts at or below them, and so on down to classes without children. A
+    A clip counts for each class that the raters named with nothing below it. A clip that they named
+    only in general has one of the kinds all the same. So the count of a class is divided among its
+    children, in proportion to the counts at or below them, and so on down to classes without
+    children. A
     class that the raters never named, with all below it, has the rate 0.
 
     Raises:

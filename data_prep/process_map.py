@@ -30,7 +30,7 @@ def process_map(
       what, unit: see `relabel_jax.progress.track`.
 
     Raises:
-      BrokenExecutor: a process was killed. What `function` raises is raised too.
+      BrokenExecutor: a process was killed. Errors of `function` are raised too.
     """
     progress = functools.partial(track, what=what, unit=unit, total=len(items))
     if num_workers == 1:

@@ -61,22 +61,24 @@ class ScenesSpec:
 
     def __post_init__(self):
         if min(self.num_clips) < 0 or not sum(self.num_clips):
-            text = ",".join(map(str, self.num_clips))
+            text = _joined(self.num_clips)
             raise InputError(f"--num_clips={text}: expected at least 1 clip, and none negative")
         if self.seed < 0:
             raise InputError(f"--seed={self.seed}: expected 0 or more")
         if self.max_events < 1:
             raise InputError(f"--max_events={self.max_events}: expected at least 1")
-        low, high = self.snr_db
-        if not -60 <= low <= high <= 60:
+        levels = [*self.snr_db]
+        if len(levels) != 2 or not -60 <= levels[0] <= levels[1] <= 60:
             raise InputError(
-                f"--snr_db={low:g},{high:g}: expected two levels from -60 to 60, the lower first"
+                f"--snr_db={_joined(levels)}: expected two levels from -60 to 60, the lower first"
             )
         if self.draw not in DRAWS:
             raise InputError(f"--draw={self.draw}: expected one of {', '.join(DRAWS)}")
-        if not min(self.shares) >= 0 or not 0.999 < sum(self.shares) < 1.001:
-            text = ",".join(f"{share:g}" for share in self.shares)
-            raise InputError(f"--shares={text}: expected three parts of at least 0 that sum to 1")
+        parts = [*self.shares]
+        if len(parts) != len(SPLITS) or not min(parts) >= 0 or not 0.999 < sum(parts) < 1.001:
+            raise InputError(
+                f"--shares={_joined(parts)}: expected three parts of at least 0 that sum to 1"
+            )
         if self.sample_rate_hz < MIN_SAMPLE_RATE_HZ:
             raise InputError(
                 f"--sample_rate_hz={self.sample_rate_hz}: expected at least {MIN_SAMPLE_RATE_HZ} Hz"
@@ -92,8 +94,12 @@ class ScenesSpec:
         return np.random.default_rng([self.seed, *(number + 1 for number in numbers)])
 
 
+def _joined(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
+
+
 class Sound(NamedTuple):
-    """What is known of a recording's sound, at the sample rate of the scenes.
+    """Facts about a recording's sound, at the sample rate of the scenes.
 
     Attributes:
       num_samples: its length.
@@ -191,7 +197,7 @@ class Pool:
 
     Args:
       spec: the arguments of the scenes.
-      sounds: what is known of each recording's sound.
+      sounds: the facts about each recording's sound.
       splits: int8[recordings], the index into `SPLITS` of each recording.
       labels: bool[recordings, classes].
       ontology: the ontology, for the counts of AudioSet.

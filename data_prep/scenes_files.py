@@ -32,7 +32,7 @@ class Recording(NamedTuple):
       split: the index into `SPLITS`.
       group: the group.
       mids, label_names: the mids and display names of its labels.
-      sound: what is known of its sound.
+      sound: the facts about its sound.
     """
 
     name: str
@@ -50,7 +50,7 @@ def scenes_folder(folder: pathlib.Path, arguments: Mapping[str, Any]) -> Iterato
 
     Args:
       folder: the folder; it is created if it does not exist.
-      arguments: what determines the bytes of the scenes.
+      arguments: the arguments that determine the bytes of the scenes.
 
     Raises:
       InputError: the folder holds something else or scenes with other arguments, or another process

@@ -31,7 +31,7 @@ def make_recordings(folder: pathlib.Path, num_groups: int = 8) -> pathlib.Path:
             for take in range(3):
                 rate_hz = (8_000, 22_050, 44_100)[take]
                 seconds = (0.05, 1.5, 12.0)[take]
-                path = f"{name}/-{group}_{take}.{('wav', 'flac', 'ogg')[take]}"
+                path = f"{name}/-{name}{group}_{take}.{('wav', 'flac', 'ogg')[take]}"
                 (folder / name).mkdir(exist_ok=True)
                 sound = tone(300 * (number + 1), seconds, rate_hz)
                 soundfile.write(folder / path, sound, rate_hz)
