@@ -131,7 +131,7 @@ def _print(summary: dict[str, Any], folder: pathlib.Path, seconds: float) -> Non
         "of them with test scenes):",
     ]
     lines += [
-        f"  {name:28}{by_split(root)}; {root['classes_to_learn']} classes "
+        f"  {name:36}{by_split(root)}; {root['classes_to_learn']} classes "
         f"({root['classes_to_test']})"
         for name, root in summary["roots"].items()
     ]
@@ -233,7 +233,10 @@ rejects.csv, ontology.json and scenes.json in SCENES. A summary goes to stderr."
 
 def _num_clips(text: str) -> tuple[int, ...]:
     """The numbers of clips in the splits; a single number is divided 80/10/10."""
-    numbers = tuple(int(part) for part in text.split(","))
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers, got {text}") from None
     if len(numbers) == 1:
         return numbers[0] - 2 * (numbers[0] // 10), numbers[0] // 10, numbers[0] // 10
     if len(numbers) != len(SPLITS):
@@ -242,7 +245,10 @@ def _num_clips(text: str) -> tuple[int, ...]:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers, got {text}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

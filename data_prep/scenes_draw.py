@@ -104,7 +104,7 @@ class Sound(NamedTuple):
     Attributes:
       num_samples: its length.
       loudest: the sample where its loudest tenth of a second begins.
-      level_db: the level of that tenth, in dB below full scale.
+      level_db: the level of that tenth, in dB of full scale.
     """
 
     num_samples: int

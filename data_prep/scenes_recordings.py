@@ -42,7 +42,7 @@ class Labelled(NamedTuple):
 
     Attributes:
       name: the file, as the table names it.
-      labels: the class numbers, ascending.
+      labels: the class numbers of the most precise labels, ascending. Their ancestors follow.
       group: recordings of one group are in one split.
     """
 
@@ -102,7 +102,8 @@ def read_labels(
             if labels:
                 column = with_column.get(path)
                 group = (row[column] or "").strip() if column else path.stem if with_column else ""
-                recordings[name] = Labelled(name, tuple(sorted(labels)), group or name)
+                precise = labels.difference(*(ontology.ancestor_sets[each] for each in labels))
+                recordings[name] = Labelled(name, tuple(sorted(precise)), group or name)
     if not recordings:
         raise InputError(f"{some(paths)}: no recording has a label of the ontology")
     return list(recordings.values())

@@ -40,7 +40,8 @@ def test_fsd50k(tmp_path, ontology):
         ("16399", "val"),
         ("37199", "eval"),
     ]
-    assert set(names_of(table[0], ontology)) == {"Music", "Guitar", "Electric guitar"}
+    # Its tables have the ancestors too, which follow.
+    assert names_of(table[0], ontology) == ["Electric guitar"]
     audio = {"64760": "dev_audio", "16399": "dev_audio", "37199": "eval_audio"}
     for name, part in audio.items():
         written(tmp_path / f"FSD50K.{part}" / f"{name}.wav", "x")
