@@ -174,8 +174,11 @@ def split_recordings(groups: Sequence[str], labels: np.ndarray, spec: ScenesSpec
     while left.any():
         rarest = int(np.argmin(np.where(left > 0, left, len(names) + 1)))
         for group in order[(splits[order] < 0) & (counts[order, rarest] > 0)]:
-            # A split is full when the group would bring it further from its share than it is.
-            is_open = wanted_size >= sizes[group] / 2
+            # A split is full when the group would bring it further from its share than it is. The
+            # last groups go to splits that have none.
+            is_empty = np.isin(range(len(SPLITS)), splits, invert=True) & (wanted_size > 0)
+            is_last = (splits < 0).sum() <= is_empty.sum()
+            is_open = is_empty if is_last else wanted_size >= sizes[group] / 2
             need = np.where(is_open | ~is_open.any(), wanted[:, rarest], -np.inf)
             split = np.lexsort((wanted_size, need))[-1]
             splits[group] = split

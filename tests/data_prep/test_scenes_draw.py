@@ -82,7 +82,7 @@ def test_one_group_is_refused_unless_one_split_is_wanted():
 def pool_of(spec: ScenesSpec, ontology: Ontology, num_recordings: int = 90) -> Pool:
     rng = np.random.default_rng(1)
     sounds = []
-    for length in rng.integers(10, 60 * RATE_HZ, num_recordings).tolist():
+    for length in np.geomspace(10, 60 * RATE_HZ, num_recordings).astype(int).tolist():
         tenths = max(length // (RATE_HZ // 10), 1)
         sounds.append(Sound(length, int(rng.integers(tenths)) * RATE_HZ // 10, -20.0))
     labels = np.zeros((num_recordings, len(ontology)), bool)
@@ -134,10 +134,10 @@ def test_draws_follow_recordings_classes_or_audioset(ontology):
     for draw in ("recordings", "classes", "audioset"):
         spec = ScenesSpec(ONE_EACH, max_events=1, draw=draw)
         pool = pool_of(spec, ontology)
-        events = [pool.scene(0, number).events[0] for number in range(1500)]
+        events = [pool.scene(0, number).events[0] for number in range(800)]
         share[draw] = np.mean([event.recording % 3 == 0 for event in events])
-    assert share["recordings"] == pytest.approx(1 / 3, abs=0.06)
-    assert share["classes"] == pytest.approx(1 / 2, abs=0.06)
+    assert share["recordings"] == pytest.approx(1 / 3, abs=0.08)
+    assert share["classes"] == pytest.approx(1 / 2, abs=0.08)
     assert share["audioset"] > 0.95
 
 

@@ -59,7 +59,7 @@ def test_esc50(tmp_path, ontology):
     rows = read_labels([table], ontology)
     assert [each.group for each in rows] == ["1", "5"]
     assert names_of(rows[0], ontology) == ["Dog"]
-    assert set(names_of(rows[1], ontology)) == {"Glass", "Shatter"}
+    assert names_of(rows[1], ontology) == ["Shatter"]  # a kind of Glass
     by_source = read_labels([table], ontology, group_column="src_file")
     assert [each.group for each in by_source] == ["100032", "9032"]
 
@@ -67,11 +67,11 @@ def test_esc50(tmp_path, ontology):
 def test_names_and_a_class_map(tmp_path, ontology):
     table = written(
         tmp_path / "labels.csv",
-        'path;label_names\na.wav;"Roaring cats (lions, tigers);Roar"\nb.wav;miaow\n',
+        'path;label_names\na.wav;"Male speech, man speaking;Bark"\nb.wav;miaow\n',
     )
     class_map = written(tmp_path / "map.csv", 'label,mids\nmiaow,"/m/01yrx;/m/07qrkrw"\n')
     first, second = read_labels([table], ontology, class_map=class_map)
-    assert set(names_of(first, ontology)) == {"Roaring cats (lions, tigers)", "Roar"}
+    assert set(names_of(first, ontology)) == {"Male speech, man speaking", "Bark"}
     assert set(names_of(second, ontology)) == {"Cat", "Meow"}
     assert [first.group, second.group] == ["a.wav", "b.wav"]  # each is its own group
 
