@@ -4,13 +4,14 @@ import contextlib
 import csv
 import json
 import pathlib
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_prep.miniature_labels import write_segment_file
-from data_prep.scenes_draw import SCENE_S, Scene, ScenesSpec, Sound
+from data_prep.scenes_draw import SCENE_S, Event, Scene, ScenesSpec, Sound
 from relabel_jax.data.layout import REJECTS_FIELDS
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, csv_text, only_process, read_json, write_json
@@ -21,6 +22,7 @@ SUMMARY_NAME = "scenes.json"
 _WORKING_FOLDER = ".scenes"
 _ARGUMENTS_NAME = f"{_WORKING_FOLDER}/arguments.json"
 _RECORDINGS_NAME = "recordings.csv"
+_EVENT_TIMES = ("onset_s", "offset_s", "skipped_s")
 
 
 class Recording(NamedTuple):
@@ -74,10 +76,9 @@ def scenes_folder(folder: pathlib.Path, arguments: Mapping[str, Any]) -> Iterato
                 )
         else:
             write_json(folder / _ARGUMENTS_NAME, arguments)
-        for name in ("audio", "events"):
-            (folder / name).mkdir(exist_ok=True)
-            for left_behind in (folder / name).glob(".*.tmp"):
-                left_behind.unlink(missing_ok=True)
+        (folder / "audio").mkdir(exist_ok=True)
+        for left_behind in (folder / "audio").glob(".*.tmp"):
+            left_behind.unlink(missing_ok=True)
         yield
 
 
@@ -154,7 +155,7 @@ def write_tables(
     truth: np.ndarray,
     ontology: Ontology,
 ) -> None:
-    """Writes `ontology.json`, `splits.csv`, `events.csv` and `truth.csv`.
+    """Writes `ontology.json`, `splits.csv`, `events.csv`, the folder `events`, and `truth.csv`.
 
     Raises:
       InputError: a file cannot be written.
@@ -171,15 +172,14 @@ def write_tables(
             {
                 "clip_id": scene.clip_id,
                 "recording": recordings[event.recording].name,
-                "onset_s": f"{event.start / spec.sample_rate_hz:.6f}",
-                "offset_s": f"{(event.start + event.num_samples) / spec.sample_rate_hz:.6f}",
-                "skipped_s": f"{event.skip / spec.sample_rate_hz:.6f}",
+                **dict(zip(_EVENT_TIMES, _event_times(spec, event), strict=True)),
                 "snr_db": f"{event.snr_db:.2f}",
             }
             for scene in scenes
             for event in scene.events
         ],
     )
+    _write_event_lists(folder, spec, scenes, recordings)
     write_segment_file(
         folder / "truth.csv",
         "the truth about scenes",
@@ -188,6 +188,38 @@ def write_tables(
         truth,
         ontology,
     )
+
+
+def _write_event_lists(
+    folder: pathlib.Path,
+    spec: ScenesSpec,
+    scenes: Sequence[Scene],
+    recordings: Sequence[Recording],
+) -> None:
+    """Writes the events of each scene in scaper's text form, in a folder that appears complete.
+
+    A line has onset and offset in seconds and a label, separated by tabs. An event has a line for
+    each of its labels.
+    """
+    partial = folder / _WORKING_FOLDER / "events"
+    for old in (partial, folder / "events"):
+        shutil.rmtree(old, ignore_errors=True)
+    partial.mkdir()
+    for scene in scenes:
+        lines = [
+            "\t".join([*_event_times(spec, event)[:2], name])
+            for event in sorted(scene.events, key=lambda event: event.start)
+            for name in recordings[event.recording].label_names
+        ]
+        text = "".join(f"{line}\n" for line in lines)
+        (partial / f"{scene.clip_id}.txt").write_text(text, encoding="utf-8")
+    partial.rename(folder / "events")
+
+
+def _event_times(spec: ScenesSpec, event: Event) -> list[str]:
+    """The seconds where an event begins and ends in the scene, and begins in its recording."""
+    samples = (event.start, event.start + event.num_samples, event.skip)
+    return [f"{number / spec.sample_rate_hz:.6f}" for number in samples]
 
 
 def _write(

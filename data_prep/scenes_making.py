@@ -72,6 +72,7 @@ def make_missing(
     ]
     present = {path.stem for path in (folder / "audio").iterdir()}
     missing = [scene for scene in scenes if scene.clip_id not in present]
+    _mixer.cache_clear()
     write = functools.partial(_write_scene, spec=spec, source=source, folder=folder)
     for _ in process_map(write, missing, num_workers, what="mixing", unit="scenes"):
         pass

@@ -19,7 +19,7 @@ def tone(frequency_hz: float, seconds: float, rate_hz: int) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * frequency_hz * np.arange(round(seconds * rate_hz)) / rate_hz)
 
 
-def make_recordings(folder: pathlib.Path, num_groups: int = 8) -> pathlib.Path:
+def make_recordings(folder: pathlib.Path, num_groups: int = 5) -> pathlib.Path:
     """Three recordings of each class in each group, and a table of labels; returns the table.
 
     Each class has another frequency, the recordings have several lengths and rates.
@@ -29,8 +29,8 @@ def make_recordings(folder: pathlib.Path, num_groups: int = 8) -> pathlib.Path:
     for group in range(num_groups):
         for number, (name, mid) in enumerate(MIDS.items()):
             for take in range(3):
-                rate_hz = (8_000, 22_050, 44_100)[take]
-                seconds = (0.05, 1.5, 12.0)[take]
+                rate_hz = (8_000, 44_100, 11_025)[take]
+                seconds = (0.05, 0.5, 11.0)[take]
                 path = f"{name}/-{name}{group}_{take}.{('wav', 'flac', 'ogg')[take]}"
                 (folder / name).mkdir(exist_ok=True)
                 sound = tone(300 * (number + 1), seconds, rate_hz)

@@ -100,7 +100,7 @@ def test_the_files_say_the_same(made, recordings):
     splits_of_group = collections.defaultdict(set)
     for row in used.values():
         splits_of_group[row["group"]].add(row["split"])
-    assert len(splits_of_group) == 8
+    assert len(splits_of_group) == 5
     assert all(len(splits) == 1 for splits in splits_of_group.values())
     assert set().union(*splits_of_group.values()) == {"train", "validation", "test"}
 
