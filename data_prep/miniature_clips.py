@@ -11,6 +11,7 @@ import soundfile
 import soxr
 
 from data_prep import miniature_sounds, synthesis
+from data_prep.event_rates import event_rates
 from data_prep.miniature_spec import Draw, MiniatureSpec, ontology
 from data_prep.process_map import process_map
 from relabel_jax.labels.ontology import Ontology
@@ -51,7 +52,7 @@ def _sounding_classes() -> np.ndarray:
 
 @functools.cache
 def _event_rates() -> np.ndarray:
-    return miniature_sounds.event_rates(Ontology.audioset())
+    return event_rates(Ontology.audioset())
 
 
 @functools.cache

@@ -14,7 +14,6 @@ import hashlib
 import numpy as np
 import scipy.special
 
-from data_prep.rater_habits import Habits
 from data_prep.sound_parts import (
     SAMPLE_RATE_HZ,
     band,
@@ -102,29 +101,3 @@ def sound(traits: np.ndarray, rng: np.random.Generator, seconds: float) -> np.nd
     ]
     body = band(np.sum(resonances, axis=0, dtype=np.float32), 0, value["bright_hz"])
     return fade(unit(body * level.astype(np.float32)), 0.02)
-
-
-def event_rates(ontology: Ontology) -> np.ndarray:
-    """How often each class is an event, float64[classes], by AudioSet's counts. They sum to 1.
-
-    A clip counts for each class that the raters named with nothing below it. A clip that they named
-    only in general has one of the kinds all the same. So the count of a class is divided among its
-    children, in proportion to the counts at or below them, and so on down to classes without
-    children. A
-    class that the raters never named, with all below it, has the rate 0.
-
-    Raises:
-      InputError: the ontology has no class of AudioSet.
-    """
-    habits = Habits.read(None, ontology)
-    has_children = ontology.is_parent.any(axis=1)
-    counts = np.where(has_children, habits.alone, habits.clips)
-    at_or_below = counts.copy()
-    for number in reversed(ontology.parents_first):
-        at_or_below[number] += at_or_below[ontology.is_parent[number]].sum()
-    for number in ontology.parents_first:
-        shares = np.where(ontology.is_parent[number], at_or_below, 0.0)
-        if shares.any():
-            counts += counts[number] * shares / shares.sum()
-            counts[number] = 0.0
-    return counts / counts.sum()

@@ -209,7 +209,7 @@ rejects.csv, ontology.json and scenes.json in SCENES. A summary goes to stderr."
         choices=DRAWS,
         default=ScenesSpec.draw,
         help="recordings: each equally often; classes: each class equally often; audioset: each "
-        "class as often as AudioSet's raters chose it (default: %(default)s)",
+        "class as often as AudioSet has it (default: %(default)s)",
     )
     add(
         "--shares",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.rater_habits import Habits
+from data_prep.event_rates import event_rates
 from relabel_jax.audio.waveform_format import MIN_SAMPLE_RATE_HZ
 from relabel_jax.errors import InputError
 from relabel_jax.labels.ontology import Ontology
@@ -43,7 +43,7 @@ class ScenesSpec:
       max_events: a scene has 1 to so many recordings, each number equally often.
       snr_db: the range of the level of an event above the background.
       draw: how often a recording is drawn. `recordings`: each equally often; `classes`: each class
-        equally often; `audioset`: each class as often as AudioSet's raters chose it.
+        equally often; `audioset`: each class as often as AudioSet has it (`event_rates`).
       shares: the parts of the recordings that go to train, validation and test.
       sample_rate_hz: the sample rate of the scenes.
 
@@ -216,7 +216,11 @@ class Pool:
     ):
         self._spec = spec
         self._sounds = sounds
-        frequency = class_frequencies(spec.draw, ontology)
+        frequency: np.ndarray | None = None
+        if spec.draw == "classes":
+            frequency = np.ones(len(ontology))
+        elif spec.draw == "audioset":
+            frequency = event_rates(ontology, labels.any(axis=0))
         self._members = [np.flatnonzero(splits == split) for split in range(len(SPLITS))]
         self._rates = [_rates(labels[members], frequency) for members in self._members]
 
@@ -240,22 +244,6 @@ class Pool:
         start = int(rng.integers(0, scene - length + 1))
         snr_db = round(float(rng.uniform(*self._spec.snr_db)), 2)
         return Event(recording, start, skip, length, snr_db)
-
-
-def class_frequencies(draw: str, ontology: Ontology) -> np.ndarray | None:
-    """How often a draw takes each class: float64[classes]; None if it takes no heed of classes.
-
-    A class that AudioSet's raters never chose is drawn as rarely as the rarest that they chose.
-
-    Raises:
-      InputError: `draw` is `audioset`, and the ontology has no class of AudioSet.
-    """
-    if draw == "recordings":
-        return None
-    if draw == "classes":
-        return np.ones(len(ontology))
-    counts = Habits.read(None, ontology).clips
-    return np.maximum(counts, counts[counts > 0].min())
 
 
 def _rates(labels: np.ndarray, frequency: np.ndarray | None) -> np.ndarray:

@@ -8,9 +8,10 @@ import pytest
 import soundfile
 
 from data_prep import miniature, raters
+from data_prep.event_rates import event_rates
 from data_prep.miniature_clips import draw_events, write_clip
 from data_prep.miniature_raters import true_labels
-from data_prep.miniature_sounds import NUM_TRAITS, class_traits, event_rates, sound
+from data_prep.miniature_sounds import NUM_TRAITS, class_traits, sound
 from data_prep.miniature_spec import MiniatureSpec
 from data_prep.rater_habits import __file__ as habits_file
 from relabel_jax.labels.ontology import Ontology

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from data_prep.event_rates import event_rates
+from data_prep.rater_habits import Habits
 from data_prep.scenes_draw import Pool, ScenesSpec, Sound, split_recordings
 from relabel_jax.errors import InputError
 from relabel_jax.labels.ontology import Ontology
@@ -139,6 +141,30 @@ def test_draws_follow_recordings_classes_or_audioset(ontology):
     assert share["recordings"] == pytest.approx(1 / 3, abs=0.08)
     assert share["classes"] == pytest.approx(1 / 2, abs=0.08)
     assert share["audioset"] > 0.95
+
+
+def test_event_rates_of_the_classes_at_hand(ontology):
+    """Speech counts half for itself and half for its only kind at hand."""
+    names = (
+        "Speech",
+        "Male speech, man speaking",
+        "Bark",
+        "Human group actions",
+    )  # the last: never
+    speech, man, bark, never = (ontology.find(name) for name in names)
+    available = np.zeros(len(ontology), bool)
+    available[[speech, man, bark, never]] = True
+    rates = event_rates(ontology, available)
+    assert rates.sum() == pytest.approx(1)
+    np.testing.assert_array_equal(np.flatnonzero(rates), np.flatnonzero(available))
+    habits = Habits.read(None, ontology)
+    assert rates[man] / rates[speech] == pytest.approx(
+        (habits.clips[man] + habits.alone[speech] / 2) / (habits.alone[speech] / 2)
+    )
+    assert rates[never] == rates[bark] == rates[available].min()
+    # Dogs that were named only in general count for Bark.
+    dogs = habits.alone[ontology.find("Dog")]
+    assert rates[bark] / rates[speech] > (habits.clips[bark] + dogs) / (habits.alone[speech] / 2)
 
 
 @pytest.mark.parametrize(
