@@ -230,19 +230,19 @@ def test_from_recordings_to_a_data_set(made, tmp_path):
 
 @pytest.mark.slow
 def test_real_recordings(realaudio_dir, tmp_path):
-    """All seven roots, and no group of the real recordings in two splits."""
-    flags = [
-        f"--recordings={realaudio_dir}",
-        f"--labels={realaudio_dir}/clips_detail.csv",
-        f"--output_dir={tmp_path / 'made'}",
-    ]
-    assert scenes.main([*flags, "--num_clips=12,4,4", "--num_workers=1"]) == 0
+    """A sixth of them: odd formats and rates, all seven roots, no group in two splits."""
+    header, *lines = (realaudio_dir / "clips_detail.csv").read_text().splitlines()
+    (tmp_path / "labels.csv").write_text("\n".join([header, *sorted(lines)[::6]]) + "\n")
+    flags = [f"--recordings={realaudio_dir}", f"--labels={tmp_path}/labels.csv"]
+    flags += [f"--output_dir={tmp_path}/made", "--num_clips=12,4,4", "--num_workers=1"]
+    assert scenes.main(flags) == 0
     rows = rows_of(tmp_path / "made" / "recordings.csv")
-    assert len(rows) > 1200
+    assert len(rows) > 200
     splits = collections.defaultdict(set)
     for row in rows:
         splits[row["group"]].add(row["split"])
-    assert len(splits) > 1000
+    assert len(splits) > 180
     assert all(len(each) == 1 for each in splits.values())
-    reasons = {row["reason"] for row in rows_of(tmp_path / "made" / "rejects.csv")}
-    assert reasons == {"silent"}
+    assert {row["reason"] for row in rows_of(tmp_path / "made" / "rejects.csv")} <= {"silent"}
+    summary = json.loads((tmp_path / "made" / "scenes.json").read_text())["summary"]
+    assert len(summary["roots"]) == 7
