@@ -205,14 +205,49 @@ def test_a_recording_that_changes_in_between_is_named(recordings, tmp_path, caps
     assert "has changed since it was measured; put it back" in capsys.readouterr().err
 
 
+def make_fsd50k(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Recordings in FSD50K's layout; returns its tables of labels."""
+    ground_truth = folder / "FSD50K.ground_truth"
+    ground_truth.mkdir(parents=True)
+    rows = {"dev": ["fname,labels,mids,split"], "eval": ["fname,labels,mids"]}
+    for number in range(20):
+        part = "eval" if number % 4 == 0 else "dev"
+        name, mid = list(MIDS.items())[number % len(MIDS)]
+        audio = folder / f"FSD50K.{part}_audio"
+        audio.mkdir(exist_ok=True)
+        soundfile.write(
+            audio / f"{1000 + number}.wav", tone(300 + 40 * number, 0.5, 44_100), 44_100
+        )
+        split = "" if part == "eval" else ",val" if number % 4 == 1 else ",train"
+        rows[part].append(f'{1000 + number},{name},"{mid},/m/04rlf"{split}')
+    for part, lines in rows.items():
+        (ground_truth / f"{part}.csv").write_text("\n".join(lines) + "\n")
+    return [ground_truth / "dev.csv", ground_truth / "eval.csv"]
+
+
 @pytest.mark.slow
-def test_from_recordings_to_a_data_set(made, tmp_path):
+def test_from_fsd50k_to_a_data_set(tmp_path):
     """scenes, raters, build: each clip is in its split, with what the raters said."""
-    folder = tmp_path / "scenes"
-    shutil.copytree(made, folder)
+    tables = make_fsd50k(tmp_path / "FSD50K")
+    folder, data = tmp_path / "scenes", tmp_path / "data"
+    scenes.make_scenes(
+        recordings=tmp_path / "FSD50K",
+        labels=tables,
+        output_dir=folder,
+        num_clips=(8, 3, 4),
+        draw="audioset",
+        sample_rate_hz=8_000,
+        num_workers=1,
+    )
+    splits = {row["recording"]: row["split"] for row in rows_of(folder / "recordings.csv")}
+    assert [splits[str(1000 + number)] for number in range(4)] == [
+        "test",
+        "validation",
+        "train",
+        "train",
+    ]
     segments = folder / "segments.csv"
     assert raters.main([f"--segments={folder}/truth.csv", f"--output={segments}"]) == 0
-    data = tmp_path / "data"
     flags = [f"--segments={segments}", f"--audio={folder}/audio", f"--splits={folder}/splits.csv"]
     assert build.main([*flags, f"--output_dir={data}", "--num_workers=1"]) == 0
     index = pq.read_table(data / "clips.parquet").to_pydict()
