@@ -169,7 +169,8 @@ example:
 output: audio/, truth.csv, splits.csv, events/ (scaper's text form), events.csv, recordings.csv,
 rejects.csv, ontology.json and scenes.json in SCENES. A summary goes to stderr.""",
     )
-    add = parser.add_argument_group("input").add_argument
+    inputs = parser.add_argument_group("input")
+    add = inputs.add_argument
     add("--recordings", required=True, type=cli.path, metavar="DIR", help="their folder")
     add("--labels", required=True, type=cli.paths, metavar="CSV[,CSV]", help="see below")
     add("--class_map", type=cli.path, metavar="CSV", help="label,mids: the mids of other labels")
@@ -180,7 +181,7 @@ rejects.csv, ontology.json and scenes.json in SCENES. A summary goes to stderr."
         metavar="JSON",
         help="(default: AudioSet's, which comes with this package)",
     )
-    segment_flags.add_unknown(parser)
+    segment_flags.add_unknown(inputs)
     add = parser.add_argument_group("scenes").add_argument
     add(
         "--num_clips",
