@@ -97,10 +97,10 @@ def _choose_recordings(
     kept: list[tuple[Labelled, str, Sound]] = []
     rejects = []
     for row, path in found:
-        sound = path if isinstance(path, Rejected) else next(sounds)
-        if isinstance(sound, Rejected):
-            where = "" if isinstance(path, Rejected) else path
-            rejects.append((row.name, where, sound.reason, sound.detail))
+        if isinstance(path, Rejected):
+            rejects.append((row.name, "", path.reason, path.detail))
+        elif isinstance(sound := next(sounds), Rejected):
+            rejects.append((row.name, path, sound.reason, sound.detail))
         else:
             kept.append((row, os.path.relpath(path, source), sound))
     if not kept:
