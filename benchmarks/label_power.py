@@ -33,9 +33,10 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from label_power_simulation import BASES, TARGETS, Measured, measure
+from label_power_simulation import TARGETS, TRUTH, Measured, measure
 
 from data_prep.rater_habits import Habits
+from relabel_jax.labels.labelings import PAPER_LABELINGS
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.train.losses import LOSSES
 
@@ -96,7 +97,7 @@ def table(measured: Sequence[Measured], flags: argparse.Namespace) -> list[str]:
         f"{'base':9} {'target':7} {'mAP':>6} {'gain':>7} {'sd':>6} {'clips':>6} {'seeds':>6} "
         f"{'half':>6}  seeds for {width}  clips for {width}"
     ]
-    for base, name in enumerate(BASES):
+    for base, name in enumerate((*flags.labelings, TRUTH)):
         for target, target_name in enumerate(TARGETS):
             line = f"{name:9} {target_name:7} {values[:, base, target].mean():6.3f}"
             if base and len(values) > 1:
@@ -132,6 +133,14 @@ needed with --test_clips, and the test clips that are needed with --num_seeds.""
     add("--habits", metavar="AUDIT", help="a folder of data_prep.audit (default: AudioSet's)")
     add("--severity", type=float, default=1.0, help="of the habits (default: %(default)s)")
     add("--general", type=float, help="one rate of general labels instead of the measured ones")
+    add(
+        "--labelings",
+        type=lambda text: text.split(","),
+        default=PAPER_LABELINGS,
+        metavar="NAME,NAME",
+        help="of the bases, besides the truth; the others are compared with the first one "
+        "(default: ol,pel,pe_cml)",
+    )
     add("--root", default="Human sounds", help="(default: %(default)s)")
     add("--base_clips", type=int, default=8000, help="to train on (default: %(default)s)")
     add("--target_clips", type=int, default=500, help="to train on (default: %(default)s)")
@@ -140,6 +149,7 @@ needed with --test_clips, and the test clips that are needed with --num_seeds.""
     add("--target_epochs", type=int, default=30, help="of the classifier (default: %(default)s)")
     add("--loss", choices=LOSSES, default="mse", help="(default: %(default)s)")
     add("--noise", type=float, default=0.5, help="of the features (default: %(default)s)")
+    add("--mixing", type=float, default=3.0, help="factor in the tanh (default: %(default)s)")
     add("--num_seeds", type=int, default=3, help="(default: %(default)s)")
     add("--resolve", type=float, default=0.01, help="half an interval (default: %(default)s)")
     flags = parser.parse_args(arguments)

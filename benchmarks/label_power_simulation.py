@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from data_prep import raters
 from data_prep.rater_habits import Habits
-from relabel_jax.labels.labelings import LABELINGS, relabel
+from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS, View, make_view, side_columns
 from relabel_jax.metrics import evaluate
@@ -27,7 +27,6 @@ from relabel_jax.train.losses import LOSSES
 NUM_FEATURES = 96
 BATCH_SIZE = 32
 TRUTH = "truth"
-BASES = (*LABELINGS, TRUTH)
 TARGETS = ("ol", TRUTH)
 NUM_REPLICATES = 100  # the variance that they estimate is a mean over the seeds too
 _FEW_CLIPS = 64  # a view needs clips in all splits, also in those that are not used
@@ -131,7 +130,7 @@ def draw_clips(
     for row, numbers in enumerate(events):
         precise[row, numbers] = True
     mixture = rng.standard_normal((NUM_FEATURES, NUM_FEATURES)) / math.sqrt(NUM_FEATURES)
-    features = np.tanh(precise @ vectors @ mixture)
+    features = np.tanh(sizes.mixing * (precise @ vectors @ mixture))
     features += sizes.noise * rng.standard_normal(features.shape)
     truth = relabel(precise, ontology, "pel")[0]
     ids = [f"{seed} {row}" for row in range(len(events))]
@@ -208,20 +207,21 @@ def measure(
 ) -> Measured:
     """Trains and tests all labelings for one draw of everything."""
     clips = draw_clips(ontology, habits, flags, root, seed)
+    bases = (*flags.labelings, TRUTH)
     loss = LOSSES[flags.loss]
-    base_views = [clips.view(ontology, root, "base", labeling) for labeling in BASES]
+    base_views = [clips.view(ontology, root, "base", labeling) for labeling in bases]
     base = Base(len(base_views[0].columns))
     features = clips.features[base_views[0].rows["train"]]
-    features = np.broadcast_to(features, (len(BASES), *features.shape))
+    features = np.broadcast_to(features, (len(bases), *features.shape))
     variables = train(base, loss, features, base_views, flags.num_epochs, seed)
     embed = jax.vmap(functools.partial(base.apply, train=False, method="embed"), (0, None))
-    values = np.zeros((len(BASES), len(TARGETS)))
+    values = np.zeros((len(bases), len(TARGETS)))
     replicates = np.zeros((*values.shape, NUM_REPLICATES))
     for number, labeling in enumerate(TARGETS):
         view = clips.view(ontology, root, "target", labeling)
         head = EmbeddingClassifier(len(view.columns))
         inputs = {split: embed(variables, clips.features[view.rows[split]]) for split in SPLITS}
-        views = [view] * len(BASES)
+        views = [view] * len(bases)
         heads = train(head, loss, inputs["train"], views, flags.target_epochs, seed + 2)
         outputs = jax.vmap(functools.partial(head.apply, train=False))(heads, inputs["test"])
         truth = clips.truth[np.ix_(view.rows["test"], view.columns)]

@@ -21,6 +21,7 @@ def drawn(seed, share_masked):
 def cross_entropies(logits, labels):
     """The cross-entropy of each output, in float64."""
     scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    labels = labels.astype(np.float64)
     return -labels * np.log(scores) - (1 - labels) * np.log(1 - scores)
 
 
