@@ -2,8 +2,8 @@
 
     python benchmarks/label_power.py --base_clips=8000 --target_clips=500 --test_clips=3000
 
-Each class has a random vector of features: 0.7 of the mean of its parents' vectors, plus a part of
-its own. A clip has one to three events. Their precise classes are drawn as often as raters chose
+Each class has a random vector of features: 0.7 of the mean of its parents' vectors, plus its own
+part. A clip has one to three events. Their precise classes are drawn as often as raters chose
 them. The features of a clip are the tanh of a random mixture of the sum of these vectors, plus
 noise.
 
@@ -12,12 +12,12 @@ classes outside the root, by the package's masked loss. The paper's classifier o
 the root then learns from the features of the base, once from the raters' labels and once from the
 truth. It is tested on the truth.
 
-The script prints the gain of each base labeling over `ol`. A seed draws everything anew: vectors,
+The script prints the gain of each base labeling over `ol`. Each seed draws other vectors,
 clips, raters and weights. The variance of the gain has two parts. The part of the test clips comes
 from a paired bootstrap over them. The rest is the part of the seeds. In a study whose seeds share
 the test clips, half of the 95% interval is 1.96 sqrt(seeds' part / seeds + clips' part). The script
 prints it, and the numbers that make it as small as --resolve. Use it to choose the size of a study.
-It is no evidence about sound.
+It is not evidence about sound.
 """
 
 import argparse

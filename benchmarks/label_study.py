@@ -11,7 +11,7 @@ Bases are trained outside a root with each labeling, and with the truth as the u
 the classes at and below the root are learned from each base, with the raters' labels and with the
 truth. Everything is tested on the truth. The base with `ol` is what the others are compared with.
 
-Parts (--parts), of which all need `main`:
+Parts (--parts); all others need `main`:
 
   main         all labelings, after few and after many epochs: is it the speed or the end?
   severity     raters with better and with worse habits
@@ -21,7 +21,7 @@ Parts (--parts), of which all need `main`:
   comparators  bases with `bce`: large-loss rejection, label smoothing, masks of a teacher
 
 The interval of a gain is a bootstrap over seeds and test clips together. The clips, the raters and
-the test set are the same for all seeds: a second study with another --seed draws them anew.
+the test set are the same for all seeds: a second study with another --seed draws others.
 
 An estimate of the time comes first. The study can be stopped at any time, and the same command
 continues. `study.json` and `study.html` are written at the end; --report_only writes them from what

@@ -237,7 +237,7 @@ def write_label_file(
 
 
 def mask_by_teacher(scores: np.ndarray, positive: np.ndarray, percentile: float) -> np.ndarray:
-    """Returns the negatives of each class that a teacher scores highest; they are to be masked.
+    """Returns the negatives of each class that a teacher scores highest; they must be masked.
 
     Loss masking of E. Fonseca et al., Addressing missing labels in large-scale sound event
     recognition using a teacher-student framework with loss masking, 2020: the teacher was trained
