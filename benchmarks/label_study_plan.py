@@ -41,7 +41,7 @@ class Sizes:
     base_test_clips: int = 300
     test_clips: int = 1500
     num_seeds: int = 5
-    epochs: tuple[int, ...] = (4, 16)
+    epochs: tuple[int, ...] = (3, 10)
     target_epochs: int = 40
     severities: tuple[float, ...] = (1.0, 0.25, 4.0)
 
