@@ -17,9 +17,14 @@ be tried and scored in minutes, without a download. The folder holds:
   ancestors, including abstract and blacklisted ones. A class that is not listed is not in the clip.
 - `miniature.json`: the arguments and a summary.
 
-The raters (`data_prep/miniature_raters.py`) have the two habits of AudioSet's raters (paper,
-section II). They name a general class in place of the precise one, and they leave out parents of
-the classes that they name.
+With `--ontology=audioset` the miniature has AudioSet's whole ontology. A clip has one to three
+events, drawn as often as AudioSet has their classes, and every class sounds like a variant of its
+parents (`data_prep/miniature_sounds.py`). The raters have AudioSet's own habits: `segments.csv` is
+what `data_prep.raters` makes of `truth.csv` with the same seed.
+
+Otherwise the raters (`data_prep/miniature_raters.py`) have the two habits of AudioSet's raters
+(paper, section II). They name a general class in place of the precise one, and they leave out
+parents of the classes that they name.
 
 The seed and the number of a clip determine everything about the clip. So a larger miniature begins
 with the clips of a smaller one, and the error rates of the raters change neither the recordings nor
@@ -30,7 +35,6 @@ import argparse
 import collections
 import concurrent.futures
 import contextlib
-import dataclasses
 import glob
 import json
 import os
@@ -41,17 +45,22 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 import soundfile
-from scipy import sparse
 
 from data_prep.miniature_clips import SEGMENT_S, MiniatureClip, write_audio
-from data_prep.miniature_raters import left_out_rates, parents_chosen, rate_clip, true_labels
-from data_prep.miniature_spec import MiniatureSpec, ontology
+from data_prep.miniature_labels import label_matrix, write_segment_file
+from data_prep.miniature_raters import (
+    audioset_labels,
+    left_out_rates,
+    parents_chosen,
+    rate_clip,
+    true_labels,
+)
+from data_prep.miniature_spec import CLASSES, MiniatureSpec, ontology
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, only_process
-from relabel_jax.labels import segments_csv
+from relabel_jax.labels.ontology import Ontology
 
 _LOCK = ".lock"  # there while a process fills the folder
 _EPILOG = """\
@@ -65,24 +74,25 @@ stdout. The folder appears when it is complete."""
 
 
 def write_labels(
-    path: pathlib.Path, title: str, clips: Sequence[MiniatureClip], labels: Sequence[set[int]]
+    path: pathlib.Path,
+    title: str,
+    clips: Sequence[MiniatureClip],
+    labels: Sequence[set[int]],
+    of: Ontology | None = None,
 ) -> None:
-    """Writes a segment file of the clips, with the mids in alphabetical order as in AudioSet's."""
-    columns = np.argsort(ontology().mids)
-    matrix = np.zeros((len(clips), len(columns)), bool)
-    for row, numbers in enumerate(labels):
-        matrix[row, list(numbers)] = True
-    with complete_file(path) as temporary, open(temporary, "wb") as file:
-        segments_csv.write_segments(
-            file,
-            clip_ids=pa.array([clip.clip_id for clip in clips]),
-            start_s=np.zeros(len(clips)),
-            end_s=np.array([min(clip.seconds, SEGMENT_S) for clip in clips]),
-            label_columns={"positive_labels": sparse.csr_array(matrix[:, columns])},
-            set_numbers=np.arange(len(clips), dtype=np.int32),
-            mids=[ontology().mids[column] for column in columns],
-            title=f"Segments csv: {title}",
-        )
+    """Writes a segment file of the clips' class numbers; see `write_segment_file`.
+
+    `of` is the ontology of the classes, by default the quickstart's.
+    """
+    classes = of or ontology()
+    write_segment_file(
+        path,
+        title,
+        [clip.clip_id for clip in clips],
+        [min(clip.seconds, SEGMENT_S) for clip in clips],
+        label_matrix(labels, classes),
+        classes,
+    )
 
 
 def _write_text(path: pathlib.Path, text: str) -> None:
@@ -90,14 +100,18 @@ def _write_text(path: pathlib.Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def summarise(clips: Sequence[MiniatureClip], labels: Sequence[set[int]]) -> dict:
+def summarise(
+    clips: Sequence[MiniatureClip],
+    labels: Sequence[set[int]],
+    truth: Sequence[set[int]],
+    classes: Ontology,
+) -> dict:
     """Returns the counts that `miniature.json` and the last lines of the command report."""
-    truth = [true_labels(clip.events) for clip in clips]
     target_clips: collections.Counter[str] = collections.Counter()
-    for root in ontology().roots:
-        side = set(np.flatnonzero(ontology().descendants(root)).tolist()) | {root}
-        target_clips[ontology().display_names[root]] = sum(bool(side & given) for given in labels)
-    answered = parents_chosen(labels)
+    for root in classes.roots:
+        side = classes.descendant_sets[root] | {root}
+        target_clips[classes.display_names[root]] = sum(bool(side & given) for given in labels)
+    answered = parents_chosen(labels, classes)
     return {
         "hours": round(sum(clip.seconds for clip in clips) / 3600, 4),
         "labels_per_clip": round(float(np.mean([len(given) for given in labels])), 3),
@@ -151,14 +165,18 @@ def _write(spec: MiniatureSpec, folder: pathlib.Path, num_workers: int) -> dict:
     audio_dir = folder / "audio"
     audio_dir.mkdir()
     clips = write_audio(spec, audio_dir, num_workers)
-    rates = left_out_rates(spec)
-    labels = [rate_clip(spec, number, clip.events, rates) for number, clip in enumerate(clips)]
-    truth = [true_labels(clip.events) for clip in clips]
-    _write_text(folder / "ontology.json", ontology().text)
-    write_labels(folder / "segments.csv", "the miniature's raters", clips, labels)
-    write_labels(folder / "truth.csv", "the miniature's truth", clips, truth)
-    summary = summarise(clips, labels)
-    content = {"arguments": dataclasses.asdict(spec), "summary": summary}
+    classes = spec.ontology
+    truth = [true_labels(clip.events, classes) for clip in clips]
+    if spec.is_audioset:
+        labels = audioset_labels([clip.clip_id for clip in clips], truth, spec.seed)
+    else:
+        rates = left_out_rates(spec)
+        labels = [rate_clip(spec, number, clip.events, rates) for number, clip in enumerate(clips)]
+    _write_text(folder / "ontology.json", classes.text)
+    write_labels(folder / "segments.csv", "the miniature's raters", clips, labels, classes)
+    write_labels(folder / "truth.csv", "the miniature's truth", clips, truth, classes)
+    summary = summarise(clips, labels, truth, classes)
+    content = {"arguments": spec.arguments(), "summary": summary}
     _write_text(folder / "miniature.json", json.dumps(content, indent=1) + "\n")
     return summary
 
@@ -179,7 +197,7 @@ def existing_summary(spec: MiniatureSpec, output_dir: pathlib.Path) -> dict | No
             f"{output_dir}: already exists and is not a complete miniature; remove it or give "
             "another --output_dir"
         ) from None
-    if arguments != dataclasses.asdict(spec):
+    if arguments != spec.arguments():
         raise InputError(
             f"{output_dir}: already holds a miniature made with other arguments ({arguments}); "
             "remove it or give another --output_dir"
@@ -194,6 +212,7 @@ def make(
     num_workers: int,
     parent_left_out: float,
     general_only: float,
+    ontology: str = "quickstart",
 ) -> None:
     """Makes a miniature unless it exists already, and prints a summary on stdout.
 
@@ -201,6 +220,7 @@ def make(
       output_dir: the folder to create.
       num_clips, seed, parent_left_out, general_only: see `MiniatureSpec`.
       num_workers: number of processes.
+      ontology: `classes` of `MiniatureSpec`.
 
     Raises:
       InputError: an argument is out of range, or the folder has other content or cannot be written.
@@ -208,7 +228,7 @@ def make(
     start = time.perf_counter()
     if num_workers < 1:
         raise InputError(f"--num_workers={num_workers}: expected at least 1")
-    spec = MiniatureSpec(num_clips, seed, parent_left_out, general_only)
+    spec = MiniatureSpec(num_clips, seed, parent_left_out, general_only, ontology)
     summary = existing_summary(spec, output_dir)
     done = summary is not None
     if summary is None:
@@ -243,6 +263,13 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         required=True,
         metavar="MINI",
         help="the folder to create; it must not exist, or hold the same miniature already",
+    )
+    parser.add_argument(
+        "--ontology",
+        choices=CLASSES,
+        default=defaults.classes,
+        help="quickstart: 66 classes, each equally often; audioset: AudioSet's whole ontology, "
+        "each class as often as AudioSet has it, and AudioSet's raters (default: %(default)s)",
     )
     size = parser.add_argument_group("size and speed")
     raters = parser.add_argument_group("habits of the simulated raters")

@@ -1,21 +1,19 @@
 """The recordings of the miniature: random events, mixed and written as FLAC."""
 
 import base64
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import multiprocessing
 import pathlib
 
 import numpy as np
 import soundfile
 import soxr
 
-from data_prep import synthesis
+from data_prep import miniature_sounds, synthesis
 from data_prep.miniature_spec import Draw, MiniatureSpec, ontology
-from relabel_jax import interrupts
-from relabel_jax.progress import track
+from data_prep.process_map import process_map
+from relabel_jax.labels.ontology import Ontology
 
 SEGMENT_S = 10.0
 # The classes take turns as the first event of a clip. In this share of the clips the other events
@@ -31,7 +29,7 @@ class MiniatureClip:
     Attributes:
       clip_id: 11 characters, as YouTube's.
       seconds: length of the recording.
-      events: class numbers of its two or three events.
+      events: class numbers of its events.
     """
 
     clip_id: str
@@ -51,12 +49,34 @@ def _sounding_classes() -> np.ndarray:
     return np.array(sorted(ontology().find(name) for name in synthesis.SOUNDS))
 
 
+@functools.cache
+def _event_rates() -> np.ndarray:
+    return miniature_sounds.event_rates(Ontology.audioset())
+
+
+@functools.cache
+def _traits() -> np.ndarray:
+    return miniature_sounds.class_traits(Ontology.audioset())
+
+
+def _sound(spec: MiniatureSpec, event: int, rng: np.random.Generator, seconds: float) -> np.ndarray:
+    """float32[time] at 16 kHz: a sound of a class."""
+    if spec.is_audioset:
+        return miniature_sounds.sound(_traits()[event], rng, seconds)
+    return synthesis.SOUNDS[ontology().display_names[event]](rng, seconds)
+
+
 def draw_events(spec: MiniatureSpec, number: int, rng: np.random.Generator) -> tuple[int, ...]:
     """The classes of a clip's events, two or three different ones.
 
     The first comes from a shuffled list of all sounding classes, so in a round of N clips for N
-    classes each class comes first once.
+    classes each class comes first once. On AudioSet's ontology there are one to three, drawn as
+    often as AudioSet has them.
     """
+    if spec.is_audioset:
+        rates = _event_rates()
+        drawn = rng.choice(len(rates), int(rng.integers(1, 4)), replace=False, p=rates)
+        return tuple(drawn.tolist())
     sounding = _sounding_classes()
     round_number, position = divmod(number, len(sounding))
     first = spec.generator(Draw.ORDER, round_number).permutation(sounding)[position]
@@ -81,7 +101,7 @@ def write_clip(spec: MiniatureSpec, number: int, audio_dir: pathlib.Path) -> Min
         seconds = round(rng.uniform(4, 9.9), 1)
     elif length < 0.2:
         seconds = round(rng.uniform(10.1, 14), 1)
-    waveform = _mixture(rng, events, seconds)
+    waveform = _mixture(spec, rng, events, seconds)
 
     file_rate_hz = int(rng.choice([16_000, 22_050, 44_100], p=[0.8, 0.12, 0.08]))
     if file_rate_hz != synthesis.SAMPLE_RATE_HZ:
@@ -100,14 +120,16 @@ def write_clip(spec: MiniatureSpec, number: int, audio_dir: pathlib.Path) -> Min
     return clip
 
 
-def _mixture(rng: np.random.Generator, events: tuple[int, ...], seconds: float) -> np.ndarray:
+def _mixture(
+    spec: MiniatureSpec, rng: np.random.Generator, events: tuple[int, ...], seconds: float
+) -> np.ndarray:
     """float32[time]: the events within the first 10 s, at random levels, on background noise."""
     heard_s = min(seconds, SEGMENT_S)
     waveform = synthesis.background(rng, seconds)
     waveform *= 10 ** (rng.uniform(-45, -25) / 20)
     for event in events:
         event_s = min(rng.uniform(2.5, 6), heard_s)
-        sound = synthesis.SOUNDS[ontology().display_names[event]](rng, event_s)
+        sound = _sound(spec, event, rng, event_s)
         # The level is that of the loudest tenth of a second: clicks are few, but not faint.
         tenths = np.square(sound[: len(sound) // 1600 * 1600].reshape(-1, 1600)).mean(axis=1)
         sound = sound * (10 ** (rng.uniform(-9, 0) / 20) / np.sqrt(tenths.max()))
@@ -121,16 +143,5 @@ def write_audio(
 ) -> list[MiniatureClip]:
     """Writes all recordings with `num_workers` processes; returns the clips by number."""
     write = functools.partial(write_clip, spec, audio_dir=audio_dir)
-    progress = functools.partial(track, what="synthesising", unit="clips", total=spec.num_clips)
-    if num_workers == 1:
-        return list(progress(map(write, range(spec.num_clips))))
-    with concurrent.futures.ProcessPoolExecutor(
-        num_workers, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
-        try:
-            with interrupts.ignored():  # also in the workers, which this process ends
-                clips = pool.map(write, range(spec.num_clips), chunksize=8)
-            return list(progress(clips))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    numbers = range(spec.num_clips)
+    return list(process_map(write, numbers, num_workers, what="synthesising", unit="clips"))

@@ -12,7 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.special
 
+from data_prep.miniature_labels import label_matrix
 from data_prep.miniature_spec import Draw, MiniatureSpec, ontology
+from data_prep.rater_habits import Habits
+from data_prep.raters import rate
+from relabel_jax.labels.ontology import Ontology
 
 
 def is_offered() -> np.ndarray:
@@ -70,17 +74,40 @@ def rate_clip(
     return chosen
 
 
-def true_labels(events: Sequence[int]) -> set[int]:
-    """The events' classes and all of their ancestors."""
-    return set(events).union(*(ontology().ancestor_sets[event] for event in events))
+def audioset_labels(
+    clip_ids: Sequence[str], truth: Sequence[set[int]], seed: int
+) -> list[set[int]]:
+    """The labels that raters with AudioSet's habits choose (`data_prep.raters`).
+
+    Args:
+      clip_ids: the ids of the clips.
+      truth: the true classes of AudioSet's ontology, with all ancestors.
+      seed: seed of the random numbers.
+    """
+    audioset = Ontology.audioset()
+    habits = Habits.read(None, audioset)
+    chosen = rate(label_matrix(truth, audioset), clip_ids, audioset, habits, seed)
+    return [set(np.flatnonzero(row).tolist()) for row in chosen]
 
 
-def parents_chosen(labels: Sequence[set[int]]) -> float:
+def true_labels(events: Sequence[int], of: Ontology | None = None) -> set[int]:
+    """The events' classes and all of their ancestors.
+
+    Args:
+      events: class numbers.
+      of: their ontology; None for the miniature's own.
+    """
+    ancestor_sets = (of or ontology()).ancestor_sets
+    return set(events).union(*(ancestor_sets[event] for event in events))
+
+
+def parents_chosen(labels: Sequence[set[int]], of: Ontology | None = None) -> float:
     """The share of labels with an offered parent that have such a parent beside them.
 
     For AudioSet's raters the same count gives 0.52. NaN if no label has an offered parent.
     """
-    offered_parents = ontology().is_parent & is_offered()[:, np.newaxis]
+    classes = of or ontology()
+    offered_parents = classes.is_parent & ~(classes.is_abstract | classes.is_blacklisted)[:, None]
     answered = [
         bool(chosen & set(parents.tolist()))
         for chosen in labels

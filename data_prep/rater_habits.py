@@ -27,6 +27,8 @@ class Habits:
 
     Attributes:
       clips: float64[classes], the number of clips in which they chose the class.
+      alone: float64[classes], the number of these in which they chose nothing below the class; 0
+        for a class with nothing below.
       parent: float64[classes, classes], the rate at which they choose the parent of a class that
         they chose. 0 where there is no edge.
       parent_of_siblings: float64[classes, classes], the same rate in clips where they chose another
@@ -36,6 +38,7 @@ class Habits:
     """
 
     clips: np.ndarray
+    alone: np.ndarray
     parent: np.ndarray
     parent_of_siblings: np.ndarray
     general: np.ndarray
@@ -86,6 +89,7 @@ class Habits:
         siblings = np.where(known, _share(both_siblings, sibling_clips, 0.0), parent_rates)
         return cls(
             clips=chosen,
+            alone=alone,
             parent=np.where(ontology.is_parent, parent_rates, 0.0),
             parent_of_siblings=np.where(ontology.is_parent, siblings, 0.0),
             general=_share(alone, at_or_below, 0.0),

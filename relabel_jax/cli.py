@@ -32,6 +32,7 @@ VERBS = {
     "raters": ("data_prep.raters", "degrade complete labels as AudioSet's raters would"),
     "datasets": ("data_prep.datasets", "convert FSD50K or ESC-50 for `build`"),
     "miniature": ("data_prep.miniature", "synthesise a small AudioSet whose truth is known"),
+    "scenes": ("data_prep.scenes", "mix scenes whose truth is known from recordings"),
     "build": ("data_prep.build", "turn recordings and labels into a data set"),
     "verify": ("data_prep.verify", "check a data set from end to end"),
     "train": ("relabel_jax.main", "train and test a network, or a grid of them"),
@@ -63,7 +64,7 @@ _GROUPS = {
         "score",
         "excerpt",
     ),
-    "data": ("datasets", "miniature", "raters", "build", "verify"),
+    "data": ("datasets", "miniature", "scenes", "raters", "build", "verify"),
     "training": ("train", "report", "benchmark"),
     "trained networks": ("embed", "nearest", "export", "demo"),
 }
