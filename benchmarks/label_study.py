@@ -113,6 +113,8 @@ def run(flags: argparse.Namespace) -> None:
       InputError: an input is wrong, or a run failed.
       Interrupted: a SIGTERM stopped the program, after its work was saved.
     """
+    if unknown := [part for part in flags.parts if part not in PARTS]:
+        raise InputError(f"--parts: {unknown[0]!r} is none of {', '.join(PARTS)}")
     sizes = Sizes(*(getattr(flags, field.name) for field in dataclasses.fields(Sizes)))
     stages = make_plan(sizes, flags.parts)
     study = prepare(flags, sizes, stages)
@@ -163,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             help="(default: %(default)s)",
         )
     flags = parser.parse_args(arguments)
-    return cli.run(lambda: run(flags))
+    return cli.run(lambda: run(flags), stopped=cli.RESUMES)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The report of the label study: gains with intervals, recomputed from the scores of its runs."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -245,7 +246,7 @@ def _traces(rows: Sequence[dict[str, Any]], field: str, fixed: dict[str, Any]) -
 def write_study(folder: pathlib.Path, stages: Sequence[Stage], sizes: Sizes) -> list[dict]:
     """Writes `study.json` and `study.html` of what is finished; returns the rows."""
     rows = make_rows(read_cells(folder, stages, sizes), sizes.severities)
-    write_json(folder / "study.json", {"sizes": sizes.__dict__, "rows": rows})
+    write_json(folder / "study.json", {"sizes": dataclasses.asdict(sizes), "rows": rows})
     fixed = {
         "method": "features",
         "base_clips": sizes.base_clips,
