@@ -118,8 +118,8 @@ def table(measured: Sequence[Measured], flags: argparse.Namespace) -> list[str]:
     return lines
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
+def parse_flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -152,7 +152,11 @@ needed with --test_clips, and the test clips that are needed with --num_seeds.""
     add("--mixing", type=float, default=3.0, help="factor in the tanh (default: %(default)s)")
     add("--num_seeds", type=int, default=3, help="(default: %(default)s)")
     add("--resolve", type=float, default=0.01, help="half an interval (default: %(default)s)")
-    flags = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def simulate(flags: argparse.Namespace) -> list[Measured]:
+    """Draws and measures everything for each seed; reports on stderr."""
     ontology = Ontology.read(flags.ontology)
     habits = Habits.read(flags.habits, ontology)
     if flags.general is not None:
@@ -166,8 +170,9 @@ needed with --test_clips, and the test clips that are needed with --num_seeds.""
         measured.append(measure(ontology, habits, flags, root, seed))
         seconds = time.monotonic() - began
         print(f"seed {seed + 1} of {flags.num_seeds}: {seconds:.0f} s", file=sys.stderr)
-    print(*table(measured, flags), sep="\n")
+    return measured
 
 
 if __name__ == "__main__":
-    main()
+    flags = parse_flags()
+    print(*table(simulate(flags), flags), sep="\n")

@@ -131,8 +131,13 @@ def run(flags: argparse.Namespace) -> None:
     print(f"written {study.folder}/study.json and study.html", file=sys.stderr)
 
 
-def _numbers(text: str) -> tuple:
-    return tuple(float(part) if "." in part else int(part) for part in text.split(","))
+def _values(text: str) -> tuple:
+    """The numbers or names of a comma-separated list."""
+    values = []
+    for part in text.split(","):
+        is_number = part.replace(".", "", 1).isdigit()
+        values.append(part if not is_number else float(part) if "." in part else int(part))
+    return tuple(values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,9 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         is_one = isinstance(field.default, int)
         sizes.add_argument(
             f"--{field.name}",
-            type=int if is_one else _numbers,
+            type=int if is_one else _values,
             default=field.default,
-            metavar="N" if is_one else "N,N",
+            metavar="N" if is_one else "A,B",
             help="(default: %(default)s)",
         )
     flags = parser.parse_args(arguments)

@@ -31,6 +31,7 @@ class Sizes:
         in all parts; the curve of the part `main` has all.
       target_epochs: epochs on the target side.
       severities: of the raters; the first one is used in all other parts.
+      labelings: of the part `main`. The other parts have those of the paper among them.
     """
 
     base_clips: int = 8000
@@ -44,6 +45,7 @@ class Sizes:
     epochs: tuple[int, ...] = (3, 10)
     target_epochs: int = 40
     severities: tuple[float, ...] = (1.0, 0.25, 4.0)
+    labelings: tuple[str, ...] = LABELINGS
 
 
 class Transfers(NamedTuple):
@@ -108,15 +110,16 @@ def make_plan(sizes: Sizes, parts: Sequence[str]) -> list[Stage]:
     def features(bases, clips=sizes.target_clips, at=severity):
         return Transfers("features", clips, names(("ol", COMPLETE), at), bases)
 
-    every = names((*LABELINGS, COMPLETE))
-    papers = names((*PAPER_LABELINGS, COMPLETE))
+    of_paper = [labeling for labeling in sizes.labelings if labeling in PAPER_LABELINGS]
+    every = names((*sizes.labelings, COMPLETE))
+    papers = names((*of_paper, COMPLETE))
     stages = [
         Stage("main", sizes.base_clips, "mse", every, epochs, (features(every),))
         for epochs in sizes.epochs
     ]
     if "severity" in parts:
         for at in others:
-            of_raters = names(PAPER_LABELINGS, at)
+            of_raters = names(of_paper, at)
             upper = Transfers("features", sizes.target_clips, names(("ol",), at), (COMPLETE,))
             transfers = (features(of_raters, at=at), upper)
             stages.append(Stage("severity", sizes.base_clips, "mse", of_raters, last, transfers))

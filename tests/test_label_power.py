@@ -45,17 +45,24 @@ def test_the_needed_numbers_give_the_wanted_interval(label_power):
     assert found.clips_ratio_needed(0.01, num_seeds=5) == math.inf
 
 
-def test_raters_without_general_labels_leave_nothing_that_pel_does_not_add(label_power, capsys):
+@pytest.mark.slow
+def test_raters_without_general_labels_leave_nothing_that_pel_does_not_add(label_power):
     """Then the labels of `pel` are the truth, and so is everything that follows."""
-    label_power.main([*TINY, "--general=0"])
-    lines = capsys.readouterr().out.splitlines()
-    rows = {tuple(line.split()[:2]): line.split()[2:] for line in lines[1:]}
-    assert set(rows) == {(b, t) for b in ("ol", "pel", "truth") for t in ("ol", "truth")}
-    for target in ("ol", "truth"):
-        assert rows["pel", target] == rows["truth", target]
-        assert rows["pel", target][0] != rows["ol", target][0]
-        values = float(rows["ol", target][0]), float(rows["pel", target][0])
-        assert float(rows["pel", target][1]) == pytest.approx(values[1] - values[0], abs=2e-3)
+    flags = label_power.parse_flags([*TINY, "--general=0"])
+    measured = label_power.simulate(flags)
+    assert len(measured) == 2
+    for values, replicates in measured:
+        ol, pel, truth = range(3)
+        np.testing.assert_array_equal(values[pel], values[truth])
+        np.testing.assert_array_equal(replicates[pel], replicates[truth])
+        assert (values[pel] != values[ol]).all()
+    rows = [line.split() for line in label_power.table(measured, flags)[1:]]
+    bases, targets = ("ol", "pel", "truth"), ("ol", "truth")
+    assert [tuple(row[:2]) for row in rows] == [(b, t) for b in bases for t in targets]
+    gains = np.array([values[1] - values[0] for values, _ in measured])
+    for row, gain in zip(rows[2:4], gains.T, strict=True):
+        assert float(row[3]) == pytest.approx(gain.mean(), abs=5e-4)
+        assert float(row[4]) == pytest.approx(gain.std(ddof=1), abs=5e-5)
 
 
 def test_base_clips_have_no_event_of_the_target(label_power):
