@@ -40,7 +40,7 @@ class Sizes:
     other_target_clips: tuple[int, ...] = (100, 3000)
     validation_clips: int = 300
     base_test_clips: int = 300
-    test_clips: int = 1500
+    test_clips: int = 6000
     num_seeds: int = 5
     epochs: tuple[int, ...] = (3, 10)
     target_epochs: int = 40
