@@ -149,7 +149,7 @@ needed with --test_clips, and the test clips that are needed with --num_seeds.""
     add("--target_epochs", type=int, default=30, help="of the classifier (default: %(default)s)")
     add("--loss", choices=LOSSES, default="mse", help="(default: %(default)s)")
     add("--noise", type=float, default=0.5, help="of the features (default: %(default)s)")
-    add("--mixing", type=float, default=3.0, help="factor in the tanh (default: %(default)s)")
+    add("--mixing", type=float, default=1.0, help="factor in the tanh (default: %(default)s)")
     add("--num_seeds", type=int, default=3, help="(default: %(default)s)")
     add("--resolve", type=float, default=0.01, help="half an interval (default: %(default)s)")
     return parser.parse_args(arguments)
