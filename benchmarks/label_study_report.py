@@ -178,8 +178,8 @@ def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """`helps`, `hurts`, or `within chance` if the interval has 0."""
-    return "helps" if row["low"] > 0 else "hurts" if row["high"] < 0 else "within chance"
+    """`helps`, `hurts`, or `is within chance` if the interval has 0."""
+    return "helps" if row["low"] > 0 else "hurts" if row["high"] < 0 else "is within chance"
 
 
 def summary(rows: Sequence[dict[str, Any]], sizes: Sizes) -> str:
