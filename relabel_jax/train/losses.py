@@ -62,7 +62,7 @@ def large_loss_rejection(
     Arguments and result are those of `masked_binary_cross_entropy`.
     """
     losses = _cross_entropies(outputs, labels, masked)
-    is_negative = ~(labels | masked)
+    is_negative = (labels == 0) & ~masked
     largest = jax.lax.stop_gradient(jnp.where(is_negative, losses, -jnp.inf))
     of_batch = largest if axis_name is None else jax.lax.all_gather(largest, axis_name)
     num_rejected = batch_axis.total(jnp.sum(is_negative), axis_name) * LARGE_LOSS_SHARE
@@ -81,7 +81,7 @@ def smoothed_binary_cross_entropy(
     learning from single positive labels, 2021). Arguments and result are those of
     `masked_binary_cross_entropy`.
     """
-    smooth = jnp.where(labels, 1 - SMOOTHING / 2, SMOOTHING / 2)
+    smooth = labels * (1 - SMOOTHING) + SMOOTHING / 2
     losses = _cross_entropies(outputs, smooth, masked)
     return jnp.sum(jnp.where(masked, 0.0, losses)) / _num_known(masked, axis_name)
 
