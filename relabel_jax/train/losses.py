@@ -41,15 +41,65 @@ def masked_binary_cross_entropy(
     It is computed from the logits (Optax's `sigmoid_binary_cross_entropy`) if the network returns
     them, else from the scores. Arguments and result are those of `masked_mean_squared_error`.
     """
+    losses = _cross_entropies(outputs, labels, masked)
+    return jnp.sum(jnp.where(masked, 0.0, losses)) / _num_known(masked, axis_name)
+
+
+LARGE_LOSS_SHARE = 0.01
+SMOOTHING = 0.1
+
+
+def large_loss_rejection(
+    outputs: Outputs, labels: jax.Array, masked: jax.Array, axis_name: str | None = None
+) -> jax.Array:
+    """Computes the cross-entropy without the negatives that have the largest losses.
+
+    They are probably positives that the raters left out. Of the negatives of the whole batch that
+    are not masked, the share `LARGE_LOSS_SHARE` is left out, rounded down (LL-R of Y. Kim et al.,
+    Large loss matters in weakly supervised multi-label classification, 2022). There the share
+    grows with each epoch. Here it is constant, because a loss does not know the epoch.
+
+    Arguments and result are those of `masked_binary_cross_entropy`.
+    """
+    losses = _cross_entropies(outputs, labels, masked)
+    is_negative = (labels == 0) & ~masked
+    largest = jax.lax.stop_gradient(jnp.where(is_negative, losses, -jnp.inf))
+    of_batch = largest if axis_name is None else jax.lax.all_gather(largest, axis_name)
+    num_rejected = batch_axis.total(jnp.sum(is_negative), axis_name) * LARGE_LOSS_SHARE
+    # The largest loss that stays.
+    limit = jnp.sort(of_batch.ravel(), descending=True)[num_rejected.astype(jnp.int32)]
+    left_out = masked | (largest > limit)
+    return jnp.sum(jnp.where(left_out, 0.0, losses)) / _num_known(left_out, axis_name)
+
+
+def smoothed_binary_cross_entropy(
+    outputs: Outputs, labels: jax.Array, masked: jax.Array, axis_name: str | None = None
+) -> jax.Array:
+    """Computes the cross-entropy with the labels 1 - `SMOOTHING` / 2 and `SMOOTHING` / 2.
+
+    A label that was not given counts as unlikely, not as absent (E. Cole et al., Multi-label
+    learning from single positive labels, 2021). Arguments and result are those of
+    `masked_binary_cross_entropy`.
+    """
+    smooth = labels * (1 - SMOOTHING) + SMOOTHING / 2
+    losses = _cross_entropies(outputs, smooth, masked)
+    return jnp.sum(jnp.where(masked, 0.0, losses)) / _num_known(masked, axis_name)
+
+
+def _cross_entropies(outputs: Outputs, labels: jax.Array, masked: jax.Array) -> jax.Array:
+    """Returns float32[batch, classes]; what it holds for masked outputs is finite.
+
+    Args:
+      labels: bool or float32[batch, classes], from 0 to 1.
+    """
+    labels = labels.astype(jnp.float32)
     if outputs.logits is None:
         # Larger scores round to 1 in float32, and log(1 - 1) is infinite.
         tiny = jnp.finfo(jnp.float32).eps
         scores = jnp.clip(jnp.where(masked, 0.5, outputs.scores), tiny, 1 - tiny)
-        losses = -(labels * jnp.log(scores) + (1 - labels) * jnp.log1p(-scores))
-    else:
-        logits = jnp.where(masked, 0.0, outputs.logits)
-        losses = optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
-    return jnp.sum(jnp.where(masked, 0.0, losses)) / _num_known(masked, axis_name)
+        return -(labels * jnp.log(scores) + (1 - labels) * jnp.log1p(-scores))
+    logits = jnp.where(masked, 0.0, outputs.logits)
+    return optax.sigmoid_binary_cross_entropy(logits, labels)
 
 
 def distillation(outputs: Outputs, teacher: jax.Array, axis_name: str | None = None) -> jax.Array:
@@ -77,5 +127,7 @@ def _num_known(masked: jax.Array, axis_name: str | None) -> jax.Array:
 LOSSES: dict[str, Loss] = {
     "mse": masked_mean_squared_error,
     "bce": masked_binary_cross_entropy,
+    "large_loss": large_loss_rejection,
+    "smoothed": smoothed_binary_cross_entropy,
 }
 """The losses by their names in `config.loss`."""
