@@ -40,9 +40,8 @@ quickstart: $(VENV)/.core
 test: $(VENV)/.test
 	$(PYTEST)
 
-# XLA takes most of the time. Without optimizations it compiles in half the time.
 test-fast: $(VENV)/.test
-	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-extra: $(VENV)/.test
 	$(PYTEST) -m "not slow or extra"

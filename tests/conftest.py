@@ -7,9 +7,9 @@ import pathlib
 from collections.abc import Callable
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# LLVM's -O1 compiles in two thirds of the time. Flags of the environment come later, so they win:
+# LLVM's -O0 compiles in half of the time. Flags of the environment come later, so they win:
 # XLA_FLAGS=--xla_backend_optimization_level=3 make test
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 # Half of the time is compiling, and most programs occur in several tests. So each is compiled once
 # and then loaded, also by the commands that the tests start.
 os.environ.setdefault(
@@ -163,12 +163,22 @@ def paper_network(recordings: list[pathlib.Path]) -> Pretrained:
     return Pretrained(network, {**variables, "batch_stats": of_batch}, classes, {})
 
 
-@pytest.fixture
-def browser():
-    """Headless Chromium; see `browser.py` for what pages are checked for."""
+@pytest.fixture(scope="session")
+def _chromium():
     driver = start_browser()
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def browser(_chromium):
+    """Headless Chromium with a new tab; see `browser.py` for what pages are checked for."""
+    first = _chromium.current_window_handle
+    _chromium.switch_to.new_window("tab")
+    _chromium.get_log("browser")  # forgets what other tests have logged
+    yield _chromium
+    _chromium.close()
+    _chromium.switch_to.window(first)
 
 
 @pytest.fixture(scope="session")

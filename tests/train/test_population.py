@@ -7,7 +7,15 @@ import signal
 import jax
 import numpy as np
 import pytest
-from tiny_training import EPOCHS, NUM_CLIPS, STEPS_PER_EPOCH, inputs, member, states, training
+from tiny_training import (
+    EPOCHS,
+    NUM_CLIPS,
+    STEPS_PER_EPOCH,
+    inputs,
+    states,
+    training,
+)
+from tiny_training import population as population_of
 
 from relabel_jax.data.pipeline import epoch_order
 from relabel_jax.errors import InputError, Interrupted
@@ -19,22 +27,12 @@ from relabel_jax.train.population import Layout, split_members
 
 pytestmark = pytest.mark.slow
 
-# Of the labels, of weights and order. Two have one order, two have one set of labels.
-MEMBERS = {"a": (0, 0), "b": (1, 0), "c": (1, 3)}
+MEMBERS = "abc"
 TIMINGS = ("clips_per_s", "seconds")
 
 
-def population(folder, names=tuple(MEMBERS)):
-    return [member(folder / name, *MEMBERS[name]) for name in names]
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The folder of lone runs of all members."""
-    folder = tmp_path_factory.mktemp("alone")
-    for of_member in population(folder):
-        train(training([of_member]))
-    return folder
+def population(folder, names=MEMBERS):
+    return population_of(folder, names)
 
 
 def metrics(workdir):
