@@ -25,7 +25,7 @@ NUM_EPOCHS = 4
 SMALL = {
     "model.features": (4,) * 9,
     "model.dense_units": (8, 8),
-    "model.formulation": "lax",
+    "model.formulation": "direct",
     "batch_size": 8,
     "num_epochs": NUM_EPOCHS,
     "steps_per_call": 2,
