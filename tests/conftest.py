@@ -107,13 +107,13 @@ def miniature_data(made_once) -> pathlib.Path:
     """
 
     def make(folder):
-        miniature.build(miniature.MiniatureSpec(num_clips=96), folder / "mini", num_workers=2)
+        miniature.build(miniature.MiniatureSpec(num_clips=96), folder / "mini", num_workers=1)
         build.build(
             ontology=folder / "mini" / "ontology.json",
             segments=[folder / "mini" / "segments.csv"],
             audio=folder / "mini" / "audio",
             output_dir=folder / "data",
-            num_workers=2,
+            num_workers=1,
             clips_per_shard=32,
         )
 

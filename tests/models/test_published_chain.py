@@ -36,7 +36,7 @@ def data_dir(miniature_data, tmp_path_factory):
                 segments=[mini / "segments.csv"],
                 audio=mini / "audio",
                 output_dir=folder / str(rate),
-                num_workers=2,
+                num_workers=1,
                 sample_rate_hz=rate,
                 duration_s=SECONDS,
             )
