@@ -3,6 +3,7 @@
 python tiny_training.py FOLDER ab abcd   trains two populations, of the members a and b, and of all
 """
 
+import functools
 import pathlib
 import sys
 
@@ -21,6 +22,7 @@ CLASSES, FEATURES, EPOCHS = 5, 6, 4
 MEMBERS = {"a": (0, 0), "b": (1, 0), "c": (1, 3), "d": (2, 4)}
 """Seeds of labels, and of weights and order. Two have one order, two have one set of labels."""
 NETWORK = EmbeddingClassifier(CLASSES, hidden_units=8)
+INIT = jax.jit(functools.partial(NETWORK.init, train=False))
 STEPS_PER_EPOCH = NUM_CLIPS["train"] // 8
 
 
@@ -39,7 +41,7 @@ def member(workdir, labels_seed, seed):
         masked={split: rng.random((num, CLASSES)) < 0.2 for split, num in NUM_CLIPS.items()},
         label_set=np.ones(CLASSES, bool),
     )
-    variables = NETWORK.init(jax.random.key(seed), inputs("train", np.arange(1)), train=False)
+    variables = INIT(jax.random.key(seed), inputs("train", np.arange(1)))
     return Member(Workdir(workdir), jax.device_get(variables), view, seed)
 
 
