@@ -4,6 +4,7 @@ import fcntl
 import functools
 import os
 import pathlib
+import shutil
 from collections.abc import Callable
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -91,6 +92,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory):
         with open(base / f"{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
                 folder.mkdir()
                 make(folder)
                 done.touch()
