@@ -2,7 +2,7 @@
 # make labels       all of AudioSet re-labelled, as a data set to publish
 # make test         all tests
 # make test-fast    the fast tests: under 90 s on 2 idle cores
-# make test-extra   the quick tests, and those that need PyTorch, Beam or the adapters' libraries
+# make test-extra   what needs PyTorch, Beam or the adapters' libraries, and a sample of the rest
 # make adapters     installs the test dependencies of the adapters for HEAR and perch-hoplite
 # make lint         style and types
 # make docs         the documentation, in build/docs
@@ -40,12 +40,14 @@ quickstart: $(VENV)/.core
 test: $(VENV)/.test
 	$(PYTEST)
 
-# XLA takes most of the time. Without optimizations it compiles in half the time.
 test-fast: $(VENV)/.test
-	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow"
 
+# The sample is of what depends on the versions of Python and JAX.
+WITH_EXTRAS = $(shell grep -rl --include="*.py" "mark\.extra" tests)
+SAMPLE := tests/test_chain.py tests/test_cli.py tests/train tests/runs tests/data
 test-extra: $(VENV)/.test
-	$(PYTEST) -m "not slow or extra"
+	$(PYTEST) -m "not slow or extra" $(WITH_EXTRAS) $(SAMPLE)
 
 # --no-deps, because perch-hoplite's version bounds exclude the tested versions of other packages.
 adapters: $(VENV)/.test

@@ -1,13 +1,13 @@
 """Opens pages in headless Chromium, and checks what a reader sees of them.
 
 `tests/conftest.py` has the fixtures `browser` (a driver) and `axe` (axe-core's source). A page is
-looked at in all of `VIEWS`:
+looked at in both of `LAYOUTS`:
 
-    for view in VIEWS:
+    for view in LAYOUTS:
         open_page(browser, path.as_uri(), view)
         check_layout(browser, view)
 
-`check_accessibility(browser, axe, view)` does the same with axe-core.
+`check_accessibility(browser, axe, view)` does the same with axe-core, in all of `VIEWS`.
 """
 
 import os
@@ -26,6 +26,8 @@ class View(NamedTuple):
 
 
 VIEWS = tuple(View(width, scheme) for width in (390, 1400) for scheme in ("light", "dark"))
+LAYOUTS = (View(390, "light"), View(1400, "dark"))
+"""For what depends on the width alone, and for pages whose colours are a theme's."""
 
 
 def start_browser() -> Any:

@@ -1,13 +1,16 @@
 """What holds for every test: strict JAX, no accelerator, and where the real data lies."""
 
+import fcntl
 import functools
 import os
 import pathlib
+import shutil
+from collections.abc import Callable
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# LLVM's -O1 compiles in two thirds of the time. Flags of the environment come later, so they win:
+# LLVM's -O0 compiles in half of the time. Flags of the environment come later, so they win:
 # XLA_FLAGS=--xla_backend_optimization_level=3 make test
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 # Half of the time is compiling, and most programs occur in several tests. So each is compiled once
 # and then loaded, also by the commands that the tests start.
 os.environ.setdefault(
@@ -76,43 +79,65 @@ def realaudio_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def miniature_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A data set built from 96 clips of the miniature AudioSet: 81, 9 and 6 in the three splits.
+def made_once(tmp_path_factory: pytest.TempPathFactory):
+    """`made_once(name, make)`: the folder that `make` fills, once for all workers of pytest-xdist.
 
-    Each split has clips on both sides of each of the paper's four roots. Shared by all tests:
-    whoever changes it changes a copy.
+    Whoever changes it changes a copy.
     """
-    folder = tmp_path_factory.mktemp("miniature_data")
-    miniature.build(miniature.MiniatureSpec(num_clips=96), folder / "mini", num_workers=2)
-    build.build(
-        ontology=folder / "mini" / "ontology.json",
-        segments=[folder / "mini" / "segments.csv"],
-        audio=folder / "mini" / "audio",
-        output_dir=folder / "data",
-        num_workers=2,
-        clips_per_shard=32,
-    )
-    return folder / "data"
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make: Callable[[pathlib.Path], object]) -> pathlib.Path:
+        folder, done = base / name, base / f"{name}.done"
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")
-def small_base(miniature_data: pathlib.Path, tmp_path_factory: pytest.TempPathFactory):
+def miniature_data(made_once) -> pathlib.Path:
+    """A data set built from 96 clips of the miniature AudioSet: 81, 9 and 6 in the three splits.
+
+    Each split has clips on both sides of each of the paper's four roots.
+    """
+
+    def make(folder):
+        miniature.build(miniature.MiniatureSpec(num_clips=96), folder / "mini", num_workers=1)
+        build.build(
+            ontology=folder / "mini" / "ontology.json",
+            segments=[folder / "mini" / "segments.csv"],
+            audio=folder / "mini" / "audio",
+            output_dir=folder / "data",
+            num_workers=1,
+            clips_per_shard=32,
+        )
+
+    return made_once("miniature_data", make) / "data"
+
+
+@pytest.fixture(scope="session")
+def small_base(miniature_data: pathlib.Path, made_once) -> pathlib.Path:
     """The workdir of a finished base training of a small network."""
     config = paper_config("Human sounds", "base")
     config.update({"data_dir": str(miniature_data), "labeling": "pe_cml", "num_epochs": 1})
     config.batch_size = 8
     config.model.update({"features": (4,) * 9, "dense_units": (8, 8)})
     config.resident = "never"  # one program less: validation and test clips share one
-    workdir = tmp_path_factory.mktemp("small_base")
-    run(config, workdir)
-    return workdir
+    return made_once("small_base", lambda workdir: run(config, workdir))
 
 
 @pytest.fixture(scope="session")
 def recordings(realaudio_dir: pathlib.Path) -> list[pathlib.Path]:
-    """50 real recordings: every 20th, so of all sources, formats and rates."""
+    """25 real recordings: every 50th, so of all sources, formats and rates."""
     paths = [path for path in (realaudio_dir / "audio").rglob("*.*") if path.is_file()]
-    return sorted(paths)[::20][:50]
+    return sorted(paths)[::50]
 
 
 @pytest.fixture(scope="session")
@@ -140,12 +165,22 @@ def paper_network(recordings: list[pathlib.Path]) -> Pretrained:
     return Pretrained(network, {**variables, "batch_stats": of_batch}, classes, {})
 
 
-@pytest.fixture
-def browser():
-    """Headless Chromium; see `browser.py` for what pages are checked for."""
+@pytest.fixture(scope="session")
+def _chromium():
     driver = start_browser()
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def browser(_chromium):
+    """Headless Chromium with a new tab; see `browser.py` for what pages are checked for."""
+    first = _chromium.current_window_handle
+    _chromium.switch_to.new_window("tab")
+    _chromium.get_log("browser")  # forgets what other tests have logged
+    yield _chromium
+    _chromium.close()
+    _chromium.switch_to.window(first)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import sys
 import jax
 import pytest
 
+from relabel_jax.benchmark.__main__ import main
 from relabel_jax.benchmark.programs import RECIPE, Variant, batches
 from relabel_jax.models.flop import train_flop
 from relabel_jax.models.variables import shapes
@@ -78,14 +79,18 @@ def test_table_and_file(tmp_path):
         (["--formulations", "lax", "--modes", "scan"], "error: nothing to measure"),
     ],
 )
-def test_what_does_not_fit_is_refused(arguments, message):
-    done = run(*SMALL, *arguments)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(message)
-    assert done.stderr.count("\n") == 1
+def test_what_does_not_fit_is_refused(arguments, message, capsys, monkeypatch):
+    flags = os.environ.get("XLA_FLAGS", "")  # JAX runs already, so no devices can be chosen
+    monkeypatch.setenv("XLA_FLAGS", f"{flags} --xla_force_host_platform_device_count=1")
+    assert main([*SMALL, *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(message)
+    assert captured.err.count("\n") == 1
 
 
-def test_an_unknown_precision_is_refused():
-    done = run("--precisions", "f16")
-    assert done.returncode == 2
-    assert "invalid choice: 'f16'" in done.stderr.splitlines()[-1]
+def test_an_unknown_precision_is_refused(capsys):
+    with pytest.raises(SystemExit) as exiting:
+        main(["--precisions", "f16"])
+    assert exiting.value.code == 2
+    assert "invalid choice: 'f16'" in capsys.readouterr().err.splitlines()[-1]

@@ -1,10 +1,13 @@
 """The command line from a user's view."""
 
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from relabel_jax.main import main
 
 pytestmark = pytest.mark.slow
 
@@ -53,36 +56,45 @@ CASES = {
 }
 
 
+def run(*flags):
+    """Stdout, stderr and exit status of a process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "relabel_jax.main", *flags],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout, done.stderr, done.returncode
+
+
 @pytest.fixture(scope="module")
-def answers():
-    """Exit status, stdout and stderr of all cases, which run side by side."""
-
-    def start(flags):
-        return subprocess.Popen(
-            [sys.executable, "-m", "relabel_jax.main", *flags],
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    running = {name: start(flags) for name, (flags, _) in CASES.items()} | {
-        "help": start(["--help"])
-    }
-    return {name: (*run.communicate(), run.returncode) for name, run in running.items()}
+def answer_to_help():
+    return run("--help")
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(answers, case):
-    stdout, stderr, status = answers[case]
+def check_one_line(stdout, stderr, status, case):
     assert status == 1
     assert stdout == ""
     assert stderr.count("\n") == 1
     assert stderr.startswith(CASES[case][1])
 
 
-def test_help(answers):
-    stdout, stderr, status = answers["help"]
+def test_one_line_of_a_process():
+    check_one_line(*run(*CASES["no data"][0]), "no data")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line(case, capsys, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    # Other tests in this process use JAX. Commands then cannot choose the number of devices.
+    flags = os.environ.get("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", f"{flags} --xla_force_host_platform_device_count=1")
+    status = main(CASES[case][0])
+    check_one_line(*capsys.readouterr(), status, case)
+
+
+def test_help(answer_to_help):
+    stdout, stderr, status = answer_to_help
     assert status == 0
     assert stderr == ""
     for word in ("--workdir", "data_dir", "pe_cml", "finetune", "metrics.jsonl"):
@@ -106,12 +118,12 @@ def test_configs_have_the_papers_recipe(name, side, audioset_dir):
     assert path.name in module["__doc__"]
 
 
-def test_help_has_a_line_for_every_field(answers):
+def test_help_has_a_line_for_every_field(answer_to_help):
     from relabel_jax.experiments.cells import grid_config
     from relabel_jax.experiments.config import paper_config
     from relabel_jax.runs.old_configs import flat
 
-    stdout = answers["help"][0]
+    stdout, *_ = answer_to_help
     configs = paper_config("", ""), grid_config(roots=(), target_labelings=())
     fields = {name for config in configs for name in flat(config.to_dict())}
     for field in fields:

@@ -6,7 +6,7 @@ import json
 import pathlib
 
 import pytest
-from browser import VIEWS, View, check_accessibility, check_layout, open_page, wait_for
+from browser import LAYOUTS, VIEWS, View, check_accessibility, check_layout, open_page, wait_for
 
 from data_prep.audit import main
 from relabel_jax.labels.ontology import Ontology
@@ -136,17 +136,24 @@ def test_the_page_needs_nothing_else(toy, tmp_path):
     assert "/*DATA*/" not in text
 
 
+@pytest.fixture(scope="module")
+def page(segments_sample, tmp_path_factory) -> str:
+    """The address of the page about 300 of AudioSet's segments."""
+    folder = tmp_path_factory.mktemp("audit")
+    assert main([f"--segments={segments_sample}", f"--output_dir={folder}"]) == 0
+    return (folder / "audit.html").as_uri()
+
+
 SHOWN = "return [...document.querySelectorAll('#tree text.slicetext')].map((e) => e.textContent)"
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_in_a_browser(segments_sample, tmp_path, browser, width):
+def test_the_page_in_a_browser(page, browser, width):
     """Into Music by a click, back out by the bar above; no error, no sideways scrolling."""
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    assert main([f"--segments={segments_sample}", f"--output_dir={tmp_path}"]) == 0
-    open_page(browser, (tmp_path / "audit.html").as_uri(), View(width, "light"))
+    open_page(browser, page, View(width, "light"))
     wait_for(browser, "return document.querySelectorAll('#tree .slice').length > 50")
     assert {"Music", "Animal"} <= set(browser.execute_script(SHOWN))
 
@@ -202,11 +209,10 @@ return [...document.querySelectorAll("#tree .treemaplayer .slice")].filter((tile
 """
 
 
-def test_layout(segments_sample, tmp_path, browser):
+def test_layout(page, browser):
     """Nothing is cut off, labels keep clear of dots, and on a phone each tile has its name."""
-    assert main([f"--segments={segments_sample}", f"--output_dir={tmp_path}"]) == 0
-    for view in VIEWS:
-        open_page(browser, (tmp_path / "audit.html").as_uri(), view)
+    for view in LAYOUTS:
+        open_page(browser, page, view)
         wait_for(browser, "return document.querySelector('#edges .annotation-text')")
         check_layout(browser, view)
         num_labels, num_covered = browser.execute_script(COVERED)
@@ -216,10 +222,9 @@ def test_layout(segments_sample, tmp_path, browser):
             assert browser.execute_script(NAMELESS) == 0
 
 
-def test_accessibility(segments_sample, tmp_path, browser, axe):
-    assert main([f"--segments={segments_sample}", f"--output_dir={tmp_path}"]) == 0
+def test_accessibility(page, browser, axe):
     for view in VIEWS:
-        open_page(browser, (tmp_path / "audit.html").as_uri(), view)
+        open_page(browser, page, view)
         wait_for(browser, "return document.querySelector('#edges .annotation-text')")
         check_accessibility(browser, axe, view)
 

@@ -28,7 +28,7 @@ def arguments(tmp_path_factory):
 def data_dir(arguments, tmp_path_factory):
     """An undisturbed build."""
     data_dir = tmp_path_factory.mktemp("data") / "set"
-    build(**arguments, output_dir=data_dir, num_workers=2)
+    build(**arguments, output_dir=data_dir, num_workers=1)
     return data_dir
 
 
@@ -95,15 +95,15 @@ def test_a_shard_and_a_split_without_a_good_recording(tmp_path):
     for file in ("-clip000.flac", "Y_clip001.flac"):
         (arguments["audio"] / file).write_bytes(b"")
     arguments["splits"] = tmp_path / "splits.csv"
-    build(**arguments, output_dir=tmp_path / "set")
+    build(**arguments, output_dir=tmp_path / "set", num_workers=1)
     assert list(tfds.builder_from_directory(tmp_path / "set").info.splits) == ["train"]
-    build(**arguments, output_dir=tmp_path / "set")
+    build(**arguments, output_dir=tmp_path / "set", num_workers=1)
 
     plan = Plan.open(tmp_path / "set")  # now one shard of several
     bad = [os.fsdecode(path) for path in plan.clips(plan.shards[1])["path"].to_pylist()]
     for path in bad:
         pathlib.Path(path).write_bytes(b"")
-    build(**arguments, output_dir=tmp_path / "again")
+    build(**arguments, output_dir=tmp_path / "again", num_workers=1)
     source = tfds.builder_from_directory(tmp_path / "again").as_data_source("train")
     index = pq.read_table(tmp_path / "again" / "clips.parquet")["clip_id"].to_pylist()
     assert [record["clip_id"].decode() for record in source] == index
@@ -145,7 +145,9 @@ def test_nothing_to_build(arguments, tmp_path, capfd):
     without = {name: value for name, value in arguments.items() if name != "audio"}
     assert "give --audio=FOLDER" in refused(without, tmp_path / "set", capfd)
     assert "--num_workers=0" in refused(arguments, tmp_path / "set", capfd, num_workers=0)
-    build(**arguments, output_dir=tmp_path / "set")  # none of these has spoiled the folder
+    build(
+        **arguments, output_dir=tmp_path / "set", num_workers=1
+    )  # none of these has spoiled the folder
 
 
 def test_no_readable_recording_at_all(tmp_path, capfd):

@@ -74,7 +74,7 @@ def test_the_index_and_the_summary_say_it(arguments, data_dir, tmp_path, capfd):
     assert stored_decoders(index.schema) == decoders()
     info = json.loads((data_dir / "dataset_info.json").read_text())
     assert info["description"].endswith(f"Decoded by {decoders()}.")
-    build(**arguments, output_dir=data_dir)
+    build(**arguments, output_dir=data_dir, num_workers=1)
     text = capfd.readouterr().err
     for line in (
         "warning: 1 clips are silent or nearly so, because their channels cancel: --mono=loudest",
@@ -124,13 +124,13 @@ def test_other_decisions_by_processes_and_by_parts(arguments, data_dir, tmp_path
 )
 def test_a_build_is_finished_with_the_same_decisions(arguments, data_dir, more, flag):
     with pytest.raises(InputError, match=f"was begun with another {flag}; give the same again"):
-        build(**arguments | more, output_dir=data_dir)
+        build(**arguments | more, output_dir=data_dir, num_workers=1)
 
 
 def test_unknown_decisions(arguments, tmp_path):
     for more in ({"mono": "right"}, {"partial": "drop"}):
         with pytest.raises(InputError, match=r"expected one of (mean, loudest, left|keep, reject)"):
-            build(**arguments | more, output_dir=tmp_path / "set")
+            build(**arguments | more, output_dir=tmp_path / "set", num_workers=1)
 
 
 def without_decoders(data_dir) -> None:
@@ -152,7 +152,7 @@ def test_a_build_never_mixes_decoders(arguments, tmp_path, capfd, monkeypatch):
     build_here(tmp_path / "set", **arguments)
     others = "libsndfile 1.0.0, FFmpeg 1 (PyAV 1), soxr 1"
     monkeypatch.setattr(plan, "decoders", lambda: others)  # as after an update
-    build(**arguments, output_dir=tmp_path / "set")  # nothing to do
+    build(**arguments, output_dir=tmp_path / "set", num_workers=1)  # nothing to do
     next((tmp_path / "set").glob("*.array_record*")).unlink()
     capfd.readouterr()
     text = refused(arguments, tmp_path / "set", capfd)
@@ -176,6 +176,6 @@ def test_a_plan_of_an_older_version_is_finished(arguments, data_dir, tmp_path):
         path.write_text(json.dumps({name: outcome[name] for name in fields}))
     pq.write_table(index.drop_columns(["partial"]), tmp_path / "set" / "clips.parquet")
     (tmp_path / "set" / "sha256.json").unlink()
-    build(**arguments, output_dir=tmp_path / "set")
+    build(**arguments, output_dir=tmp_path / "set", num_workers=1)
     assert verify(tmp_path / "set", num_workers=1) == []
     assert len(open_data_set(tmp_path / "set").clip_ids) == 9

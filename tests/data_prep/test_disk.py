@@ -28,7 +28,7 @@ def inputs(tmp_path_factory):
     arguments = make_inputs(folder, 24) | {"clips_per_shard": 2}
     (folder / "splits.csv").write_text("clip_id,split\n-clip000,test\n")
     arguments["splits"] = folder / "splits.csv"
-    build(**arguments, output_dir=folder / "undisturbed", num_workers=2)
+    build(**arguments, output_dir=folder / "undisturbed", num_workers=1)
     return arguments, folder / "undisturbed"
 
 
@@ -54,7 +54,7 @@ def leave_room(disk: pathlib.Path, num_pages: int) -> None:
 
 def stopped(arguments: dict, data_dir: pathlib.Path, capfd) -> str:
     """The error line of a build that stops, "" if it does not; nothing is half-written."""
-    is_stopped = main(command(arguments, data_dir, num_workers=2)[3:])
+    is_stopped = main(command(arguments, data_dir, num_workers=1)[3:])
     lines = [line for line in capfd.readouterr().err.splitlines() if "%|" not in line and line]
     assert not list(data_dir.rglob("*.tmp"))
     assert not (data_dir / ".build" / "metadata").exists()
@@ -216,7 +216,7 @@ def test_outputs_without_permission(inputs, plain_user, tmp_path, capfd, bits):
                 assert "Permission denied" in line
             else:  # the folder for scratch files is not always needed
                 assert (folder.name, bits) == (".build", 0o555)
-    build(**arguments, output_dir=data_dir, num_workers=2)
+    build(**arguments, output_dir=data_dir, num_workers=1)
     assert contents(data_dir) == contents(undisturbed)
 
 

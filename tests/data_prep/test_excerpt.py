@@ -159,8 +159,7 @@ def test_an_excerpt_of_real_segments(segments_sample, tmp_path, capsys):
     assert used in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_papers_size(audioset_dir, tmp_path, seed):
+def test_the_papers_size(audioset_dir, tmp_path):
     """82% of the clips still to be had: the figures of the table in docs/labels.md.
 
     Which clips are gone is a matter of chance, so size and means are held to 1%, and the rarest
@@ -171,13 +170,12 @@ def test_the_papers_size(audioset_dir, tmp_path, seed):
     paths = [audioset_dir / name for name in names]
     ontology = Ontology.audioset()
     ids = np.array(read_segments(paths, ontology).clip_ids.to_pylist())
-    have = ids[np.random.default_rng(seed).random(len(ids)) < 0.82]
+    have = ids[np.random.default_rng(0).random(len(ids)) < 0.82]
     (tmp_path / "have.txt").write_text("\n".join(have))
     flags = [
         f"--segments={','.join(map(str, paths))}",
         f"--output={tmp_path / 'excerpt.csv'}",
         f"--have={tmp_path / 'have.txt'}",
-        f"--seed={seed}",
     ]
     assert main(flags) == 0
     excerpt = read_segments([tmp_path / "excerpt.csv"], ontology)

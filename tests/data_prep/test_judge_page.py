@@ -3,7 +3,7 @@
 import pathlib
 
 import pytest
-from browser import VIEWS, View, check_accessibility, check_layout, open_page, wait_for
+from browser import LAYOUTS, VIEWS, View, check_accessibility, check_layout, open_page, wait_for
 from judging import write_toy
 
 from data_prep.judge import main
@@ -56,7 +56,7 @@ def test_classes_are_searched(page, browser):
 
 
 def test_layout(page, browser):
-    for view in VIEWS:
+    for view in LAYOUTS:
         open_page(browser, page.as_uri(), view)
         wait_for(browser, NAMED)
         check_layout(browser, view)

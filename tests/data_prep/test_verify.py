@@ -28,7 +28,7 @@ def arguments(tmp_path_factory):
 def good(arguments, tmp_path_factory):
     (arguments["audio"] / "-clip000.flac").write_bytes(b"")  # one row in rejects.csv
     data_dir = tmp_path_factory.mktemp("data") / "set"
-    build(**arguments, output_dir=data_dir, num_workers=2)
+    build(**arguments, output_dir=data_dir, num_workers=1)
     return data_dir
 
 

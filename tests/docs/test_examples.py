@@ -21,6 +21,7 @@ from relabel_jax.errors import InputError, Rejected
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.main import main
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +44,15 @@ def test_they_are_short_and_on_the_page():
 
 
 @pytest.mark.slow
-def test_the_network_trains_and_embeds(miniature_data, tmp_path):
+def test_the_network_trains_and_embeds(miniature_data, tmp_path, monkeypatch):
     flags = [f"--config.data_dir={miniature_data}", "--config.model.name=energy_net:EnergyNet"]
     flags += ["--config.model.frame_size=160", "--config.num_epochs=2", "--config.loss=bce"]
     flags += ["--config.batch_size=8"]
     flags += [f"--workdir={tmp_path / 'base'}"]
-    command = [sys.executable, "-m", "relabel_jax.main", "--config=base_human", *flags]
-    path = os.pathsep.join(map(str, (EXAMPLES, CHECKOUT)))
-    subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=True)
+    # Other tests in this process use JAX. Commands then cannot choose the number of devices.
+    one_device = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    monkeypatch.setenv("XLA_FLAGS", one_device)
+    assert main(["--config=base_human", *flags]) == 0
     first, second = (tmp_path / "base" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(second)["train_loss"] < json.loads(first)["train_loss"]
     embedder = Embedder.load(tmp_path / "base")

@@ -1,7 +1,7 @@
 """The pages of the documentation fit a phone and a wide window, in light and in dark."""
 
 import pytest
-from browser import VIEWS, check_accessibility, check_layout, open_page
+from browser import LAYOUTS, check_accessibility, check_layout, open_page
 from documents import CHECKOUT
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ def pages():
 
 def test_nothing_is_cut_off(browser, pages):
     for page in pages:
-        for view in VIEWS:
+        for view in LAYOUTS:
             open_page(browser, page.as_uri(), view)
             if view.width < 600:  # the menus are outside the window until they are opened
                 browser.execute_script(REMOVE, ", ".join(MENUS))
@@ -31,6 +31,6 @@ def test_nothing_is_cut_off(browser, pages):
 
 def test_pages_are_accessible(browser, axe, pages):
     for page in pages:
-        for view in VIEWS:
+        for view in LAYOUTS:
             open_page(browser, page.as_uri(), view)
             check_accessibility(browser, axe, view, *MADE_BY_FURO)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TIMINGS = ("clips_per_s", "seconds")
-NUM_EPOCHS = 5
+NUM_EPOCHS = 3
 
 
 def start(data_dir, workdir, num_epochs=NUM_EPOCHS):
@@ -77,7 +77,7 @@ def test_killed_and_started_again(miniature_data, tmp_path):
     assert start(miniature_data, undisturbed).wait() == 0, log(undisturbed)
     rng = random.Random(0)
     # Before the first epoch is done, and around the moment in which an epoch is being saved.
-    for lines in (0, 2):
+    for lines in (0, 1):
         run = start(miniature_data, killed)
         while not (killed / "config.json").exists() and run.poll() is None:
             time.sleep(0.001)

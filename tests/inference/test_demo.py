@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from browser import VIEWS, check_accessibility, check_layout, open_page, wait_for
+from browser import LAYOUTS, VIEWS, check_accessibility, check_layout, open_page, wait_for
 
 from relabel_jax.audio.decode import read_waveform
 from relabel_jax.audio.waveform_format import PAPER_FORMAT
@@ -237,7 +237,7 @@ def test_the_page_in_a_browser(browser, small_base, folder, embeddings, tmp_path
 
         check_microphone(browser)
         browser.get_log("browser")  # forgets that damaged files could not be drawn
-        for view in VIEWS:
+        for view in LAYOUTS:
             choose_example(browser, address, view)
             check_layout(browser, view)
         urls = browser.execute_script(

@@ -83,15 +83,15 @@ def test_the_scores_of_a_training_come_out_again(small, small_base, miniature_da
     assert small.trained["labeling"] == "pe_cml"
 
 
-def test_ten_thousand_short_clips_compile_once(small):
+def test_a_thousand_short_clips_compile_once(small):
     compiled = []
     small.embed([sound(0.5)], 8_000)
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "compile" in event else None
     )
     rng = np.random.default_rng(0)
-    clips = (sound(length) for length in rng.uniform(0.01, 0.3, 10_000))
-    assert small.embed(clips, 8_000).shape == (10_000, 8)
+    clips = (sound(length) for length in rng.uniform(0.01, 0.3, 1_000))
+    assert small.embed(clips, 8_000).shape == (1_000, 8)
     assert small.embed([sound(35)] * 3, 8_000).shape == (3, 8)
     assert small.scores([sound(12, 16_000)], 16_000).shape == (1, len(small.classes))
     assert small.embed_timestamps(sound(3), 8_000)[0].shape == (1, 6, 8)

@@ -36,7 +36,7 @@ TRAINED = {
 
 @pytest.fixture(scope="module")
 def waveforms(recordings):
-    """float32[50, 80000] with the full scale 1."""
+    """float32[25, 80000] with the full scale 1."""
     return np.stack(
         [read_waveform(str(path), PAPER_FORMAT)[0] for path in recordings]
     ) / np.float32(32_768)
@@ -178,7 +178,7 @@ def test_an_export_that_was_killed(small_base, tmp_path, capsys):
             replace(source, target)
         os.replace = kill_before
         main({arguments})"""
-    for number in (1, 3, 5):
+    for number in (1, 4):
         run = subprocess.run([sys.executable, "-c", program, str(number)], capture_output=True)
         assert run.returncode == -9
         assert any(path.name.endswith(".tmp") for path in output.iterdir())

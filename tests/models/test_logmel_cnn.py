@@ -15,7 +15,6 @@ from relabel_jax.inference.export import export
 from relabel_jax.inference.loading import load_pretrained
 from relabel_jax.models import variables as network_variables
 from relabel_jax.models.logmel_cnn import LogMelCNN
-from relabel_jax.report.write import write_report
 from relabel_jax.runs.workdir import Workdir
 from relabel_jax.train.step import Recipe, init_state, train_step
 
@@ -101,18 +100,6 @@ def test_it_resumes_bit_for_bit(miniature_data, base_dir, tmp_path):
     for name in ("scores", "labels", "masked"):
         got, expected = (np.load(each / "test_scores.npz")[name] for each in (tmp_path, base_dir))
         np.testing.assert_array_equal(got, expected)
-
-
-def test_it_transfers_and_reports(miniature_data, base_dir, tmp_path):
-    for method in ("features", "finetune", "scratch"):
-        base = "" if method == "scratch" else str(base_dir)
-        config = config_of(miniature_data, method, base=base, num_epochs=1)
-        result = run(config, tmp_path / "W" / "human_sounds" / method)
-        assert result.model["name"] == "logmel_cnn"
-        assert 0 < result.test["mAP"] <= 1
-    report = write_report(tmp_path / "W")
-    assert len(report["runs"]) == 3
-    assert not report["problems"]
 
 
 def test_it_embeds_and_exports(base_dir, tmp_path):

@@ -66,8 +66,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(fold_norm):
     assert np.linalg.norm(got_all - expected_all) < bound * np.linalg.norm(expected_all)
 
 
-@pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("rounded", ["tf32", "bf16"])
+@pytest.mark.parametrize(("rounded", "train"), [("tf32", False), ("bf16", True)])
 def test_rounding_leaves_what_quiet_clips_differ_in(monkeypatch, rounded, train):
     """With nonzero biases, the differences between clips of noise survive rounding."""
     waveforms = np.random.default_rng(0).normal(0, 98, (6, 80_000)).astype(np.int16)  # 0.3%

@@ -22,7 +22,6 @@ pytestmark = pytest.mark.slow
 
 SMALL = {
     "cnn6": {"features": (4, 4, 8, 8), "sample_rate_hz": 8_000},
-    "cnn14": {"features": (4, 4, 4, 4, 8, 8), "sample_rate_hz": 16_000},
     "mn04": {"width": 0.1},
     "ast_tiny": {"width": 16, "num_heads": 2, "num_layers": 2, "num_frames": 46},
 }
@@ -42,7 +41,7 @@ def data_dir(miniature_data, tmp_path_factory):
                 segments=[mini / "segments.csv"],
                 audio=mini / "audio",
                 output_dir=folder / str(rate),
-                num_workers=2,
+                num_workers=1,
                 sample_rate_hz=rate,
                 duration_s=SECONDS,
             )

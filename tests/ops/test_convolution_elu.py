@@ -30,9 +30,12 @@ from relabel_jax.ops.grouped_time import Grouped
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["direct", "toom_cook"])
 @pytest.mark.parametrize(
-    ("batch", "kernel_size"), [(1, 16), *((6, size) for size in (2, 9, 12, 13, 14, 15, 16, 17))]
+    ("name", "batch", "kernel_size"),
+    [
+        *(("direct", 1, 16), ("direct", 6, 2), ("direct", 6, 17)),
+        *(("toom_cook", 1, 16), *(("toom_cook", 6, size) for size in (9, 12, 14, 17))),
+    ],
 )
 def test_activation_in_the_loops_agrees_with_the_whole(name, kernel_size, batch):
     """Kernels that fill whole rows of the grid, padded ones, and one with a tail."""
@@ -79,8 +82,9 @@ def with_and_without_buffers(x, w, dz, formulation):
     return got, jax.jit(compute)(x, w, dz, None)[0]
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize(("channels_in", "cores_share"), [(1, True), (4, False)])
+@pytest.mark.parametrize(
+    ("channels_in", "cores_share", "dtype"), [(1, True, jnp.bfloat16), (4, False, jnp.float32)]
+)
 def test_buffers_are_written_never_read_and_handed_on(dtype, channels_in, cores_share):
     formulation = tiny("toom_cook", cores_share)
     x, w, dz = (jnp.asarray(a, dtype) for a in arrays(3, 151, channels_in, 5, 16, 3))
@@ -138,9 +142,14 @@ def two_layers_by_definition(x, k1, b1, k2, b2, dz):
     return e2, *first, *second
 
 
-@pytest.mark.parametrize("cores_share", [True, False])
-@pytest.mark.parametrize("name", FORMULATIONS)
-@pytest.mark.parametrize(("batch", "time"), [(1, 479), (6, 160)])
+@pytest.mark.parametrize(
+    ("name", "batch", "time", "cores_share"),
+    [
+        *(("lax", 1, 479, True), ("grouped_time", 6, 160, True)),  # which cores do not change
+        *(("direct", 1, 479, False), ("direct", 6, 160, True)),
+        *(("toom_cook", 1, 479, True), ("toom_cook", 6, 160, False)),
+    ],
+)
 def test_a_deferred_layer_is_computed_when_the_next_layer_takes_it(name, batch, time, cores_share):
     """One clip in several blocks, and several clips in a block."""
     formulation = tiny(name, cores_share)

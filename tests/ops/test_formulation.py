@@ -117,9 +117,7 @@ def test_bfloat16_uses_im2col_where_clips_are_long():
         assert im2col.pays(shape, kernel_shape, STRIDES[layer], Tuning()) == (layer < 6)
 
 
-@pytest.mark.parametrize(
-    ("channels_in", "kernel_size"), [(1, 12), (1, 17), (4, 4), (4, 16), (9, 12), (9, 17)]
-)
+@pytest.mark.parametrize(("channels_in", "kernel_size"), [(1, 17), (4, 4), (9, 12)])
 def test_im2col_agrees_with_lax(kernel_size, channels_in):
     """im2col joins seven, two or one row of the grid."""
     with jax.enable_x64(True):

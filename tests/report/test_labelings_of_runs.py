@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from browser import VIEWS, check_layout, open_page, wait_for
+from browser import LAYOUTS, check_layout, open_page, wait_for
 from grid_of_runs import ROOTS, read_csv
 
 from relabel_jax.labels.labelings import LABELINGS, in_order
@@ -81,7 +81,7 @@ def test_tables(with_more):
 @pytest.mark.slow
 def test_page(with_more, browser):
     """All columns and colours; nothing is cut off, and the page does not scroll sideways."""
-    for view in VIEWS:
+    for view in LAYOUTS:
         open_page(browser, (with_more / "report" / "index.html").as_uri(), view)
         wait_for(browser, "return document.querySelectorAll('#tree .slice').length > 5")
         check_layout(browser, view)

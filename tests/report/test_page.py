@@ -4,7 +4,16 @@ import json
 import shutil
 
 import pytest
-from browser import VIEWS, View, check_accessibility, check_layout, open_page, set_scheme, wait_for
+from browser import (
+    LAYOUTS,
+    VIEWS,
+    View,
+    check_accessibility,
+    check_layout,
+    open_page,
+    set_scheme,
+    wait_for,
+)
 from grid_of_runs import read_csv
 
 from relabel_jax.labels.ontology import Ontology
@@ -117,7 +126,7 @@ def test_the_page_in_a_browser(with_the_paper, browser, width):
 
 def test_layout(with_the_paper, browser):
     """Nothing is cut off, Tables III and IV show all columns, and no interval covers another."""
-    for view in VIEWS:
+    for view in LAYOUTS:
         open_page(browser, (with_the_paper / "report" / "index.html").as_uri(), view)
         wait_for(browser, DRAWN)
         check_layout(browser, view)

@@ -20,7 +20,7 @@ REPOSITORY = str(pathlib.Path(__file__).parents[2])
     ("max_bytes", "num_epochs"),
     [
         (3_000, 2),  # the first checkpoint
-        (8_000, 60),  # TensorBoard's file, after 31 epochs
+        (5_500, 60),  # TensorBoard's file, after 20 epochs
         (0, 0),  # no disk: a thread that hangs
     ],
 )

@@ -12,21 +12,20 @@ import jax
 import numpy as np
 import pytest
 from launching import REPOSITORY, free_address, start, wait
-from tiny_training import EPOCHS, STEPS_PER_EPOCH, member, states, training
+from tiny_training import EPOCHS, STEPS_PER_EPOCH, states
 
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.config import paper_config
 from relabel_jax.experiments.run import run
 from relabel_jax.runs import processes
-from relabel_jax.train.loop import train
 
 pytestmark = pytest.mark.slow
 
-NUM_EPOCHS = 5
+NUM_EPOCHS = 4
 SMALL = {
     "model.features": (4,) * 9,
     "model.dense_units": (8, 8),
-    "model.formulation": "lax",
+    "model.formulation": "direct",
     "batch_size": 8,
     "num_epochs": NUM_EPOCHS,
     "steps_per_call": 2,
@@ -112,48 +111,51 @@ def test_a_run_on_eight_devices(miniature_data, on_one_device, tmp_path):
     assert_same_run(tmp_path / "run", on_one_device)
 
 
-@pytest.mark.parametrize("num_members", [2, 4])
-def test_a_population_on_eight_devices(tmp_path, num_members):
+def test_populations_on_eight_devices(alone, tmp_path):
     """The batch over 4 devices for each of two members, over 2 for each of four."""
-    numbers = [(0, 0), (1, 0), (1, 3), (2, 4)][:num_members]
-    names = [f"{labels_seed}_{seed}" for labels_seed, seed in numbers]
-    arguments = [f"{name}={a}:{b}" for name, (a, b) in zip(names, numbers, strict=True)]
     script = str(REPOSITORY / "tests" / "train" / "tiny_training.py")
-    process = start(tmp_path / "log", [script, str(tmp_path / "8"), *arguments], 8)
-    train(training([member(tmp_path / "1" / n, *m) for n, m in zip(names, numbers, strict=True)]))
+    process = start(tmp_path / "log", [script, str(tmp_path / "8"), "ab", "abcd"], 8)
     assert wait([process]) == [0], (tmp_path / "log").read_text()
     assert "8 devices" in (tmp_path / "log").read_text()
     assert EPOCHS * STEPS_PER_EPOCH >= 20
-    for name in names:
-        assert_close((tmp_path / "8" / name, tmp_path / "1" / name), EPOCHS)
+    for names in ("ab", "abcd"):
+        for name in names:
+            assert_close((tmp_path / "8" / names / name, alone / name), EPOCHS)
+
+
+# Each size gets a process of its own, from one that has imported JAX.
+NUM_DEVICES = """
+import os, sys, jax
+from relabel_jax.ops import cpu_devices
+for batch_size in map(int, sys.argv[1:]):
+    if not os.fork():
+        cpu_devices.use_cores(batch_size)
+        print(len(jax.devices()), flush=True)
+        os._exit(0)
+    os.wait()
+"""
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "environment", "expected"),
+    ("batch_sizes", "environment", "expected"),
     [
-        (24, {}, 2),
-        (23, {}, 1),  # too few for two
-        (25, {}, 1),  # not divisible
-        (24, {"JAX_NUM_CPU_DEVICES": "3"}, 3),
-        (24, {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, 4),
+        ([24, 23, 25], {}, [2, 1, 1]),  # 23 are too few for two, 25 are not divisible
+        ([24], {"JAX_NUM_CPU_DEVICES": "3"}, [3]),
+        ([24], {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, [4]),
     ],
 )
-def test_a_device_for_every_twelve_clips_of_a_batch(batch_size, environment, expected):
+def test_a_device_for_every_twelve_clips_of_a_batch(batch_sizes, environment, expected):
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two cores")
-    script = (
-        "import sys, jax; from relabel_jax.ops import cpu_devices; "
-        "cpu_devices.use_cores(int(sys.argv[1])); "
-    )
     done = subprocess.run(
-        [sys.executable, "-c", script + "print(len(jax.devices()))", str(batch_size)],
+        [sys.executable, "-c", NUM_DEVICES, *map(str, batch_sizes)],
         cwd=REPOSITORY,
         env=os.environ | environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert int(done.stdout) == expected
+    assert [int(line) for line in done.stdout.split()] == expected
 
 
 def test_two_devices(tmp_path):
@@ -170,21 +172,17 @@ def test_two_devices(tmp_path):
     ]
 
 
-def test_two_processes_train_every_kind_of_population(tmp_path):
+def test_two_processes_train_every_kind_of_population(alone, tmp_path):
     """One run, a member a process, more members than devices; by map and by vmap."""
     address, script = free_address(), str(REPOSITORY / "tests" / "train" / "two_processes.py")
     logs = [tmp_path / f"{i}.log" for i in (0, 1)]
     started = [start(logs[i], [script, address, str(i), str(tmp_path / "two")]) for i in (0, 1)]
-    for i in range(4):
-        train(training([member(tmp_path / "one" / str(i), i, i)]))
     assert wait(started) == [0, 0], logs[0].read_text()
     folders = sorted((tmp_path / "two").iterdir())
-    assert [folder.name for folder in folders] == [
-        *("1_map", "2_map", "2_vmap", "3_map", "4_map", "4_vmap")
-    ]
+    assert [folder.name for folder in folders] == ["1_map", "2_map", "3_map", "4_map", "4_vmap"]
     for folder in folders:
         for of_member in folder.iterdir():
-            assert_close((of_member, tmp_path / "one" / of_member.name), EPOCHS)
+            assert_close((of_member, alone / of_member.name), EPOCHS)
 
 
 def test_two_processes_stopped_and_started_again(miniature_data, on_one_device, tmp_path):

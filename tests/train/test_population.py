@@ -7,11 +7,19 @@ import signal
 import jax
 import numpy as np
 import pytest
-from tiny_training import EPOCHS, NUM_CLIPS, STEPS_PER_EPOCH, inputs, member, states, training
+from tiny_training import (
+    EPOCHS,
+    NUM_CLIPS,
+    STEPS_PER_EPOCH,
+    inputs,
+    states,
+    training,
+)
+from tiny_training import population as population_of
 
 from relabel_jax.data.pipeline import epoch_order
 from relabel_jax.errors import InputError, Interrupted
-from relabel_jax.experiments.config import members, paper_config
+from relabel_jax.experiments.config import members, model_config, paper_config
 from relabel_jax.experiments.run import member_workdirs, run, run_population
 from relabel_jax.runs.training_folder import TrainingFolder
 from relabel_jax.train.loop import train
@@ -19,22 +27,12 @@ from relabel_jax.train.population import Layout, split_members
 
 pytestmark = pytest.mark.slow
 
-# Of the labels, of weights and order. Two have one order, two have one set of labels.
-MEMBERS = {"a": (0, 0), "b": (1, 0), "c": (1, 3)}
+MEMBERS = "abc"
 TIMINGS = ("clips_per_s", "seconds")
 
 
-def population(folder, names=tuple(MEMBERS)):
-    return [member(folder / name, *MEMBERS[name]) for name in names]
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The folder of lone runs of all members."""
-    folder = tmp_path_factory.mktemp("alone")
-    for of_member in population(folder):
-        train(training([of_member]))
-    return folder
+def population(folder, names=MEMBERS):
+    return population_of(folder, names)
 
 
 def metrics(workdir):
@@ -270,10 +268,12 @@ def test_members_of_a_config():
 
 
 def test_runs_from_a_config(miniature_data, tmp_path):
-    """The audio network, from config to results: each folder like the lone run's."""
+    """A network of audio, from config to results: each folder like the lone run's."""
     config = paper_config("Human sounds", "base")
     config.update({"data_dir": str(miniature_data), "batch_size": 8, "num_epochs": 1})
-    config.model.update({"features": (4,) * 9, "dense_units": (8, 8), "formulation": "lax"})
+    config.model = model_config("logmel_cnn")
+    config.model.update({"hop_s": 0.1, "num_mels": 8, "features": (4, 4), "embedding_size": 6})
+    config.resident = "never"  # one program less: validation and test clips share one
     config.labelings = "ol,pe_cml"
     configs = members(config)
     workdirs = member_workdirs(configs, tmp_path)

@@ -1,8 +1,9 @@
 """A training of seconds: the small classifier on random numbers. Also run on other devices:
 
-python tiny_training.py FOLDER NAME=LABELS_SEED:SEED ...   trains a population of these members
+python tiny_training.py FOLDER ab abcd   trains two populations, of the members a and b, and of all
 """
 
+import functools
 import pathlib
 import sys
 
@@ -18,7 +19,10 @@ from relabel_jax.train.training import Member, Training
 
 NUM_CLIPS = {"train": 52, "validation": 21, "test": 8}
 CLASSES, FEATURES, EPOCHS = 5, 6, 4
+MEMBERS = {"a": (0, 0), "b": (1, 0), "c": (1, 3), "d": (2, 4)}
+"""Seeds of labels, and of weights and order. Two have one order, two have one set of labels."""
 NETWORK = EmbeddingClassifier(CLASSES, hidden_units=8)
+INIT = jax.jit(functools.partial(NETWORK.init, train=False))
 STEPS_PER_EPOCH = NUM_CLIPS["train"] // 8
 
 
@@ -37,8 +41,12 @@ def member(workdir, labels_seed, seed):
         masked={split: rng.random((num, CLASSES)) < 0.2 for split, num in NUM_CLIPS.items()},
         label_set=np.ones(CLASSES, bool),
     )
-    variables = NETWORK.init(jax.random.key(seed), inputs("train", np.arange(1)), train=False)
+    variables = INIT(jax.random.key(seed), inputs("train", np.arange(1)))
     return Member(Workdir(workdir), jax.device_get(variables), view, seed)
+
+
+def population(folder, names):
+    return [member(folder / name, *MEMBERS[name]) for name in names]
 
 
 def training(members, **fields):
@@ -65,9 +73,6 @@ def states(workdir, *epochs):
 
 if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    population = []
-    for argument in sys.argv[2:]:
-        name, _, numbers = argument.partition("=")
-        population.append(member(pathlib.Path(sys.argv[1], name), *map(int, numbers.split(":"))))
-    train(training(population))
+    for names in sys.argv[2:]:
+        train(training(population(pathlib.Path(sys.argv[1], names), names)))
     print(len(jax.devices()), "devices")

@@ -58,7 +58,8 @@ def step(network, inputs, num_devices):
     rng = np.random.default_rng(0)
     labels = rng.random((1, 1, BATCH, CLASSES)) < 0.5
     masked = (np.arange(BATCH * CLASSES) < 4).reshape(1, 1, BATCH, CLASSES)
-    variables = network.init(jax.random.key(0), inputs[:1], train=False)
+    init = jax.jit(network.init, static_argnames="train")
+    variables = init(jax.random.key(0), inputs[:1], train=False)
     start = stack_members([jax.device_get(init_state(variables, RECIPE))])
     arguments = layout.put_chunk(inputs[None], labels, masked)
     lowered = train_population.lower(
@@ -114,12 +115,14 @@ def check_mixup(network, inputs):
 def check_embeddings(network):
     """Of nine windows, one more than a batch."""
     windows = np.random.default_rng(0).integers(-9999, 9999, (9, 80_000), np.int16)
-    variables = jax.device_get(network.init(jax.random.key(0), windows[:1], train=False))
+    init = jax.jit(network.init, static_argnames="train")
+    variables = jax.device_get(init(jax.random.key(0), windows[:1], train=False))
     chunks = Embedder(Pretrained(network, variables, None, {})).embed_windows(iter(windows))
     got, scores = map(np.concatenate, zip(*chunks, strict=True))
-    expected = network.apply(variables, windows, method="embed")
+    apply = jax.jit(network.apply, static_argnames=("train", "method"))
+    expected = apply(variables, windows, method="embed")
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
-    expected = network.apply(variables, windows, train=False).scores
+    expected = apply(variables, windows, train=False).scores
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 
 

@@ -5,12 +5,12 @@ import sys
 
 import jax
 from absl import logging
-from tiny_training import member, training
+from tiny_training import population, training
 
 from relabel_jax.runs import processes
 from relabel_jax.train.loop import train
 
-MODES = ((1, "map"), (2, "map"), (2, "vmap"), (3, "map"), (4, "map"), (4, "vmap"))
+MODES = ((1, "map"), (2, "map"), (3, "map"), (4, "map"), (4, "vmap"))
 
 if __name__ == "__main__":
     address, process, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
@@ -18,6 +18,5 @@ if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
     logging.set_verbosity(logging.ERROR)  # Orbax's chatter
     for size, members_by in MODES:
-        of_mode = folder / f"{size}_{members_by}"
-        members = [member(of_mode / str(i), i, i) for i in range(size)]
+        members = population(folder / f"{size}_{members_by}", "abcd"[:size])
         train(training(members, members_by=members_by))
