@@ -70,7 +70,7 @@ class Stage(NamedTuple):
     Attributes:
       part: one of `PARTS`.
       clips: the number of clips that the bases are trained on.
-      loss: `config.loss` of the bases and of the transfers.
+      loss: `config.loss` of the bases.
       labelings: of the bases.
       epochs: epochs of the bases.
       transfers: the trainings that start from them.
@@ -83,6 +83,11 @@ class Stage(NamedTuple):
     epochs: int
     transfers: tuple[Transfers, ...]
 
+    @property
+    def target_loss(self) -> str:
+        """`config.loss` of the transfers, and of the base that the bases are compared with."""
+        return target_loss(self.loss)
+
     def base_folder(self) -> pathlib.Path:
         """The folder of the bases. Stages that train the same bases further share it."""
         return pathlib.Path("bases", f"{self.clips}_{self.loss}")
@@ -93,6 +98,11 @@ class Stage(NamedTuple):
         if transfers.method == "scratch":
             return pathlib.Path("transfers", f"{name}_{self.loss}")
         return pathlib.Path("transfers", f"{name}_from_{self.clips}_{self.loss}_{self.epochs}")
+
+
+def target_loss(loss: str) -> str:
+    """Returns `bce` for its variants, so that transfers differ in their bases alone."""
+    return "bce" if loss in ("large_loss", "smoothed") else loss
 
 
 def make_plan(sizes: Sizes, parts: Sequence[str]) -> list[Stage]:

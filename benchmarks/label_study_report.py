@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from label_study_inputs import COMPLETE
-from label_study_plan import NO_BASE, Sizes, Stage
+from label_study_plan import NO_BASE, Sizes, Stage, target_loss
 
 from relabel_jax.files import complete_file, write_json
 from relabel_jax.labels.labelings import title
@@ -21,7 +21,6 @@ from relabel_jax.runs.workdir import Workdir
 
 NUM_REPLICATES = 500
 _PAGE = pathlib.Path(__file__).with_name("label_study.html")
-_OF_BCE = ("large_loss", "smoothed")  # losses whose reference is `bce`
 
 
 class Key(NamedTuple):
@@ -158,7 +157,7 @@ def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[
                 for each in cells
                 if each.base == f"ol_x{round(100 * severity)}"
                 and each.method == ("finetune" if key.method == "scratch" else key.method)
-                and each.loss == ("bce" if key.loss in _OF_BCE else key.loss)
+                and each.loss == target_loss(key.loss)
                 and each[4:6] == key[4:6]
                 and (key.method == "scratch" or (each[1], each[3]) == (key[1], key[3]))
             ]

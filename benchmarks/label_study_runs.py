@@ -119,7 +119,7 @@ class Study:
                         data_dir=str(self.data_dir("target", transfers.target_clips)),
                         base=str(self.base_path(stage, base, seed)) if transfers.bases else "",
                         num_epochs=self.sizes.target_epochs,
-                        loss=stage.loss,
+                        loss=stage.target_loss,
                     )
                     for labeling in transfers.labelings
                 }
