@@ -1,0 +1,99 @@
+"""Compares 2-D convolutions of published networks on a CPU: XLA's, the package's, and PyTorch's.
+
+It prints CPU milliseconds of all threads, the least of three rounds, for the outputs and the two
+gradients. The forms take turns. Without PyTorch its columns are left out.
+"""
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from relabel_jax.ops.depthwise import depthwise
+from relabel_jax.ops.same_convolution import same_convolution
+
+# name -> kernel size, height, width, channels, features (0: depthwise), batch
+LAYERS = {
+    "cnn6, block 3": (5, 250, 16, 128, 256, 1),
+    "cnn14, block 4": (3, 125, 8, 256, 512, 1),
+    "mn04, 5 x 5": (5, 16, 125, 48, 0, 4),
+    "mn04, 3 x 3": (3, 8, 63, 80, 0, 4),
+}
+PARTS = ("outputs", "gradient of inputs", "gradient of kernel")
+
+
+def of_jax(x: np.ndarray, kernel: np.ndarray, is_own: bool) -> Iterator[Callable[[], object]]:
+    """The three parts as compiled programs."""
+    groups = x.shape[-1] // kernel.shape[2]
+
+    def xla(x, kernel):
+        margins = [(kernel.shape[0] // 2,) * 2] * 2
+        names = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), margins, dimension_numbers=names, feature_group_count=groups
+        )
+
+    def own(x, kernel):
+        return depthwise(x, kernel, 1) if groups > 1 else same_convolution(x, kernel)
+
+    form = own if is_own else xla
+    x, kernel = jax.device_put((x, kernel))
+    outputs = jax.jit(form)
+    gradient = outputs(x, kernel)
+    of_inputs = jax.jit(lambda x, k, g: jax.vjp(lambda x: form(x, k), x)[1](g))
+    of_kernel = jax.jit(lambda x, k, g: jax.vjp(lambda k: form(x, k), k)[1](g))
+    yield lambda: jax.block_until_ready(outputs(x, kernel))
+    yield lambda: jax.block_until_ready(of_inputs(x, kernel, gradient))
+    yield lambda: jax.block_until_ready(of_kernel(x, kernel, gradient))
+
+
+def of_torch(x: np.ndarray, kernel: np.ndarray) -> Iterator[Callable[[], object]]:
+    """The three parts in channels_last."""
+    import torch
+
+    groups, size = x.shape[-1] // kernel.shape[2], kernel.shape[0]
+    x = torch.from_numpy(x).permute(0, 3, 1, 2)
+    last = torch.from_numpy(kernel).permute(3, 2, 0, 1)
+    kernel = last.contiguous(memory_format=torch.channels_last)
+    gradient = torch.nn.functional.conv2d(x, kernel, padding=size // 2, groups=groups)
+    yield lambda: torch.nn.functional.conv2d(x, kernel, padding=size // 2, groups=groups)
+    options = ([1, 1], [size // 2] * 2, [1, 1], False, [0, 0], groups)
+    for mask in ([True, False, False], [False, True, False]):
+        yield lambda mask=mask: torch.ops.aten.convolution_backward(
+            gradient, x, kernel, None, *options, mask
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", nargs="+", choices=list(LAYERS), default=list(LAYERS))
+    args = parser.parse_args()
+    for name in args.layers:
+        size, height, width, channels, features, batch = LAYERS[name]
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(batch, height, width, channels)).astype(np.float32)
+        shape = (size, size, channels, features) if features else (size, size, 1, channels)
+        kernel = rng.normal(size=shape).astype(np.float32)
+        forms = {
+            "XLA": list(of_jax(x, kernel, False)),
+            "relabel_jax": list(of_jax(x, kernel, True)),
+        }
+        with contextlib.suppress(ModuleNotFoundError):
+            forms["torch"] = list(of_torch(x, kernel))
+        for number, part in enumerate(PARTS):
+            seconds: dict[str, list[float]] = {form: [] for form in forms}
+            for each in range(4):
+                for form, parts in forms.items():
+                    start = time.process_time()
+                    parts[number]()
+                    if each:  # the first call compiles
+                        seconds[form].append(time.process_time() - start)
+            cells = "  ".join(f"{form} {1000 * min(each):6.1f}" for form, each in seconds.items())
+            print(f"{name:15} {part:19} {cells}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
