@@ -179,7 +179,7 @@ def audioset(real_segments):
     return ontology, multi_hot(segments.labels, len(ontology)), clips, splits
 
 
-@pytest.mark.parametrize(("root", "side"), zip(ROOTS, SIDES * 2, strict=True))
+@pytest.mark.parametrize(("root", "side"), list(zip(ROOTS, SIDES * 2, strict=True)))
 def test_real_segments(audioset, root, side):
     ontology, labels, clips, splits = audioset
     brute_force = BruteForce(ontology, ontology.find(root), side)

@@ -14,6 +14,9 @@ from relabel_jax.labels.views import make_view
 from relabel_jax.report.__main__ import main
 
 
+collect_ignore = ["conftest.py"]  # it has no doctest, and shares its name with others
+
+
 @pytest.fixture(scope="session")
 def grid_folder(tmp_path_factory):
     """Two roots, two seeds, all cells but one, of 500 clips labelled by chance; and the truth."""

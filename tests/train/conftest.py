@@ -6,6 +6,9 @@ from tiny_training import MEMBERS, population, training
 from relabel_jax.train.loop import train
 
 
+collect_ignore = ["conftest.py"]  # it has no doctest, and shares its name with others
+
+
 @pytest.fixture(scope="session")
 def alone(made_once):
     """The folder of lone runs of all `MEMBERS`."""
