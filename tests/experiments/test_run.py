@@ -39,12 +39,11 @@ def small_config(data_dir, method, **fields):
     return config
 
 
-def waveform_config(data_dir, method, **fields):
+def waveform_config(data_dir, method, base=""):
     """Of the paper's network."""
     config = paper_config("Human sounds", method)
-    config.update({"data_dir": str(data_dir), "batch_size": 8, "num_epochs": 1})
+    config.update({"data_dir": str(data_dir), "base": str(base), "batch_size": 8, "num_epochs": 1})
     config.model.update({"features": (4,) * 9, "dense_units": (8, 8)})
-    config.update_from_flattened_dict(fields)
     return config
 
 
@@ -112,7 +111,7 @@ def test_transfer(miniature_data, base_dir, tmp_path, method, labeling):
 
 def test_the_papers_network_transfers(miniature_data, small_base, tmp_path):
     for method in TUNED:
-        config = waveform_config(miniature_data, method, base=str(small_base))
+        config = waveform_config(miniature_data, method, base=small_base)
         result = run(config, tmp_path / "W" / "human_sounds" / method)
         assert result.model["name"] == "waveform_cnn"
         assert 0 < result.test["mAP"] <= 1
@@ -256,7 +255,8 @@ def side_columns_of(data_set):
     ],
 )
 def test_refused(miniature_data, tmp_path, fields, message):
-    config = waveform_config(miniature_data, "scratch", **fields)
+    config = waveform_config(miniature_data, "scratch")
+    config.update_from_flattened_dict(fields)
     with pytest.raises(InputError, match=message) as caught:
         run(config, tmp_path)
     assert "\n" not in str(caught.value)

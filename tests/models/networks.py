@@ -15,8 +15,8 @@ TABLE_II = (
     *((12, 3, 128), (9, 3, 192), (9, 3, 192), (9, 1, 256)),
 )
 LENGTHS = (26662, 8883, 2957, 982, 324, 105, 33, 9, 1)
-# Fast, and wide enough for Toom-Cook in layers 2 and 3.
-NARROW = (32, 32, 32, 8, 8, 8, 8, 8, 8)
+# Fast, and wide enough for Toom-Cook in layers 2 to 6.
+NARROW = (32, 32, 32, 32, 32, 32, 8, 8, 8)
 BATCH = 4
 CLASSES = 11
 
