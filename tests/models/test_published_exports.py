@@ -21,7 +21,7 @@ NETWORKS = {
     "cnn10": {"features": (4, 4, 8, 8), "sample_rate_hz": 32_000},
     "cnn14": {"features": (4, 4, 4, 4, 8, 8), "sample_rate_hz": 16_000},
     "mn04": {"width": 0.1},
-    "mn10": {"width": 0.2},
+    "mn10": {"width": 0.2, "formulation": "matmul"},
     "ast_tiny": {"width": 16, "num_heads": 2, "num_layers": 2, "num_frames": 60},
     "ast_small": {"width": 12, "num_heads": 3, "num_layers": 1, "num_frames": 46},
     "ast_base": {"width": 8, "num_heads": 1, "num_layers": 1, "num_frames": 26},

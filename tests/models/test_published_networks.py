@@ -22,7 +22,7 @@ NETWORKS = {
     "cnn10": {"features": (8, 16, 16, 24), "sample_rate_hz": 16_000, "duration_s": 0.6},
     "cnn14": {"features": (4, 8, 8, 12, 16, 24), "sample_rate_hz": 32_000, "duration_s": 0.7},
     "mn04": {"duration_s": 0.64},
-    "mn10": {"width": 0.3, "duration_s": 0.5},
+    "mn10": {"width": 0.3, "duration_s": 0.5, "formulation": "matmul"},
     "ast_tiny": {"duration_s": 1.0, "num_frames": 128},
     "ast_small": {
         "width": 32,

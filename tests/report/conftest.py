@@ -13,7 +13,6 @@ from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import make_view
 from relabel_jax.report.__main__ import main
 
-
 collect_ignore = ["conftest.py"]  # it has no doctest, and shares its name with others
 
 

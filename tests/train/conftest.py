@@ -5,7 +5,6 @@ from tiny_training import MEMBERS, population, training
 
 from relabel_jax.train.loop import train
 
-
 collect_ignore = ["conftest.py"]  # it has no doctest, and shares its name with others
 
 
