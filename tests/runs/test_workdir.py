@@ -8,11 +8,13 @@ import pytest
 
 from relabel_jax.errors import InputError
 from relabel_jax.runs.grid_folder import GridFolder
+from relabel_jax.runs.old_configs import upgraded
 from relabel_jax.runs.schema import Identity, RunResult, Scores
 from relabel_jax.runs.workdir import Workdir
 
 MODEL = {"name": "waveform_cnn", "features": [4] * 9}
-CONFIG = {"num_epochs": 3, "data_dir": "D", "seed": 0, "model": MODEL}
+# With the fields of the recipe, which configs of older versions get when they are read.
+CONFIG = upgraded({"num_epochs": 3, "data_dir": "D", "seed": 0, "model": MODEL})
 RESULT = RunResult(
     test={"mAP": 0.5, "mean_auc": 0.6, "d_prime": None},
     best_epoch=2,
