@@ -246,7 +246,7 @@ def side_columns_of(data_set):
         ({"model.name": "cnn"}, "config.model.name: 'cnn' is none of waveform_cnn, logmel_cnn"),
         ({"model.name": "no.such:Net"}, "config.model.name=no.such:Net: cannot import it: ModuleN"),
         ({"loss": "hinge"}, "config.loss: 'hinge' is none of mse, bce"),
-        ({"optimizer": "adamax"}, "config.optimizer: 'adamax' is none of adam, adamw, sgd"),
+        ({"optimizer": "adamax"}, "config.optimizer: 'adamax' is none of adam, adamw, amsgrad"),
         ({"classifier.norm_order": "bn"}, "config.classifier.norm_order: 'bn' is none of"),
         ({"data_dir": ""}, "config.data_dir is empty"),
         ({"data_dir": "nowhere"}, "nowhere: not a finished data set"),
