@@ -50,6 +50,8 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "roots" in config:  # the config of a grid
         config = {"base_labelings": list(PAPER_LABELINGS), **config}
+    if "imported" in config:  # weights that were not trained here have no recipe
+        return dict(config)
     if "model" in config:
         model = config["model"]
         if model["name"] in _WITH_MASKS:
