@@ -52,13 +52,26 @@ fields of a config, as --config.FIELD=VALUE (the defaults are the paper's recipe
   batch_size     24
   loss           mse: masked mean squared error of the scores
                  bce: masked binary cross-entropy of the logits
-  optimizer      adam, adamw, sgd, rmsprop, lamb or lion (Optax)
+  optimizer      adam, adamw, amsgrad, sgd, rmsprop, lamb or lion (Optax)
   learning_rate  0.001
   learning_rate_decay  0.987: the factor after each epoch
   model.name     waveform_cnn (the paper's), logmel_cnn, cnn6, cnn10, cnn14, mn04, mn10, ast_tiny,
                  ast_small, ast_base, or your own as my_package.my_net:Net
   model.OPTION   an option of that network, such as model.features
   classifier.hidden_units, classifier.norm_order  the classifier of method=features
+
+fields of other recipes, which are off by default (docs/recipes.md):
+  schedule.decay exponential (by learning_rate_decay), linear or cosine
+  schedule.warmup_steps, schedule.warmup_epochs  the learning rate rises linearly for so long
+  schedule.hold_epochs, schedule.decay_epochs, schedule.final  epochs before a linear or cosine
+                 decay, epochs of the decay, and the share of the rate that is left
+  weight_decay, beta1  of the optimizer
+  ema_decay      decay of averages of the weights, which are validated and saved
+  sampling       shuffled, or balanced by the labels of the clips
+  epoch_clips    clips of an epoch (default: all)
+  mixup.alpha, mixup.share, mixup.rule  clips are mixed, and masked labels by this rule: strict,
+                 known
+  teacher, teacher_weight  a file of a teacher's scores, and the weight of the loss to it
 
 fields that change speed and memory, not results:
   resident       keep the waveforms on the device: always, never or auto (if they fit)
