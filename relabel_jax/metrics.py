@@ -33,6 +33,19 @@ class Evaluation(NamedTuple):
     mean_auc: float
     d_prime: float
 
+    def means(self) -> dict[str, float | None]:
+        """The three means under their names in files; None where a mean is undefined."""
+        return {
+            "mAP": none_if_undefined(self.mean_average_precision),
+            "mean_auc": none_if_undefined(self.mean_auc),
+            "d_prime": none_if_undefined(self.d_prime),
+        }
+
+
+def none_if_undefined(value: float) -> float | None:
+    """Returns the value, or None for NaN and infinity, which JSON cannot represent."""
+    return float(value) if math.isfinite(value) else None
+
 
 def evaluate(scores: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> Evaluation:
     """Computes all metrics. Each class is evaluated over the clips in which it is not masked.

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -251,13 +250,8 @@ def _write_result(
     )
     workdir = experiment.workdirs[m]
     workdir.write_scores(scores)
-    test = scores.evaluate()
     result = RunResult(
-        test={
-            "mAP": _or_none(test.mean_average_precision),
-            "mean_auc": _or_none(test.mean_auc),
-            "d_prime": _or_none(test.d_prime),
-        },
+        test=scores.evaluate().means(),
         best_epoch=best_epoch,
         root=ontology.display_names[experiment.root],
         root_mid=ontology.mids[experiment.root],
@@ -276,8 +270,3 @@ def _write_result(
     )
     workdir.write_result(result)
     return result
-
-
-def _or_none(value: float) -> float | None:
-    """Returns the value, or None for NaN and infinity, which JSON does not have."""
-    return value if math.isfinite(value) else None

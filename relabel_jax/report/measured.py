@@ -1,7 +1,6 @@
 """Evaluates the scores of finished runs: metrics, bootstrap replicates, and the test labels."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from relabel_jax.errors import InputError
 from relabel_jax.labels.labelings import PAPER_LABELINGS, in_order
-from relabel_jax.metrics import evaluate
+from relabel_jax.metrics import evaluate, none_if_undefined
 from relabel_jax.progress import track
 from relabel_jax.report.results import FinishedRun, RunKey
 from relabel_jax.report.statistics import bootstrap_map
@@ -185,9 +184,7 @@ def _metrics(
         "base_labeling": result.base_labeling,
         "labeling": result.labeling,
         "seed": result.seed,
-        "mAP": none_if_undefined(evaluation.mean_average_precision),
-        "mean_auc": none_if_undefined(evaluation.mean_auc),
-        "d_prime": none_if_undefined(evaluation.d_prime),
+        **evaluation.means(),
         "best_epoch": result.best_epoch,
         "scored_on": scored_on,
     }
@@ -199,8 +196,3 @@ def _scored(scores: np.ndarray, labels: np.ndarray, masked: np.ndarray) -> dict[
         "mAP": none_if_undefined(evaluation.mean_average_precision),
         "classes": int((~np.isnan(evaluation.average_precision)).sum()),
     }
-
-
-def none_if_undefined(value: float) -> float | None:
-    """Returns the value, or None for NaN and infinity, which JSON cannot represent."""
-    return float(value) if math.isfinite(value) else None

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from relabel_jax.labels.views import SPLITS
+from relabel_jax.metrics import none_if_undefined
 from relabel_jax.report.measured import (
     Measured,
     TestSetKey,
     measure,
-    none_if_undefined,
 )
 from relabel_jax.report.results import FinishedRun
 from relabel_jax.report.statistics import replicates_for

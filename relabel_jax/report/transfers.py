@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from relabel_jax.report.measured import Measured, TestSetKey, Transfer, none_if_undefined
+from relabel_jax.metrics import none_if_undefined
+from relabel_jax.report.measured import Measured, TestSetKey, Transfer
 from relabel_jax.report.results import FinishedRun
 from relabel_jax.report.statistics import Comparison, compare, holm
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from relabel_jax.errors import some
-from relabel_jax.report.measured import none_if_undefined
+from relabel_jax.metrics import none_if_undefined
 from relabel_jax.scoring.comparison import Differences
 from relabel_jax.scoring.measure import Matched, Measured, fingerprint
 
@@ -53,9 +53,7 @@ def _file(matched: Matched, measured: Mapping[str, Measured]) -> dict[str, Any]:
 def _labeling(measured: Measured) -> dict[str, Any]:
     evaluation, hierarchical = measured.evaluation, measured.hierarchical
     return {
-        "mAP": none_if_undefined(evaluation.mean_average_precision),
-        "mean_auc": none_if_undefined(evaluation.mean_auc),
-        "d_prime": none_if_undefined(evaluation.d_prime),
+        **evaluation.means(),
         "hierarchical_f1": none_if_undefined(hierarchical.f1),
         "hierarchical_precision": none_if_undefined(hierarchical.precision),
         "hierarchical_recall": none_if_undefined(hierarchical.recall),
