@@ -11,6 +11,7 @@ import importlib
 import os
 import pathlib
 import re
+import shlex
 import sys
 import threading
 import time
@@ -185,6 +186,14 @@ def program(module: str) -> str:
             if of_verb == module:
                 return f"{SCRIPT} {verb}"
     return f"python -m {module.removesuffix('.__main__')}"
+
+
+def embed_command(checkpoint: pathlib.Path) -> str:
+    """The command that embeds recordings by a run folder or an export, as the next step."""
+    return (
+        f"{program('relabel_jax.embed')} --checkpoint={shlex.quote(str(checkpoint))} "
+        "--audio=RECORDINGS --output=embeddings.parquet"
+    )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -20,7 +20,6 @@ sha256.json has the digests of all files. If the export fails, nothing is left i
 killed, the same command starts it again.
 """
 
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -74,11 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print(f"{flags.output_dir}: {', '.join(names)}")
         if WEIGHTS_NAME in names:
-            print(
-                f"next: {cli.program('relabel_jax.embed')} "
-                f"--checkpoint={shlex.quote(str(flags.output_dir))} --audio=RECORDINGS "
-                "--output=embeddings.parquet"
-            )
+            print(f"next: {cli.embed_command(flags.output_dir)}")
 
     return cli.run(command)
 

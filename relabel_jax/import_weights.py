@@ -18,7 +18,6 @@ A .safetensors needs no PyTorch. Every other file is read with torch.load(weight
 needs the extra `torch`: a file with more than tensors, numbers and texts is refused.
 """
 
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -87,11 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"mAP {result.test['mAP']:.4f}" if result.test["mAP"] else "mAP undefined", end=""
             )
             print(f" on {result.num_clips['test']} test clips")
-        print(
-            f"next: {cli.program('relabel_jax.embed')} "
-            f"--checkpoint={shlex.quote(str(flags.output_dir))} --audio=RECORDINGS "
-            "--output=embeddings.parquet"
-        )
+        print(f"next: {cli.embed_command(flags.output_dir)}")
 
     return cli.run(command)
 

@@ -197,14 +197,8 @@ def _train(config: ConfigDict, workdir: pathlib.Path) -> None:
     elif config.method == "features":
         command = f"{cli.program('relabel_jax.report.__main__')} --workdir={workdir}"
     else:
-        command = _embed_command(first)
+        command = cli.embed_command(first)
     print(f"runs in {', '.join(map(str, workdirs))}\nnext: {command}", file=sys.stderr)
-
-
-def _embed_command(checkpoint: pathlib.Path) -> str:
-    """The command that embeds recordings by a finished run."""
-    program = cli.program("relabel_jax.embed")
-    return f"{program} --checkpoint={checkpoint} --audio=RECORDINGS --output=embeddings.parquet"
 
 
 def _transfer_command(config: ConfigDict, root: str, base: pathlib.Path) -> str:
@@ -237,7 +231,7 @@ def _train_grid(config: ConfigDict, workdir: pathlib.Path) -> None:
     if report["problems"]:
         raise InputError("; ".join(report["problems"]))
     if finished:
-        print(f"next: {_embed_command(finished[0].path)}", file=sys.stderr)
+        print(f"next: {cli.embed_command(finished[0].path)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from relabel_jax.errors import InputError, some
 from relabel_jax.files import reading
 from relabel_jax.inference.pretrained import build_network
 from relabel_jax.inference.weight_files import read_tensors
-from relabel_jax.labels.class_indices import read_class_indices
+from relabel_jax.labels.class_indices import audioset_mids, read_class_indices
 from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS, classes_digest
@@ -124,9 +124,7 @@ def _class_numbers(
         does not have.
     """
     if classes is None:
-        audioset = Ontology.audioset()
-        mids = [audioset.mids[i] for i in np.flatnonzero(audioset.is_used)]
-        order = "AudioSet's class_labels_indices.csv"
+        mids, order = audioset_mids(), "AudioSet's class_labels_indices.csv"
     else:
         mids, order = read_class_indices(classes), str(classes)
     if len(mids) != num_classes:

@@ -51,6 +51,12 @@ def read_class_indices(path: str | os.PathLike[str]) -> list[str]:
         ) from error
 
 
+def audioset_mids() -> list[str]:
+    """The mids of AudioSet's own `class_labels_indices.csv`, in its order."""
+    ontology = Ontology.audioset()
+    return [mid for mid, is_used in zip(ontology.mids, ontology.is_used, strict=True) if is_used]
+
+
 def class_indices_text(ontology: Ontology, used: Iterable[int]) -> str:
     """The content of the file for some classes of an ontology, in the ontology's order.
 

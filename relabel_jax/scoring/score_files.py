@@ -22,6 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from relabel_jax.errors import InputError, install_command, some
+from relabel_jax.labels.class_indices import audioset_mids
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.text_files import most_bytes
 from relabel_jax.runs.workdir import Workdir
@@ -138,9 +139,7 @@ def _class_names(
             f"{path}: has {content.scores.shape[1]} classes without names; give their order with "
             "--classes=class_labels_indices.csv, or name them in the file (mids)"
         )
-    audioset = Ontology.audioset()
-    mids = [audioset.mids[i] for i in np.flatnonzero(audioset.is_used)]
-    return mids, "assumed, that of AudioSet's class_labels_indices.csv"
+    return audioset_mids(), "assumed, that of AudioSet's class_labels_indices.csv"
 
 
 def _class_numbers(names: Sequence[str], ontology: Ontology) -> np.ndarray:
