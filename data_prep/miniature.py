@@ -48,7 +48,6 @@ import numpy as np
 import soundfile
 
 from data_prep.miniature_clips import SEGMENT_S, MiniatureClip, write_audio
-from data_prep.miniature_labels import label_matrix, write_segment_file
 from data_prep.miniature_raters import (
     audioset_labels,
     left_out_rates,
@@ -57,6 +56,7 @@ from data_prep.miniature_raters import (
     true_labels,
 )
 from data_prep.miniature_spec import CLASSES, MiniatureSpec, ontology
+from data_prep.synthetic_labels import label_matrix, write_segment_file
 from relabel_jax import cli
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, only_process

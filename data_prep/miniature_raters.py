@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.special
 
-from data_prep.miniature_labels import label_matrix
 from data_prep.miniature_spec import Draw, MiniatureSpec, ontology
 from data_prep.rater_habits import Habits
 from data_prep.raters import rate
+from data_prep.synthetic_labels import label_matrix
 from relabel_jax.labels.ontology import Ontology
 
 

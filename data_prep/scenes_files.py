@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.miniature_labels import write_segment_file
 from data_prep.scenes_draw import SCENE_S, Event, Scene, ScenesSpec, Sound
+from data_prep.synthetic_labels import write_segment_file
 from relabel_jax.data.layout import REJECTS_FIELDS
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file, csv_text, only_process, read_json, write_json
@@ -58,8 +58,8 @@ def scenes_folder(folder: pathlib.Path, arguments: Mapping[str, Any]) -> Iterato
       InputError: the folder holds something else or scenes with other arguments, or another process
         is at work there.
     """
-    is_ours = (folder / _WORKING_FOLDER).exists() or not folder.exists()
-    if not is_ours and (not folder.is_dir() or any(folder.iterdir())):
+    is_free = (folder / _WORKING_FOLDER).exists() or not folder.exists()
+    if not is_free and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
             f"{folder}: already exists and holds no scenes; remove it or give another --output_dir"
         )

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.miniature_labels import label_matrix
 from data_prep.process_map import process_map
 from data_prep.scenes_draw import Pool, Scene, ScenesSpec, Sound, split_recordings
 from data_prep.scenes_files import (
@@ -20,7 +19,9 @@ from data_prep.scenes_files import (
 )
 from data_prep.scenes_recordings import Labelled, find_files
 from data_prep.scenes_sound import Mixer, survey
+from data_prep.synthetic_labels import label_matrix
 from relabel_jax.errors import InputError, Rejected
+from relabel_jax.labels.labelings import relabel
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS
 
@@ -76,7 +77,8 @@ def make_missing(
     write = functools.partial(_write_scene, spec=spec, source=source, folder=folder)
     for _ in process_map(write, missing, num_workers, what="mixing", unit="scenes"):
         pass
-    truth = true_labels(scenes, _with_ancestors(given, ontology))
+    with_ancestors, _ = relabel(given, ontology, "pel")
+    truth = true_labels(scenes, with_ancestors)
     write_tables(folder, spec, scenes, recordings, truth, ontology)
     return _summary(scenes, recordings, len(table) - len(recordings), truth, ontology)
 
@@ -138,13 +140,6 @@ def _write_scene(
     scene: Scene, spec: ScenesSpec, source: pathlib.Path, folder: pathlib.Path
 ) -> None:
     _mixer(spec, source, folder).write(scene)
-
-
-def _with_ancestors(labels: np.ndarray, ontology: Ontology) -> np.ndarray:
-    """bool[recordings, classes]: the labels and all of their ancestors."""
-    # In float32, because NumPy multiplies matrices of bool element by element.
-    above = labels.astype(np.float32) @ ontology.is_ancestor.T.astype(np.float32)
-    return labels | (above > 0)
 
 
 def _summary(
