@@ -123,6 +123,28 @@ def miniature_data(made_once) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def miniature_at(miniature_data: pathlib.Path, made_once):
+    """`miniature_at(rate_hz, seconds)`: the same clips as a data set of another format."""
+    mini = miniature_data.parent / "mini"
+
+    def built(rate_hz: int, seconds: float) -> pathlib.Path:
+        def make(folder):
+            build.build(
+                ontology=mini / "ontology.json",
+                segments=[mini / "segments.csv"],
+                audio=mini / "audio",
+                output_dir=folder / "data",
+                num_workers=1,
+                sample_rate_hz=rate_hz,
+                duration_s=seconds,
+            )
+
+        return made_once(f"miniature_{rate_hz}_hz_{seconds}_s", make) / "data"
+
+    return built
+
+
+@pytest.fixture(scope="session")
 def small_base(miniature_data: pathlib.Path, made_once) -> pathlib.Path:
     """The workdir of a finished base training of a small network."""
     config = paper_config("Human sounds", "base")

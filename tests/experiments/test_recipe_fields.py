@@ -1,6 +1,5 @@
 """The recipe's fields: what is refused, the published configs, a teacher, killed and resumed."""
 
-import functools
 import json
 import os
 import pathlib
@@ -13,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from data_prep import build
 from relabel_jax.data.data_set import open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.config import check, model_config, paper_config, plain
@@ -217,27 +215,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def data_dir(miniature_data, tmp_path_factory):
-    """`data_dir(rate)`: the miniature data set with short waveforms at this rate."""
-    folder, mini = tmp_path_factory.mktemp("rates"), miniature_data.parent / "mini"
-
-    @functools.cache
-    def built(rate):
-        build.build(
-            ontology=mini / "ontology.json",
-            segments=[mini / "segments.csv"],
-            audio=mini / "audio",
-            output_dir=folder / str(rate),
-            num_workers=2,
-            sample_rate_hz=rate,
-            duration_s=SECONDS,
-        )
-        return folder / str(rate)
-
-    return built
-
-
 def start(name, data_dir, workdir):
     fields = {
         **{"data_dir": data_dir, "labeling": "pe_cml", "batch_size": 8, "num_epochs": 2},
@@ -262,9 +239,9 @@ def start(name, data_dir, workdir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
-def test_a_published_recipe_killed_and_started_again(name, data_dir, tmp_path):
+def test_a_published_recipe_killed_and_started_again(name, miniature_at, tmp_path):
     """On two devices, with mixup, averages, balanced sampling and masks: the same bits."""
-    folder = data_dir(16_000 if name.startswith("ast") else 32_000)
+    folder = miniature_at(16_000 if name.startswith("ast") else 32_000, SECONDS)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     run_of = start(name, folder, undisturbed)
     assert run_of.wait() == 0, (tmp_path / "undisturbed.log").read_text()

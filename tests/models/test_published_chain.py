@@ -5,7 +5,6 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from data_prep import build
 from relabel_jax import score
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.config import model_config, paper_config
@@ -29,34 +28,14 @@ RATES = {"mn04": 32_000, "ast_tiny": 16_000}
 SECONDS = 0.5
 
 
-@pytest.fixture(scope="module")
-def data_dir(miniature_data, tmp_path_factory):
-    """`data_dir(rate)`: the miniature data set with short waveforms at this rate."""
-    folder, mini = tmp_path_factory.mktemp("rates"), miniature_data.parent / "mini"
-
-    def built(rate):
-        if not (folder / str(rate)).exists():
-            build.build(
-                ontology=mini / "ontology.json",
-                segments=[mini / "segments.csv"],
-                audio=mini / "audio",
-                output_dir=folder / str(rate),
-                num_workers=1,
-                sample_rate_hz=rate,
-                duration_s=SECONDS,
-            )
-        return folder / str(rate)
-
-    return built
-
-
 @pytest.mark.parametrize("name", SMALL)
-def test_from_training_to_export(name, data_dir, miniature_data, tmp_path):
+def test_from_training_to_export(name, miniature_at, miniature_data, tmp_path):
     rate = SMALL[name].get("sample_rate_hz", RATES.get(name))
 
     def train(workdir, num_epochs):
         config = paper_config("Human sounds", "base")
-        config.update({"data_dir": str(data_dir(rate)), "labeling": "pe_cml", "loss": "bce"})
+        data_dir = miniature_at(rate, SECONDS)
+        config.update({"data_dir": str(data_dir), "labeling": "pe_cml", "loss": "bce"})
         config.update({"batch_size": 16, "num_epochs": num_epochs, "resident": "never"})
         config.model = model_config(name)
         config.model.update(SMALL[name] | {"duration_s": SECONDS})
@@ -112,9 +91,9 @@ def check_commands(workdir, embedder, mini, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "rate"), [("cnn6", 32_000), ("mn04", 16_000)])
-def test_a_data_set_of_another_rate(name, rate, data_dir, tmp_path):
+def test_a_data_set_of_another_rate(name, rate, miniature_at, tmp_path):
     config = paper_config("Human sounds", "base")
-    config.data_dir = str(data_dir(rate))
+    config.data_dir = str(miniature_at(rate, SECONDS))
     config.model = model_config(name)
     config.model.duration_s = SECONDS
     with pytest.raises(
