@@ -8,18 +8,16 @@ report wall time and CPU time of all threads. Ratios are taken within a round.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from tqdm import tqdm
+from contestants import take_turns
 
 CONTESTANTS = {
     "relabel_jax": "jax",
@@ -162,31 +160,13 @@ def worker(args: argparse.Namespace) -> None:
 
 def measure(args: argparse.Namespace) -> dict[str, list[list[float]]]:
     """The wall and CPU seconds of every round, by contestant."""
-    seconds: dict[str, list[list[float]]] = {}
-    with contextlib.ExitStack() as stack:
-        processes = {}
-        for name in tqdm(args.contestants, desc="starting", file=sys.stderr):
-            flags = ("network", "batch_size", "steps", "num_classes")
-            command = [f"--{flag}={getattr(args, flag)}" for flag in flags]
-            python = args.torch_python if name.startswith("torch") else sys.executable
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [python, __file__, *command, "--worker", *CONTESTANTS[name].split()],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            if process.stdout.readline().strip() == "ready":
-                processes[name], seconds[name] = process, []
-            else:
-                print(f"{name}: did not start, left out", file=sys.stderr)
-        for _ in tqdm(range(args.rounds), desc="rounds", file=sys.stderr):
-            for name, process in processes.items():
-                process.stdin.write("\n")
-                process.stdin.flush()
-                seconds[name].append([float(each) for each in process.stdout.readline().split()])
-    return seconds
+    sizes = ("network", "batch_size", "steps", "num_classes")
+    flags = [f"--{size}={getattr(args, size)}" for size in sizes]
+    commands = {}
+    for name in args.contestants:
+        python = args.torch_python if name.startswith("torch") else sys.executable
+        commands[name] = [python, __file__, *flags, "--worker", *CONTESTANTS[name].split()], {}
+    return take_turns(commands, args.rounds)
 
 
 def print_table(seconds: dict[str, list[list[float]]], args: argparse.Namespace) -> None:

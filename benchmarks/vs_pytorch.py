@@ -7,16 +7,14 @@ for `--rounds` rounds. Ratios are taken within a round.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 
-from tqdm import tqdm
+from contestants import take_turns
 
 # With these settings glibc keeps freed memory. By default each step maps its large arrays again.
 TUNED = {
@@ -264,38 +262,19 @@ def main() -> int:
 
 def measure(args: argparse.Namespace, sizes: tuple[int, int, int]) -> dict[str, list[float]]:
     """Seconds of every round by contestant. Each contestant is a separate process."""
-    seconds: dict[str, list[float]] = {}
-    with contextlib.ExitStack() as stack:
-        processes = {}
-        for name in tqdm(args.contestants, desc="starting", file=sys.stderr):
-            environment, form = CONTESTANTS[name]
-            if args.evaluate:
-                if form == "flax":
-                    continue
-                form += " evaluate"
-            command = [sys.executable, __file__, "--batch_size", str(sizes[0])]
-            command += ["--steps", str(sizes[1]), "--num_classes", str(sizes[2])]
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [*command, "--worker", *form.split()],
-                    env=os.environ | environment,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            if process.stdout.readline().strip() == "ready":
-                processes[name] = process
-                seconds[name] = []
-            else:
-                print(f"{name}: did not start, left out", file=sys.stderr)
-        for _ in tqdm(range(args.rounds), desc="rounds", file=sys.stderr):
-            for name, process in processes.items():
-                process.stdin.write("\n")
-                process.stdin.flush()
-                seconds[name].append(float(process.stdout.readline()))
-
-    return seconds
+    flags = ["--batch_size", str(sizes[0]), "--steps", str(sizes[1])]
+    flags += ["--num_classes", str(sizes[2])]
+    commands = {}
+    for name in args.contestants:
+        environment, form = CONTESTANTS[name]
+        if args.evaluate:
+            if form == "flax":
+                continue
+            form += " evaluate"
+        command = [sys.executable, __file__, *flags, "--worker", *form.split()]
+        commands[name] = command, environment
+    rounds = take_turns(commands, args.rounds)
+    return {name: [seconds for (seconds,) in of_name] for name, of_name in rounds.items()}
 
 
 def print_table(seconds: dict[str, list[float]], args: argparse.Namespace) -> None:
