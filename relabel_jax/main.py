@@ -62,15 +62,14 @@ fields of a config, as --config.FIELD=VALUE (the defaults are the paper's recipe
 
 fields of other recipes, which are off by default (docs/recipes.md):
   schedule.decay exponential (by learning_rate_decay), linear or cosine
-  schedule.warmup_steps, schedule.warmup_epochs  the learning rate rises linearly for so long
+  schedule.warmup_steps, schedule.warmup_epochs  steps or epochs in which the rate rises linearly
   schedule.hold_epochs, schedule.decay_epochs, schedule.final  epochs before a linear or cosine
                  decay, epochs of the decay, and the share of the rate that is left
   weight_decay, beta1  of the optimizer
   ema_decay      decay of averages of the weights, which are validated and saved
   sampling       shuffled, or balanced by the labels of the clips
   epoch_clips    clips of an epoch (default: all)
-  mixup.alpha, mixup.share, mixup.rule  clips are mixed, and masked labels by this rule: strict,
-                 known
+  mixup.alpha, mixup.share, mixup.rule  mixup of clips; the rule for masked labels: strict, known
   teacher, teacher_weight  a file of a teacher's scores, and the weight of the loss to it
 
 fields that change speed and memory, not results:
