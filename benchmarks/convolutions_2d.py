@@ -18,7 +18,9 @@ from relabel_jax.ops.same_convolution import same_convolution
 # name -> kernel size, height, width, channels, features (0: depthwise), batch
 LAYERS = {
     "cnn6, block 3": (5, 250, 16, 128, 256, 1),
+    "cnn6, block 4": (5, 125, 8, 256, 512, 1),
     "cnn14, block 4": (3, 125, 8, 256, 512, 1),
+    "cnn14, block 5": (3, 62, 4, 512, 1024, 1),
     "mn04, 5 x 5": (5, 16, 125, 48, 0, 4),
     "mn04, 3 x 3": (3, 8, 63, 80, 0, 4),
 }
