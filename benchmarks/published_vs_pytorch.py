@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
 from contestants import take_turns
 
 CONTESTANTS = {
