@@ -11,7 +11,7 @@ Bases are trained outside a root with each labeling, and with the truth as the u
 the classes at and below the root are learned from each base, with the raters' labels and with the
 truth. Everything is tested on the truth. The base with `ol` is what the others are compared with.
 
-Parts (--parts); all others need `main`:
+Parts (--parts); `severity`, `target_size` and `methods` start from bases of `main`:
 
   main         all labelings, after few and after many epochs: is it the speed or the end?
   severity     raters with better and with worse habits
@@ -19,6 +19,7 @@ Parts (--parts); all others need `main`:
   base_size    fewer base clips
   methods      `finetune` and `scratch` in place of `features`
   comparators  bases with `bce`: large-loss rejection, label smoothing, masks of a teacher
+  mixup        bases with `bce` and mixup: the two rules for masked labels (train/mixup.py)
 
 The interval of a gain is a bootstrap over seeds and test clips together. The clips, the raters and
 the test set are the same for all seeds: a second study with another --seed draws others.
@@ -38,7 +39,7 @@ from collections.abc import Sequence
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from label_study_inputs import StudyClips
-from label_study_plan import PARTS, Sizes, Stage, make_plan
+from label_study_plan import NETWORKS, PARTS, RECIPES, Design, Stage, make_plan
 from label_study_report import summary, write_study
 from label_study_runs import LABELS, Study, estimated_seconds
 
@@ -49,18 +50,8 @@ from relabel_jax.errors import InputError
 from relabel_jax.files import json_text
 from relabel_jax.models import registry
 
-# It trains twice as many clips a second as the paper's network with an eighth of the filters: 256
-# to 120, timed one after the other on 2 busy cores.
-MODEL = {
-    "name": "logmel_cnn",
-    "window_s": 0.064,
-    "hop_s": 0.064,
-    "num_mels": 32,
-    "features": (8, 16, 32),
-}
 
-
-def prepare(flags: argparse.Namespace, sizes: Sizes, stages: Sequence[Stage]) -> Study:
+def prepare(flags: argparse.Namespace, design: Design, stages: Sequence[Stage]) -> Study:
     """Makes the labels and the data sets of a study, except those that are there.
 
     Raises:
@@ -90,18 +81,19 @@ def prepare(flags: argparse.Namespace, sizes: Sizes, stages: Sequence[Stage]) ->
     (folder / "ontology.json").write_text(clips.ontology.text, encoding="utf-8")
     if not (folder / LABELS).exists():
         habits = Habits.read(flags.habits, clips.ontology)
-        clips.write_labelings(folder / LABELS, habits, sizes.severities, flags.seed)
-    study = Study(folder, sizes, flags.root, MODEL, flags.batch_size)
+        clips.write_labelings(folder / LABELS, habits, design.severities, flags.seed)
+    model = {"name": design.network, **NETWORKS[design.network]}
+    study = Study(folder, design, flags.root, model, flags.batch_size)
     needed = {("base", stage.clips) for stage in stages}
     needed |= {("target", each.target_clips) for stage in stages for each in stage.transfers}
     for side, number in sorted(needed):
-        tested = sizes.base_test_clips if side == "base" else sizes.test_clips
+        tested = design.base_test_clips if side == "base" else design.test_clips
         clips.build(
             study.data_dir(side, number),
-            clips.choose(side, (number, sizes.validation_clips, tested)),
+            clips.choose(side, (number, design.validation_clips, tested)),
             audio=flags.fsd50k or flags.audio,
             paths=paths,
-            sample_rate_hz=registry.build(MODEL, 1).waveform_format.sample_rate_hz,
+            sample_rate_hz=registry.build(model, 1).waveform_format.sample_rate_hz,
         )
     return study
 
@@ -115,9 +107,12 @@ def run(flags: argparse.Namespace) -> None:
     """
     if unknown := [part for part in flags.parts if part not in PARTS]:
         raise InputError(f"--parts: {unknown[0]!r} is none of {', '.join(PARTS)}")
-    sizes = Sizes(*(getattr(flags, field.name) for field in dataclasses.fields(Sizes)))
-    stages = make_plan(sizes, flags.parts)
-    study = prepare(flags, sizes, stages)
+    for name, choices in (("network", NETWORKS), ("recipe", RECIPES)):
+        if getattr(flags, name) not in choices:
+            raise InputError(f"--{name}: {getattr(flags, name)!r} is none of {', '.join(choices)}")
+    design = Design(*(getattr(flags, field.name) for field in dataclasses.fields(Design)))
+    stages = make_plan(design, flags.parts)
+    study = prepare(flags, design, stages)
     if not flags.report_only:
         hours = estimated_seconds(study, stages) / 3600
         print(f"about {hours:.2f} hours are left, if nothing else runs", file=sys.stderr)
@@ -125,9 +120,9 @@ def run(flags: argparse.Namespace) -> None:
             began = time.monotonic()
             study.run(stage)
             seconds = time.monotonic() - began
-            what = f"{stage.part}, {stage.clips} clips, {stage.loss}, {stage.epochs} epochs"
+            what = f"{stage.part}, {stage.clips} clips, {stage.recipe}, {stage.epochs} epochs"
             print(f"{number + 1}/{len(stages)} {what}: {seconds:,.0f} s", file=sys.stderr)
-    print(summary(write_study(study.folder, make_plan(sizes, PARTS), sizes), sizes))
+    print(summary(write_study(study.folder, make_plan(design, PARTS), design), design))
     print(f"written {study.folder}/study.json and study.html", file=sys.stderr)
 
 
@@ -159,14 +154,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--batch_size", type=int, default=32, help="(default: %(default)s)")
     add("--parts", type=lambda text: text.split(","), default=PARTS, help="(default: all)")
     add("--report_only", action="store_true", help="only write the report of what is finished")
-    sizes = parser.add_argument_group("sizes (label_study_plan.py says what they mean)")
-    for field in dataclasses.fields(Sizes):
-        is_one = isinstance(field.default, int)
-        sizes.add_argument(
+    design = parser.add_argument_group("design (label_study_plan.py says what they mean)")
+    for field in dataclasses.fields(Design):
+        kind = type(field.default)
+        design.add_argument(
             f"--{field.name}",
-            type=int if is_one else _values,
+            type=_values if kind is tuple else kind,
             default=field.default,
-            metavar="N" if is_one else "A,B",
+            metavar={int: "N", str: "NAME", tuple: "A,B"}[kind],
             help="(default: %(default)s)",
         )
     flags = parser.parse_args(arguments)

@@ -3,49 +3,84 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from label_study_inputs import COMPLETE, at_severity
 
-from relabel_jax.labels.labelings import LABELINGS, PAPER_LABELINGS
+from relabel_jax.labels.labelings import LABELINGS, PAPER_LABELINGS, RULES
 
-PARTS = ("main", "severity", "base_size", "target_size", "methods", "comparators")
+PARTS = ("main", "severity", "base_size", "target_size", "methods", "comparators", "mixup")
 TEACHER = "teacher"
 NO_BASE = "none"
+NETWORKS: dict[str, dict[str, Any]] = {
+    "logmel_cnn": {
+        "window_s": 0.032,
+        "hop_s": 0.1,
+        "num_mels": 32,
+        "features": (8, 16, 32),
+    },
+    "cnn6": {"features": (8, 16, 32, 64)},
+    "waveform_cnn": {},
+}
+"""The networks of a study, with options that make the first two small enough for two cores.
+
+The third one is the paper's network. It needs an accelerator.
+"""
+_MIXUP = {"loss": "bce", "mixup.alpha": 1.0}  # the weights of PANNs
+RECIPES: dict[str, dict[str, Any]] = {
+    "mse": {"loss": "mse"},
+    "bce": {"loss": "bce"},
+    "large_loss": {"loss": "large_loss"},
+    "smoothed": {"loss": "smoothed"},
+    "strict": {**_MIXUP, "mixup.rule": "strict"},
+    "known": {**_MIXUP, "mixup.rule": "known"},
+}
+"""By name: the fields of the config that a study changes."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
-    """The sizes of the study.
+class Design:
+    """The design of the study: its sizes, and what all parts have in common.
 
     Attributes:
       base_clips: to train a base on.
-      small_base_clips: the same in the part `base_size`.
+      small_base_clips: the same in the parts `base_size`, `comparators` and `mixup`.
       target_clips: to train on below the root.
       other_target_clips: the same in the part `target_size`.
       validation_clips: of each side.
       base_test_clips: of the base side.
       test_clips: of the target side.
       num_seeds: seeds of weights, order of clips and dropout.
-      epochs: epochs of the bases after which they are transferred, ascending. The last one is used
-        in all parts; the curve of the part `main` has all.
+      epochs: epochs of the bases after which they are transferred, ascending. The part `main` has
+        all, the other parts have the last one.
+      small_base_epochs: the epochs of bases on fewer clips, which need more of them.
       target_epochs: epochs on the target side.
       severities: of the raters; the first one is used in all other parts.
-      labelings: of the part `main`. The other parts have those of the paper among them.
+      labelings: of the part `main`. The other parts have those of the paper among them; the part
+        `mixup` has those that mask.
+      network: a key of `NETWORKS`.
+      recipe: a name in `RECIPES`: of the bases of all parts except `comparators` and `mixup`.
     """
 
-    base_clips: int = 8000
-    small_base_clips: int = 2000
+    base_clips: int = 6000
+    small_base_clips: int = 1500
     target_clips: int = 500
     other_target_clips: tuple[int, ...] = (100, 3000)
     validation_clips: int = 300
     base_test_clips: int = 300
-    test_clips: int = 6000
+    test_clips: int = 5000
     num_seeds: int = 5
-    epochs: tuple[int, ...] = (3, 10)
-    target_epochs: int = 40
+    epochs: tuple[int, ...] = (2, 6)
+    small_base_epochs: int = 12
+    target_epochs: int = 30
     severities: tuple[float, ...] = (1.0, 0.25, 4.0)
     labelings: tuple[str, ...] = LABELINGS
+    network: str = "logmel_cnn"
+    recipe: str = "mse"
+
+    def epochs_of(self, base_clips: int) -> int:
+        """The epochs of bases on so many clips, in all parts except `main`."""
+        return self.small_base_epochs if base_clips == self.small_base_clips else self.epochs[-1]
 
 
 class Transfers(NamedTuple):
@@ -70,7 +105,7 @@ class Stage(NamedTuple):
     Attributes:
       part: one of `PARTS`.
       clips: the number of clips that the bases are trained on.
-      loss: `config.loss` of the bases.
+      recipe: a name in `RECIPES`: that of the bases.
       labelings: of the bases.
       epochs: epochs of the bases.
       transfers: the trainings that start from them.
@@ -78,82 +113,88 @@ class Stage(NamedTuple):
 
     part: str
     clips: int
-    loss: str
+    recipe: str
     labelings: tuple[str, ...]
     epochs: int
     transfers: tuple[Transfers, ...]
 
     @property
-    def target_loss(self) -> str:
-        """`config.loss` of the transfers, and of the base that the bases are compared with."""
-        return target_loss(self.loss)
+    def target_recipe(self) -> str:
+        """The recipe of the transfers, which is the same for all that are compared."""
+        return target_recipe(self.recipe)
 
     def base_folder(self) -> pathlib.Path:
         """The folder of the bases. Stages that train the same bases further share it."""
-        return pathlib.Path("bases", f"{self.clips}_{self.loss}")
+        return pathlib.Path("bases", f"{self.clips}_{self.recipe}")
 
     def transfer_folder(self, transfers: Transfers) -> pathlib.Path:
         """The folder of one of the transfers."""
         name = f"{transfers.method}_{transfers.target_clips}"
         if transfers.method == "scratch":
-            return pathlib.Path("transfers", f"{name}_{self.loss}")
-        return pathlib.Path("transfers", f"{name}_from_{self.clips}_{self.loss}_{self.epochs}")
+            return pathlib.Path("transfers", f"{name}_{self.recipe}")
+        return pathlib.Path("transfers", f"{name}_from_{self.clips}_{self.recipe}_{self.epochs}")
 
 
-def target_loss(loss: str) -> str:
+def target_recipe(recipe: str) -> str:
     """Returns `bce` for its variants, so that transfers differ in their bases alone."""
-    return "bce" if loss in ("large_loss", "smoothed") else loss
+    return "mse" if recipe == "mse" else "bce"
 
 
-def make_plan(sizes: Sizes, parts: Sequence[str]) -> list[Stage]:
-    """Lists the stages of some parts, in their order. All parts need the part `main`.
+def make_plan(design: Design, parts: Sequence[str]) -> list[Stage]:
+    """Lists the stages of some parts, in their order.
 
-    A base is trained with one number of epochs after another, so a stage with more epochs comes
-    after those with fewer.
+    The parts `severity`, `target_size` and `methods` start from bases of the part `main`. A base
+    is trained with one number of epochs after another, so a stage with more epochs comes after
+    those with fewer.
     """
-    severity, *others = sizes.severities
-    last = sizes.epochs[-1]
+    severity, *others = design.severities
+    recipe = design.recipe
+    last = design.epochs[-1]
 
     def names(labelings: Sequence[str], at: float = severity) -> tuple[str, ...]:
         return tuple(at_severity(labeling, at) for labeling in labelings)
 
-    def features(bases, clips=sizes.target_clips, at=severity):
+    def features(bases, clips=design.target_clips, at=severity):
         return Transfers("features", clips, names(("ol", COMPLETE), at), bases)
 
-    of_paper = [labeling for labeling in sizes.labelings if labeling in PAPER_LABELINGS]
-    every = names((*sizes.labelings, COMPLETE))
+    of_paper = [labeling for labeling in design.labelings if labeling in PAPER_LABELINGS]
+    every = names((*design.labelings, COMPLETE))
     papers = names((*of_paper, COMPLETE))
-    stages = [
-        Stage("main", sizes.base_clips, "mse", every, epochs, (features(every),))
-        for epochs in sizes.epochs
-    ]
+    stages = []
+    if "main" in parts:
+        for epochs in design.epochs:
+            transfers = (features(every),)
+            stages.append(Stage("main", design.base_clips, recipe, every, epochs, transfers))
     if "severity" in parts:
         for at in others:
             of_raters = names(of_paper, at)
-            upper = Transfers("features", sizes.target_clips, names(("ol",), at), (COMPLETE,))
+            upper = Transfers("features", design.target_clips, names(("ol",), at), (COMPLETE,))
             transfers = (features(of_raters, at=at), upper)
-            stages.append(Stage("severity", sizes.base_clips, "mse", of_raters, last, transfers))
+            stages.append(Stage("severity", design.base_clips, recipe, of_raters, last, transfers))
     if "target_size" in parts:
-        transfers = tuple(features(papers, clips) for clips in sizes.other_target_clips)
-        stages.append(Stage("target_size", sizes.base_clips, "mse", papers, last, transfers))
+        transfers = tuple(features(papers, clips) for clips in design.other_target_clips)
+        stages.append(Stage("target_size", design.base_clips, recipe, papers, last, transfers))
     if "methods" in parts:
         complete = (COMPLETE,)
         transfers = (
-            Transfers("finetune", sizes.target_clips, complete, papers),
-            Transfers("scratch", sizes.target_clips, complete, ()),
+            Transfers("finetune", design.target_clips, complete, papers),
+            Transfers("scratch", design.target_clips, complete, ()),
         )
-        stages.append(Stage("methods", sizes.base_clips, "mse", papers, last, transfers))
+        stages.append(Stage("methods", design.base_clips, recipe, papers, last, transfers))
+    small, longer = design.small_base_clips, design.small_base_epochs
+
+    def add_small(part, recipe, labelings):
+        stages.append(Stage(part, small, recipe, labelings, longer, (features(labelings),)))
+
     if "base_size" in parts:
-        small = sizes.small_base_clips
-        stages.append(Stage("base_size", small, "mse", papers, last, (features(papers),)))
+        add_small("base_size", recipe, papers)
     if "comparators" in parts:
-        small = sizes.small_base_clips
-        for labelings, loss in (
-            (papers, "bce"),
-            (names((TEACHER,)), "bce"),  # its teacher is the base of `ol` in the stage before
-            (names(("ol",)), "large_loss"),
-            (names(("ol",)), "smoothed"),
-        ):
-            of_loss = (features(labelings),)
-            stages.append(Stage("comparators", small, loss, labelings, last, of_loss))
+        add_small("comparators", "bce", papers)
+        add_small("comparators", "bce", names((TEACHER,)))  # the `ol` before is its teacher
+        add_small("comparators", "large_loss", names(("ol",)))
+        add_small("comparators", "smoothed", names(("ol",)))
+    if "mixup" in parts:
+        that_mask = names([name for name in design.labelings if RULES[name].masks])
+        add_small("mixup", "strict", that_mask)
+        add_small("mixup", "known", that_mask)
     return stages

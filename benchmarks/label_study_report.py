@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from label_study_inputs import COMPLETE
-from label_study_plan import NO_BASE, Sizes, Stage, target_loss
+from label_study_plan import NO_BASE, Design, Stage, target_recipe
 
 from relabel_jax.files import complete_file, write_json
 from relabel_jax.labels.labelings import title
@@ -28,7 +28,7 @@ class Key(NamedTuple):
 
     method: str
     base_clips: int
-    loss: str
+    recipe: str
     epochs: int
     target_clips: int
     labeling: str
@@ -69,7 +69,7 @@ def over_seeds_and_clips(values: np.ndarray, replicates: np.ndarray, seed: int =
     return compare(float(values.mean()), means)
 
 
-def read_cells(folder: pathlib.Path, stages: Iterable[Stage], sizes: Sizes) -> dict[Key, Cell]:
+def read_cells(folder: pathlib.Path, stages: Iterable[Stage], design: Design) -> dict[Key, Cell]:
     """Measures the finished transfers of a study on the truth.
 
     The replicates of a run are kept in `replicates/` of the study. A cell whose seeds are not all
@@ -78,7 +78,7 @@ def read_cells(folder: pathlib.Path, stages: Iterable[Stage], sizes: Sizes) -> d
     Args:
       folder: the folder of the study.
       stages: its plan.
-      sizes: its sizes.
+      design: its design.
     """
     ontology = Ontology.from_json(folder / "ontology.json")
     truths: dict[int, Truth] = {}
@@ -91,13 +91,13 @@ def read_cells(folder: pathlib.Path, stages: Iterable[Stage], sizes: Sizes) -> d
                     key = Key(
                         transfers.method,
                         stage.clips if transfers.bases else 0,
-                        stage.loss,
+                        stage.recipe,
                         stage.epochs if transfers.bases else 0,
                         transfers.target_clips,
                         labeling,
                         base,
                     )
-                    paths = [at / f"{base}_seed{k}" / labeling for k in range(sizes.num_seeds)]
+                    paths = [at / f"{base}_seed{k}" / labeling for k in range(design.num_seeds)]
                     if all(Workdir(path).is_finished for path in paths):
                         runs[key] = paths
     cells = {}
@@ -140,11 +140,12 @@ def _parsed(name: str) -> tuple[str, float | None]:
 
 
 def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[str, Any]]:
-    """Returns a row for each cell and severity: its mAP, and its gain over the base with `ol`.
+    """Returns a row for each cell and severity: its mAP, and its gain over a reference.
 
-    The reference has the same severity and everything else in common, except that the reference
-    of `large_loss` and `smoothed` is the base that was trained by `bce`, and that of `scratch`
-    is the fine-tuned base.
+    The reference is the base with `ol`, the same severity and everything else in common. There are
+    three exceptions: the reference of `large_loss` and `smoothed` is the base that was trained by
+    `bce`, that of `scratch` is the fine-tuned base, and that of mixup by the rule `known` is the
+    base with the same labeling and the rule `strict`.
     """
     rows = []
     for key, cell in cells.items():
@@ -152,23 +153,17 @@ def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[
         labeling, of_labeling = _parsed(key.labeling)
         known = {at for at in (of_base, of_labeling) if at is not None}
         for severity in known or severities:
-            found = [
-                each
-                for each in cells
-                if each.base == f"ol_x{round(100 * severity)}"
-                and each.method == ("finetune" if key.method == "scratch" else key.method)
-                and each.loss == target_loss(key.loss)
-                and each[4:6] == key[4:6]
-                and (key.method == "scratch" or (each[1], each[3]) == (key[1], key[3]))
-            ]
-            if not found:
+            reference = _reference(key, severity, cells)
+            if reference is None and key.recipe != "strict":
                 continue
             row = key._asdict() | {"base": base, "labeling": labeling, "severity": severity}
             row |= {"seeds": len(cell.values), "test_clips": cell.test_clips}
             row |= {"mAP": float(cell.values.mean())}
-            if found[0] != key:
-                gains = cell.values - cells[found[0]].values
-                compared = over_seeds_and_clips(gains, cell.replicates - cells[found[0]].replicates)
+            if reference not in (None, key):
+                gains = cell.values - cells[reference].values
+                compared = over_seeds_and_clips(
+                    gains, cell.replicates - cells[reference].replicates
+                )
                 sd = float(gains.std(ddof=1)) if len(gains) > 1 else None
                 row |= {"gain": compared.difference, "low": compared.low, "high": compared.high}
                 row |= {"sd_over_seeds": sd}
@@ -176,19 +171,35 @@ def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[
     return rows
 
 
+def _reference(key: Key, severity: float, cells: Iterable[Key]) -> Key | None:
+    """The cell that a cell is compared with, as `make_rows` says; None if it is not there."""
+    if key.recipe == "known":
+        like = key._replace(recipe="strict")
+    else:
+        like = key._replace(recipe=target_recipe(key.recipe), base=f"ol_x{round(100 * severity)}")
+    for each in cells:
+        if key.method == "scratch":
+            of_base = {"base_clips": each.base_clips, "epochs": each.epochs}
+            like = like._replace(method="finetune", **of_base)
+        if each == like:
+            return each
+    return None
+
+
 def verdict(row: dict[str, Any]) -> str:
     """`helps`, `hurts`, or `is within chance` if the interval has 0."""
     return "helps" if row["low"] > 0 else "hurts" if row["high"] < 0 else "is within chance"
 
 
-def summary(rows: Sequence[dict[str, Any]], sizes: Sizes) -> str:
+def summary(rows: Sequence[dict[str, Any]], design: Design) -> str:
     """Returns the paragraph above the table, from the figures alone."""
     main = [
         row
         for row in rows
-        if (row["method"], row["base_clips"], row["loss"]) == ("features", sizes.base_clips, "mse")
-        and row["target_clips"] == sizes.target_clips
-        and row["severity"] == sizes.severities[0]
+        if (row["method"], row["recipe"]) == ("features", design.recipe)
+        and row["base_clips"] == design.base_clips
+        and row["target_clips"] == design.target_clips
+        and row["severity"] == design.severities[0]
         and row["labeling"] == COMPLETE
         and "gain" in row
     ]
@@ -216,17 +227,15 @@ def base_title(row: dict[str, Any]) -> str:
     names = {COMPLETE: "the truth", NO_BASE: "no base", "teacher": "OL masked by a teacher"}
     name = names.get(row["base"], title(row["base"]))
     how = {"large_loss": " with large-loss rejection", "smoothed": " with label smoothing"}
-    return name + how.get(row["loss"], "")
+    how |= {"strict": " with strict mixup", "known": " with mixup of known labels"}
+    return name + how.get(row["recipe"], "")
 
 
-def _traces(rows: Sequence[dict[str, Any]], field: str, fixed: dict[str, Any]) -> list[dict]:
-    """Plotly's traces of the gain against a field: one for each base, over rows like `fixed`."""
-    chosen = [
-        row for row in rows if "gain" in row and all(row[name] == fixed[name] for name in fixed)
-    ]
+def _traces(rows: Sequence[dict[str, Any]], field: str) -> list[dict[str, Any]]:
+    """Plotly's traces of the gain against a field, one for each base."""
     traces = []
-    for base in dict.fromkeys(row["base"] for row in chosen):
-        of_base = sorted((row for row in chosen if row["base"] == base), key=lambda r: r[field])
+    for base in dict.fromkeys(row["base"] for row in rows):
+        of_base = sorted((row for row in rows if row["base"] == base), key=lambda r: r[field])
         traces.append(
             {
                 "name": base_title(of_base[0]),
@@ -242,39 +251,39 @@ def _traces(rows: Sequence[dict[str, Any]], field: str, fixed: dict[str, Any]) -
     return traces
 
 
-def write_study(folder: pathlib.Path, stages: Sequence[Stage], sizes: Sizes) -> list[dict]:
+def write_study(folder: pathlib.Path, stages: Sequence[Stage], design: Design) -> list[dict]:
     """Writes `study.json` and `study.html` of what is finished; returns the rows."""
-    rows = make_rows(read_cells(folder, stages, sizes), sizes.severities)
-    write_json(folder / "study.json", {"sizes": dataclasses.asdict(sizes), "rows": rows})
+    rows = make_rows(read_cells(folder, stages, design), design.severities)
+    write_json(folder / "study.json", {"design": dataclasses.asdict(design), "rows": rows})
     fixed = {
         "method": "features",
-        "base_clips": sizes.base_clips,
-        "loss": "mse",
-        "epochs": sizes.epochs[-1],
-        "target_clips": sizes.target_clips,
-        "severity": sizes.severities[0],
+        "base_clips": design.base_clips,
+        "recipe": design.recipe,
+        "target_clips": design.target_clips,
+        "severity": design.severities[0],
         "labeling": COMPLETE,
     }
-    plots = [
-        {
-            "title": heading,
-            "axis": axis,
-            "traces": _traces(
-                rows, field, {name: each for name, each in fixed.items() if name != field}
-            ),
-        }
-        for heading, axis, field in (
-            ("Severity", "factor of the odds of the raters' omissions", "severity"),
-            ("Target size", "target clips to train on", "target_clips"),
-            ("Base size", "base clips to train on", "base_clips"),
-            ("Speed and end", "epochs of the base", "epochs"),
-        )
-    ]
-    shown = [
+    plots = []
+    for heading, axis, field in (
+        ("Severity", "factor of the odds of the raters' omissions", "severity"),
+        ("Target size", "target clips to train on", "target_clips"),
+        ("Base size", "base clips to train on", "base_clips"),
+        ("Speed and end", "epochs of the base", "epochs"),
+    ):
+        like = {name: each for name, each in fixed.items() if name != field}
+        shown = [
+            row
+            for row in rows
+            if "gain" in row
+            and all(row[name] == like[name] for name in like)
+            and (field == "epochs" or row["epochs"] == design.epochs_of(row["base_clips"]))
+        ]
+        plots.append({"title": heading, "axis": axis, "traces": _traces(shown, field)})
+    table = [
         [
             row["method"],
             base_title(row),
-            row["loss"],
+            row["recipe"],
             row["labeling"] if row["labeling"] != COMPLETE else "the truth",
             f"{row['severity']:g}",
             f"{row['base_clips']:,}",
@@ -285,7 +294,7 @@ def write_study(folder: pathlib.Path, stages: Sequence[Stage], sizes: Sizes) -> 
         ]
         for row in rows
     ]
-    data = {"summary": summary(rows, sizes), "plots": plots, "rows": shown}
+    data = {"summary": summary(rows, design), "plots": plots, "rows": table}
     with complete_file(folder / "study.html") as temporary:
         temporary.write_text(fill_page(_PAGE, data, "report"), encoding="utf-8")
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from label_study_inputs import at_severity, mask_by_teacher, write_label_file
-from label_study_plan import NO_BASE, TEACHER, Sizes, Stage, Transfers
+from label_study_plan import NO_BASE, RECIPES, TEACHER, Design, Stage, Transfers
 from ml_collections import ConfigDict
 from scipy import sparse
 
@@ -38,14 +38,14 @@ class Study:
 
     Attributes:
       folder: all of its files.
-      sizes: its sizes.
+      design: its design.
       root: the target root.
       model: `config.model` of all runs: the name of the network, and options.
       batch_size: of all runs.
     """
 
     folder: pathlib.Path
-    sizes: Sizes
+    design: Design
     root: str
     model: dict[str, Any]
     batch_size: int
@@ -55,13 +55,13 @@ class Study:
         return self.folder / "data" / f"{side}_{num_clips}"
 
     def run_config(self, method: str, labeling: str, seed: int = 0, **fields: Any) -> ConfigDict:
-        """The config of a run; `fields` are its other fields."""
+        """The config of a run; `fields` are others, such as `mixup.rule`."""
         config = paper_config(self.root, method)
         config.model = model_config(self.model["name"])
         config.model.update(self.model)
         file = self.folder / (TEACHER_LABELS if labeling.startswith(TEACHER) else LABELS)
         config.update(labeling=labeling, seed=seed, labeling_files=f"{labeling}={file}")
-        config.update(batch_size=self.batch_size, **fields)
+        config.update_from_flattened_dict({"batch_size": self.batch_size, **fields})
         return config
 
     def base_path(self, stage: Stage, labeling: str, seed: int) -> pathlib.Path:
@@ -81,7 +81,7 @@ class Study:
             Workdir(self.transfer_path(stage, transfers, base, seed, labeling)).is_finished
             for transfers in stage.transfers
             for base in transfers.bases or (NO_BASE,)
-            for seed in range(self.sizes.num_seeds)
+            for seed in range(self.design.num_seeds)
             for labeling in transfers.labelings
         )
 
@@ -98,10 +98,10 @@ class Study:
                 seed,
                 data_dir=str(self.data_dir("base", stage.clips)),
                 num_epochs=stage.epochs,
-                loss=stage.loss,
+                **RECIPES[stage.recipe],
             )
             for labeling in stage.labelings
-            for seed in range(self.sizes.num_seeds)
+            for seed in range(self.design.num_seeds)
         }
         _run(of_bases)
         for transfers in stage.transfers:
@@ -110,7 +110,7 @@ class Study:
     def _run_transfers(self, stage: Stage, transfers: Transfers) -> None:
         """Runs transfers from one base after another. Those from a base are trained together."""
         for base in transfers.bases or (NO_BASE,):
-            for seed in range(self.sizes.num_seeds):
+            for seed in range(self.design.num_seeds):
                 of_base = {
                     self.transfer_path(stage, transfers, base, seed, labeling): self.run_config(
                         transfers.method,
@@ -118,8 +118,8 @@ class Study:
                         seed,
                         data_dir=str(self.data_dir("target", transfers.target_clips)),
                         base=str(self.base_path(stage, base, seed)) if transfers.bases else "",
-                        num_epochs=self.sizes.target_epochs,
-                        loss=stage.target_loss,
+                        num_epochs=self.design.target_epochs,
+                        **RECIPES[stage.target_recipe],
                     )
                     for labeling in transfers.labelings
                 }
@@ -131,7 +131,7 @@ class Study:
         path = self.folder / TEACHER_LABELS
         if path.exists():
             return
-        severity = self.sizes.severities[0]
+        severity = self.design.severities[0]
         ol, name = at_severity("ol", severity), at_severity(TEACHER, severity)
         data_set = open_data_set(self.data_dir("base", stage.clips))
         root = data_set.ontology.find(self.root)
@@ -169,29 +169,29 @@ def estimated_seconds(study: Study, stages: Sequence[Stage]) -> float:
     It counts a clip that is only tested as a third of one that is trained on. It leaves out
     compilation, the data sets and the report.
     """
-    sizes = study.sizes
+    design = study.design
     trained: dict[tuple, int] = {}
     clips = 0.0
     classifier_epochs = 0
     for stage in stages:
         epochs = 0
         for labeling in stage.labelings:
-            base = (stage.clips, stage.loss, labeling)
+            base = (stage.clips, stage.recipe, labeling)
             epochs += stage.epochs - trained.get(base, 0)
             trained[base] = stage.epochs
         if study.is_finished(stage):
             continue
-        clips += sizes.num_seeds * epochs * (stage.clips + sizes.validation_clips / 3)
+        clips += design.num_seeds * epochs * (stage.clips + design.validation_clips / 3)
         for each in stage.transfers:
-            members = sizes.num_seeds * max(1, len(each.bases))
-            tested = sizes.validation_clips + sizes.test_clips
+            members = design.num_seeds * max(1, len(each.bases))
+            tested = design.validation_clips + design.test_clips
             if each.method == "features":
                 clips += members * (each.target_clips + tested) / 3
-                classifier_epochs += members * len(each.labelings) * sizes.target_epochs
+                classifier_epochs += members * len(each.labelings) * design.target_epochs
             else:
                 members *= len(each.labelings)
-                a_run = sizes.target_epochs * (each.target_clips + sizes.validation_clips / 3)
-                clips += members * (a_run + sizes.test_clips / 3)
+                a_run = design.target_epochs * (each.target_clips + design.validation_clips / 3)
+                clips += members * (a_run + design.test_clips / 3)
     return clips / clips_per_second(study) + classifier_epochs * _CLASSIFIER_EPOCH_S
 
 
