@@ -9,7 +9,16 @@ from label_study_inputs import COMPLETE, at_severity
 
 from relabel_jax.labels.labelings import LABELINGS, PAPER_LABELINGS, RULES
 
-PARTS = ("main", "severity", "base_size", "target_size", "methods", "comparators", "mixup")
+PARTS = (
+    "main",
+    "severity",
+    "base_size",
+    "target_size",
+    "methods",
+    "comparators",
+    "mixup",
+    "longer",
+)
 TEACHER = "teacher"
 NO_BASE = "none"
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -53,6 +62,7 @@ class Design:
       num_seeds: seeds of weights, order of clips and dropout.
       epochs: epochs of the bases after which they are transferred, ascending. The part `main` has
         all, the other parts have the last one.
+      longer_epochs: epochs of the part `longer`.
       small_base_epochs: the epochs of bases on fewer clips, which need more of them.
       target_epochs: epochs on the target side.
       severities: of the raters; the first one is used in all other parts.
@@ -71,6 +81,7 @@ class Design:
     test_clips: int = 5000
     num_seeds: int = 5
     epochs: tuple[int, ...] = (2, 6)
+    longer_epochs: int = 20
     small_base_epochs: int = 12
     target_epochs: int = 30
     severities: tuple[float, ...] = (1.0, 0.25, 4.0)
@@ -145,7 +156,7 @@ def make_plan(design: Design, parts: Sequence[str]) -> list[Stage]:
 
     The parts `severity`, `target_size` and `methods` start from bases of the part `main`. A base
     is trained with one number of epochs after another, so a stage with more epochs comes after
-    those with fewer.
+    those with fewer, and `longer` comes last.
     """
     severity, *others = design.severities
     recipe = design.recipe
@@ -197,4 +208,7 @@ def make_plan(design: Design, parts: Sequence[str]) -> list[Stage]:
         that_mask = names([name for name in design.labelings if RULES[name].masks])
         add_small("mixup", "strict", that_mask)
         add_small("mixup", "known", that_mask)
+    if "longer" in parts:
+        epochs, transfers = design.longer_epochs, (features(papers),)
+        stages.append(Stage("longer", design.base_clips, recipe, papers, epochs, transfers))
     return stages

@@ -16,10 +16,11 @@ more for the base: its network still has DeiT's two heads for ImageNet, which it
 
 import functools
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from relabel_jax.audio.waveform_format import WaveformFormat
@@ -49,6 +50,23 @@ _normal = nn.initializers.normal(0.02)
 _uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _dense = functools.partial(nn.Dense, kernel_init=_normal)
 _norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
+
+
+def _product_of_patches(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **_: Any
+) -> jax.Array:
+    """The convolution of one channel, [batch, bands, frames, 1], as a product of patches.
+
+    On a CPU inside a loop, XLA takes 25 times as long for the gradient of the convolution's kernel.
+    """
+    size, stride = kernel.shape[0], strides[0]
+    bands, frames = (
+        stride * np.arange((total - size) // stride + 1)[:, None] + np.arange(size)
+        for total in x.shape[1:3]
+    )
+    patches = x[..., 0][:, bands][..., frames]  # [batch, rows, bands, columns, frames]
+    patches = patches.swapaxes(2, 3).reshape(*patches.shape[:2], len(frames), size * size)
+    return jnp.matmul(patches, kernel.reshape(size * size, -1), precision=jax.lax.Precision.HIGHEST)
 
 
 class Attention(nn.Module):
@@ -158,12 +176,14 @@ class AST(nn.Module):
         return self.clone(formulation="matmul")
 
     def setup(self):
+        on_cpu = self.formulation == "auto" and jax.default_backend() == "cpu"
         self.patches = nn.Conv(
             self.width,
             (PATCH_SIZE, PATCH_SIZE),
             PATCH_STRIDE,
             padding="VALID",
             kernel_init=_uniform,
+            conv_general_dilated=_product_of_patches if on_cpu else None,
         )
         bands, frames = (
             1 + (size - PATCH_SIZE) // PATCH_STRIDE for size in (AST_BANDS, self.num_frames)

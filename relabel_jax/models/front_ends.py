@@ -104,9 +104,9 @@ def panns_log_mel(
     """
     fft_size, hop, highest_hz = PANNS_SIZES[sample_rate_hz]
     waveforms = _reflected(_full_scale(waveforms), fft_size // 2)
-    frames = _frames(waveforms, fft_size, hop) * _hann(fft_size, periodic=True)
+    frames = whole_frames(waveforms, fft_size, hop) * hann(fft_size, periodic=True)
     filters = slaney_filters(sample_rate_hz, fft_size, PANNS_BANDS, PANNS_LOWEST_HZ, highest_hz)
-    mel = _mel_power(frames, fft_size, filters, formulation)
+    mel = mel_power(frames, fft_size, filters, formulation)
     return 10 * jnp.log10(jnp.maximum(mel, 1e-10))
 
 
@@ -129,9 +129,9 @@ def efficientat_log_mel(waveforms: jax.Array, formulation: str = "auto") -> jax.
     # The authors' frames have 1024 samples. The window keeps the middle 800.
     outside = (fft_size - window) // 2
     waveforms = _reflected(waveforms, fft_size // 2)[:, outside:-outside]
-    frames = _frames(waveforms, window, hop) * _hann(window, periodic=False)
+    frames = whole_frames(waveforms, window, hop) * hann(window, periodic=False)
     filters = kaldi_filters(EFFICIENTAT_RATE_HZ, fft_size, EFFICIENTAT_BANDS, 0, 15_000)
-    return (jnp.log(_mel_power(frames, fft_size, filters, formulation) + 1e-5) + 4.5) / 5
+    return (jnp.log(mel_power(frames, fft_size, filters, formulation) + 1e-5) + 4.5) / 5
 
 
 def ast_filter_bank(waveforms: jax.Array, num_frames: int, formulation: str = "auto") -> jax.Array:
@@ -149,13 +149,13 @@ def ast_filter_bank(waveforms: jax.Array, num_frames: int, formulation: str = "a
     """
     window, fft_size, hop = 400, 512, 160
     waveforms = _full_scale(waveforms)
-    frames = _frames(waveforms - waveforms.mean(axis=1, keepdims=True), window, hop)
+    frames = whole_frames(waveforms - waveforms.mean(axis=1, keepdims=True), window, hop)
     frames = frames[:, :num_frames]
     frames -= frames.mean(axis=2, keepdims=True)
     before = jnp.concatenate([frames[..., :1], frames[..., :-1]], axis=2)
-    frames = (frames - 0.97 * before) * _hann(window, periodic=False)
+    frames = (frames - 0.97 * before) * hann(window, periodic=False)
     filters = kaldi_filters(AST_RATE_HZ, fft_size, AST_BANDS, 20, 8_000)
-    mel = _mel_power(frames, fft_size, filters, formulation)
+    mel = mel_power(frames, fft_size, filters, formulation)
     levels = jnp.log(jnp.maximum(mel, np.finfo(np.float32).eps))
     missing = num_frames - levels.shape[1]
     return (jnp.pad(levels, ((0, 0), (0, missing), (0, 0))) - AST_MEAN) / (2 * AST_STD)
@@ -238,7 +238,7 @@ def _reflected(waveforms: jax.Array, margin: int) -> jax.Array:
     )
 
 
-def _frames(waveforms: jax.Array, size: int, hop: int) -> jax.Array:
+def whole_frames(waveforms: jax.Array, size: int, hop: int) -> jax.Array:
     """All whole frames: float32[batch, samples] -> float32[batch, frames, size].
 
     A frame is a row of blocks of `hop` samples. This takes a few copies of the waveforms, and a
@@ -255,14 +255,12 @@ def _frames(waveforms: jax.Array, size: int, hop: int) -> jax.Array:
 
 
 @functools.cache
-def _hann(size: int, *, periodic: bool) -> np.ndarray:
+def hann(size: int, *, periodic: bool) -> np.ndarray:
     """float32[1, 1, size]; a periodic window is one sample short of symmetric."""
     return np.hanning(size + periodic)[None, None, :size].astype(np.float32)
 
 
-def _mel_power(
-    frames: jax.Array, fft_size: int, filters: np.ndarray, formulation: str
-) -> jax.Array:
+def mel_power(frames: jax.Array, fft_size: int, filters: np.ndarray, formulation: str) -> jax.Array:
     """The power in each band.
 
     Args:

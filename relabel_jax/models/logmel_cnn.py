@@ -6,7 +6,6 @@ CNN6 of PANNs (Kong et al., "PANNs: large-scale pretrained audio neural networks
 recognition", 2020) in miniature, and shows how little a network needs to fit into this system.
 """
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -15,7 +14,9 @@ import numpy as np
 from flax import linen as nn
 
 from relabel_jax.audio.waveform_format import WaveformFormat
+from relabel_jax.models import front_ends
 from relabel_jax.models.backbone import Outputs
+from relabel_jax.ops.same_convolution import convolve
 
 
 class LogMelCNN(nn.Module):
@@ -29,6 +30,8 @@ class LogMelCNN(nn.Module):
       features: channels of the convolutions.
       embedding_size: units of the dense layer.
       dropout: share of the embedding that is dropped in training.
+      formulation: how the spectrogram is computed, one of `front_ends.FORMULATIONS`. On a CPU,
+        `auto` also chooses how convolutions are computed (`ops/same_convolution.py`).
       axis_name: the mesh axis of the devices that share a batch, if several do (`batch_axis.py`).
     """
 
@@ -41,6 +44,7 @@ class LogMelCNN(nn.Module):
     features: Sequence[int] = (16, 32, 64)
     embedding_size: int = 128
     dropout: float = 0.2
+    formulation: str = "auto"
     axis_name: str | None = None
 
     random_streams = ("dropout",)
@@ -50,9 +54,21 @@ class LogMelCNN(nn.Module):
         """Sample rate and length of the input waveforms."""
         return WaveformFormat(self.sample_rate_hz, self.duration_s)
 
+    def __post_init__(self):
+        size = round(self.window_s * self.sample_rate_hz)
+        front_ends.check_options(self.formulation, self.waveform_format, size)
+        super().__post_init__()
+
+    def for_export(self) -> "LogMelCNN":
+        """The network without an FFT, which ONNX's runtimes do not all have."""
+        return self.clone(formulation="matmul")
+
     def setup(self):
+        on_cpu = self.formulation == "auto" and jax.default_backend() == "cpu"
+        form = convolve if on_cpu else None
         self.convolutions = [
-            nn.Conv(features, (3, 3), padding="SAME", use_bias=False) for features in self.features
+            nn.Conv(features, (3, 3), padding=1, use_bias=False, conv_general_dilated=form)
+            for features in self.features
         ]
         self.norms = [nn.BatchNorm(axis_name=self.axis_name) for _ in self.features]
         self.hidden = nn.Dense(self.embedding_size)
@@ -77,25 +93,14 @@ class LogMelCNN(nn.Module):
         return Outputs.of_logits(self.output(hidden))
 
     def _log_mel(self, waveforms: jax.Array) -> jax.Array:
-        """float32[batch, samples] of full scale 1 -> decibels, float32[batch, frames, num_mels].
-
-        The discrete Fourier transform is a convolution with a window's sines and cosines, which
-        runs on every backend and in every exported form.
-        """
+        """float32[batch, samples] of full scale 1 -> decibels, float32[batch, frames, num_mels]."""
         size = round(self.window_s * self.sample_rate_hz)
-        bins = np.arange(size // 2 + 1)
-        angles = 2 * math.pi * np.outer(np.arange(size), bins) / size
-        waves = np.concatenate([np.cos(angles), -np.sin(angles)], axis=1)
-        kernel = (np.hanning(size + 1)[:size, None] * waves)[:, None].astype(np.float32)
-        spectrum = jax.lax.conv_general_dilated(
-            waveforms[..., None],
-            kernel,
-            (round(self.hop_s * self.sample_rate_hz),),
-            "VALID",
-            dimension_numbers=("NWC", "WIO", "NWC"),
+        hop = round(self.hop_s * self.sample_rate_hz)
+        frames = front_ends.whole_frames(waveforms, size, hop)
+        filters = _mel_filters(self.num_mels, size // 2 + 1, self.sample_rate_hz)
+        mel = front_ends.mel_power(
+            frames * front_ends.hann(size, periodic=True), size, filters, self.formulation
         )
-        power = (spectrum**2).reshape(*spectrum.shape[:2], 2, len(bins)).sum(axis=2)
-        mel = power @ _mel_filters(self.num_mels, len(bins), self.sample_rate_hz)
         return 10 * jnp.log10(jnp.maximum(mel, 1e-10))
 
 

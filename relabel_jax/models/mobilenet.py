@@ -30,7 +30,7 @@ from relabel_jax.models.spec_augment import (
     random_streams,
     spec_augment,
 )
-from relabel_jax.ops.depthwise import convolve
+from relabel_jax.ops import depthwise, same_convolution
 
 
 class BlockSizes(NamedTuple):
@@ -88,7 +88,7 @@ class ConvNorm(nn.Module):
       kernel_size, stride: of the convolution, along both axes.
       activation: "relu", "hard_swish" or "" for none.
       depthwise: whether each channel has its own kernel.
-      shifts: whether a depthwise convolution is a sum of shifted arrays.
+      on_cpu: whether the convolution has the form that is fast on a CPU.
       axis_name: see `MobileNetV3`.
     """
 
@@ -97,12 +97,13 @@ class ConvNorm(nn.Module):
     stride: int
     activation: str
     depthwise: bool = False
-    shifts: bool = False
+    on_cpu: bool = False
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """float32[batch, bands, frames, channels] -> [batch, bands', frames', features]."""
+        form = depthwise.convolve if self.depthwise else same_convolution.convolve
         # "SAME" would pad an even axis at its end alone if the stride is 2.
         x = nn.Conv(
             self.features,
@@ -112,7 +113,7 @@ class ConvNorm(nn.Module):
             feature_group_count=self.features if self.depthwise else 1,
             use_bias=False,
             kernel_init=nn.initializers.variance_scaling(2, "fan_out", "normal"),
-            conv_general_dilated=convolve if self.depthwise and self.shifts else None,
+            conv_general_dilated=form if self.on_cpu else None,
             name="conv",
         )(x)
         x = nn.BatchNorm(
@@ -142,12 +143,12 @@ class InvertedResidual(nn.Module):
 
     Attributes:
       sizes: the sizes at the network's width.
-      shifts: see `ConvNorm`.
+      on_cpu: see `ConvNorm`.
       axis_name: see `MobileNetV3`.
     """
 
     sizes: BlockSizes
-    shifts: bool = False
+    on_cpu: bool = False
     axis_name: str | None = None
 
     @nn.compact
@@ -155,7 +156,7 @@ class InvertedResidual(nn.Module):
         """float32[batch, bands, frames, channels] -> [batch, bands', frames', features]."""
         sizes, channels, x = self.sizes, inputs.shape[-1], inputs
         activation = "hard_swish" if sizes.hard_swish else "relu"
-        layer = functools.partial(ConvNorm, axis_name=self.axis_name)
+        layer = functools.partial(ConvNorm, on_cpu=self.on_cpu, axis_name=self.axis_name)
         if sizes.expanded != channels:
             x = layer(sizes.expanded, 1, 1, activation, name="expand")(x, train)
         x = layer(
@@ -164,7 +165,6 @@ class InvertedResidual(nn.Module):
             sizes.stride,
             activation,
             depthwise=True,
-            shifts=self.shifts,
             name="depthwise",
         )(x, train)
         if sizes.squeezes:
@@ -227,10 +227,6 @@ class MobileNetV3(nn.Module):
         """The network without an FFT, which ONNX's runtimes do not all have."""
         return self.clone(formulation="matmul")
 
-    @property
-    def _shifts(self) -> bool:
-        return self.formulation == "auto" and jax.default_backend() == "cpu"
-
     def export_facts(self) -> dict[str, Any]:
         """The facts of the blocks that the weights do not tell."""
         return {
@@ -242,20 +238,20 @@ class MobileNetV3(nn.Module):
         return divisible_by_8(at_width_1 * self.width)
 
     def setup(self):
-        self.stem = ConvNorm(
-            self._channels(STEM_FEATURES), 3, 2, "hard_swish", axis_name=self.axis_name
-        )
+        on_cpu = self.formulation == "auto" and jax.default_backend() == "cpu"
+        layer = functools.partial(ConvNorm, on_cpu=on_cpu, axis_name=self.axis_name)
+        self.stem = layer(self._channels(STEM_FEATURES), 3, 2, "hard_swish")
         self.blocks = [
             InvertedResidual(
                 sizes._replace(
                     expanded=self._channels(sizes.expanded), features=self._channels(sizes.features)
                 ),
-                self._shifts,
+                on_cpu,
                 self.axis_name,
             )
             for sizes in BLOCKS
         ]
-        self.last = ConvNorm(self.embedding_size, 1, 1, "hard_swish", axis_name=self.axis_name)
+        self.last = layer(self.embedding_size, 1, 1, "hard_swish")
         self.hidden = _dense(self._channels(HIDDEN_UNITS))
         self.drop = nn.Dropout(self.dropout)
         self.output = _dense(self.num_classes)

@@ -1,8 +1,10 @@
-"""Depthwise convolutions as sums of shifted arrays, which XLA compiles well for a CPU.
+"""Convolutions as sums of shifted arrays, which XLA compiles well for a CPU.
 
-XLA's own depthwise convolution takes 7 to 18 times as long (`benchmarks/convolutions_2d.py`). Each
-tap of a kernel multiplies a shifted view of the input by one number for each channel. The sum over
-the taps is one loop over the output, whose innermost axis is the channels.
+They are depthwise, or have one input channel, which all output channels share. XLA's own depthwise
+convolution takes 7 to 18 times as long, and its convolution of one channel 2 to 20 times
+(`benchmarks/convolutions_2d.py`). Each tap of a kernel multiplies a shifted view of the input by
+one number for each channel. The sum over the taps is one loop over the output, whose innermost axis
+is the channels.
 """
 
 import functools
@@ -28,7 +30,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolves each channel with its own kernel, padded by zeros.
 
     Args:
-      x: float32[batch, height, width, channels].
+      x: float32[batch, height, width, channels], or one channel for all kernels.
       kernel: float32[size, size, 1, channels]; `size` is odd. Each side of `x` gets `size // 2`
         zeros.
       stride: the step along height and width.
@@ -45,9 +47,11 @@ def _forward(x, kernel, stride):
 
 def _backward(stride, residuals, gradient):
     x, kernel = residuals
-    return _input_gradient(x, kernel, stride, gradient), _kernel_gradient(
-        x, kernel, stride, gradient
-    )
+    of_input = _input_gradient(x, kernel, stride, gradient)
+    if x.shape[-1] == 1:
+        of_input = of_input.sum(axis=-1, keepdims=True)
+        return of_input, _kernel_gradient_of_one(x, kernel, stride, gradient)
+    return of_input, _kernel_gradient(x, kernel, stride, gradient)
 
 
 depthwise.defvjp(_forward, _backward)
@@ -105,3 +109,14 @@ def _kernel_gradient(x, kernel, stride, gradient):
         return jnp.matmul(ones, added, precision=jax.lax.Precision.HIGHEST)
 
     return jnp.stack([jnp.stack([sum_of(i, j) for j in range(size)]) for i in range(size)])
+
+
+def _kernel_gradient_of_one(x, kernel, stride, gradient):
+    """The same for one input channel: the product of the inputs of all taps and the gradients."""
+    size, features = kernel.shape[0], kernel.shape[-1]
+    padded = _padded(x, kernel)
+    taps = [(i, j) for i in range(size) for j in range(size)]
+    inputs = jnp.stack([_tap(padded, size, stride, i, j).ravel() for i, j in taps])
+    gradients = gradient.reshape(-1, features)
+    product = jnp.matmul(inputs, gradients, precision=jax.lax.Precision.HIGHEST)
+    return product.reshape(kernel.shape)

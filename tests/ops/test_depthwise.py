@@ -1,4 +1,4 @@
-"""Depthwise convolutions as sums of shifted arrays, against XLA's own."""
+"""Convolutions as sums of shifted arrays, against XLA's own."""
 
 import jax
 import numpy as np
@@ -19,13 +19,14 @@ def reference(x, kernel, stride):
     )
 
 
+@pytest.mark.parametrize("channels", [6, 1])
 @pytest.mark.parametrize(
     ("size", "stride", "height", "width"),
     [(3, 1, 4, 7), (3, 2, 8, 9), (5, 1, 6, 5), (5, 2, 7, 12), (3, 2, 1, 2), (5, 2, 10, 13)],
 )
-def test_outputs_and_gradients(size, stride, height, width):
+def test_outputs_and_gradients(size, stride, height, width, channels):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, height, width, 6)).astype(np.float32)
+    x = rng.normal(size=(2, height, width, channels)).astype(np.float32)
     kernel = rng.normal(size=(size, size, 1, 6)).astype(np.float32)
     got, expected = (
         jax.jit(lambda x, k, form=form: jax.vjp(lambda x, k: form(x, k, stride), x, k)[0])(

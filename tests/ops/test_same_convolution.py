@@ -9,7 +9,7 @@ from relabel_jax.ops.same_convolution import convolve
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "features"), [(3, 4, 8), (5, 1, 8), (5, 3, 8), (3, 512, 512)]
+    ("size", "channels", "features"), [(3, 4, 8), (5, 1, 8), (5, 3, 8), (1, 3, 8), (3, 512, 512)]
 )
 def test_outputs_and_gradients(size, channels, features):
     rng = np.random.default_rng(0)
