@@ -81,7 +81,7 @@ class Design:
     test_clips: int = 5000
     num_seeds: int = 5
     epochs: tuple[int, ...] = (2, 6)
-    longer_epochs: int = 20
+    longer_epochs: int = 12
     small_base_epochs: int = 12
     target_epochs: int = 30
     severities: tuple[float, ...] = (1.0, 0.25, 4.0)

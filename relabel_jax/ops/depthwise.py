@@ -47,11 +47,10 @@ def _forward(x, kernel, stride):
 
 def _backward(stride, residuals, gradient):
     x, kernel = residuals
-    of_input = _input_gradient(x, kernel, stride, gradient)
-    if x.shape[-1] == 1:
-        of_input = of_input.sum(axis=-1, keepdims=True)
-        return of_input, _kernel_gradient_of_one(x, kernel, stride, gradient)
-    return of_input, _kernel_gradient(x, kernel, stride, gradient)
+    of_one = x.shape[-1] == 1
+    of_input = _input_gradient_of_one if of_one else _input_gradient
+    of_kernel = _kernel_gradient_of_one if of_one else _kernel_gradient
+    return of_input(x, kernel, stride, gradient), of_kernel(x, kernel, stride, gradient)
 
 
 depthwise.defvjp(_forward, _backward)
@@ -87,6 +86,25 @@ def _input_gradient(x, kernel, stride, gradient):
         edges.append((size - 1 - margin, x.shape[axis] + margin - between, stride - 1))
     spread = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), [*edges, (0, 0, 0)])
     return _sum_of_taps(spread, kernel[::-1, ::-1], 1)
+
+
+def _input_gradient_of_one(x, kernel, stride, gradient):
+    """The same for one input channel: a sum over the channels first, then over shifted taps."""
+    size, margin = kernel.shape[0], kernel.shape[0] // 2
+    products = jnp.einsum(
+        "ijf,bhwf->ijbhw", kernel[:, :, 0], gradient, precision=jax.lax.Precision.HIGHEST
+    )
+
+    def of_tap(i, j):
+        edges = [(0, 0, 0)]
+        for axis, tap in ((1, i), (2, j)):
+            between = (gradient.shape[axis] - 1) * stride + 1
+            low = tap - margin
+            edges.append((low, x.shape[axis] - between - low, stride - 1))
+        return jax.lax.pad(products[i, j], jnp.zeros((), gradient.dtype), edges)
+
+    taps = [(i, j) for i in range(size) for j in range(size)]
+    return functools.reduce(jnp.add, (of_tap(i, j) for i, j in taps))[..., None]
 
 
 def _kernel_gradient(x, kernel, stride, gradient):
