@@ -89,22 +89,21 @@ def _input_gradient(x, kernel, stride, gradient):
 
 
 def _input_gradient_of_one(x, kernel, stride, gradient):
-    """The same for one input channel: a sum over the channels first, then over shifted taps."""
+    """The same for one input channel, by XLA's convolution."""
     size, margin = kernel.shape[0], kernel.shape[0] // 2
-    products = jnp.einsum(
-        "ijf,bhwf->ijbhw", kernel[:, :, 0], gradient, precision=jax.lax.Precision.HIGHEST
+    edges = []
+    for axis in (1, 2):
+        between = (gradient.shape[axis] - 1) * stride + 1
+        edges.append((size - 1 - margin, x.shape[axis] + margin - between))
+    return jax.lax.conv_general_dilated(
+        gradient,
+        kernel[::-1, ::-1].swapaxes(2, 3),
+        (1, 1),
+        edges,
+        lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
     )
-
-    def of_tap(i, j):
-        edges = [(0, 0, 0)]
-        for axis, tap in ((1, i), (2, j)):
-            between = (gradient.shape[axis] - 1) * stride + 1
-            low = tap - margin
-            edges.append((low, x.shape[axis] - between - low, stride - 1))
-        return jax.lax.pad(products[i, j], jnp.zeros((), gradient.dtype), edges)
-
-    taps = [(i, j) for i in range(size) for j in range(size)]
-    return functools.reduce(jnp.add, (of_tap(i, j) for i, j in taps))[..., None]
 
 
 def _kernel_gradient(x, kernel, stride, gradient):
