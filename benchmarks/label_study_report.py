@@ -145,7 +145,7 @@ def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[
     The reference is the base with `ol`, the same severity and everything else in common. There are
     three exceptions: the reference of `large_loss` and `smoothed` is the base that was trained by
     `bce`, that of `scratch` is the fine-tuned base, and that of mixup by the rule `known` is the
-    base with the same labeling and the rule `strict`.
+    base with the same labeling and the rule `strict`, which itself is compared with nothing.
     """
     rows = []
     for key, cell in cells.items():
@@ -173,6 +173,8 @@ def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[
 
 def _reference(key: Key, severity: float, cells: Iterable[Key]) -> Key | None:
     """The cell that a cell is compared with, as `make_rows` says; None if it is not there."""
+    if key.recipe == "strict":
+        return None
     if key.recipe == "known":
         like = key._replace(recipe="strict")
     else:

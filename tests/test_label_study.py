@@ -146,3 +146,36 @@ def test_a_teacher_masks_the_negatives_that_it_scores_highest(label_study):
         assert number == pytest.approx(0.1 * len(negatives), abs=1)
         assert sorted(order[-number:]) == np.flatnonzero(masked[:, column]).tolist()
     assert not masked[:, 2].any()
+
+
+def test_what_a_base_is_compared_with(label_study):
+    from label_study_report import Cell, Key, make_rows
+
+    def key(recipe, base, method="features", clips=16, epochs=2):
+        return Key(method, clips, recipe, epochs, 8, "complete", base)
+
+    means = {
+        key("bce", "ol_x100"): 0.10,
+        key("bce", "pe_cml_x100"): 0.13,
+        key("large_loss", "ol_x100"): 0.12,
+        key("strict", "pe_cml_x100"): 0.20,
+        key("known", "pe_cml_x100"): 0.16,
+        key("mse", "ol_x100", "finetune"): 0.30,
+        key("mse", "none", "scratch", 0, 0): 0.25,
+    }
+    cells = {
+        each: Cell(np.full(3, mean), np.full((3, 20), mean), 5) for each, mean in means.items()
+    }
+    gains = {
+        (row["method"], row["recipe"], row["base"]): row.get("gain")
+        for row in make_rows(cells, [1.0])
+    }
+    assert gains == {
+        ("features", "bce", "ol"): None,
+        ("features", "bce", "pe_cml"): pytest.approx(0.03),
+        ("features", "large_loss", "ol"): pytest.approx(0.02),
+        ("features", "strict", "pe_cml"): None,
+        ("features", "known", "pe_cml"): pytest.approx(-0.04),
+        ("finetune", "mse", "ol"): None,
+        ("scratch", "mse", "none"): pytest.approx(-0.05),
+    }
