@@ -20,6 +20,7 @@ Parts (--parts); `severity`, `target_size` and `methods` start from bases of `ma
   methods      `finetune` and `scratch` in place of `features`
   comparators  bases with `bce`: large-loss rejection, label smoothing, masks of a teacher
   mixup        bases with `bce` and mixup: the two rules for masked labels (train/mixup.py)
+  seeds        more seeds of the labelings of the paper
   longer       the labelings of the paper after many more epochs of the base; it comes last
 
 The interval of a gain is a bootstrap over seeds and test clips together. The clips, the raters and

@@ -17,6 +17,7 @@ PARTS = (
     "methods",
     "comparators",
     "mixup",
+    "seeds",
     "longer",
 )
 TEACHER = "teacher"
@@ -60,6 +61,7 @@ class Design:
       base_test_clips: of the base side.
       test_clips: of the target side.
       num_seeds: seeds of weights, order of clips and dropout.
+      more_seeds: the same in the part `seeds`.
       epochs: epochs of the bases after which they are transferred, ascending. The part `main` has
         all, the other parts have the last one.
       longer_epochs: epochs of the part `longer`.
@@ -80,6 +82,7 @@ class Design:
     base_test_clips: int = 300
     test_clips: int = 5000
     num_seeds: int = 5
+    more_seeds: int = 10
     epochs: tuple[int, ...] = (2, 6)
     longer_epochs: int = 12
     small_base_epochs: int = 12
@@ -120,6 +123,7 @@ class Stage(NamedTuple):
       labelings: of the bases.
       epochs: epochs of the bases.
       transfers: the trainings that start from them.
+      num_seeds: the number of seeds of each.
     """
 
     part: str
@@ -128,6 +132,7 @@ class Stage(NamedTuple):
     labelings: tuple[str, ...]
     epochs: int
     transfers: tuple[Transfers, ...]
+    num_seeds: int
 
     @property
     def target_recipe(self) -> str:
@@ -171,32 +176,34 @@ def make_plan(design: Design, parts: Sequence[str]) -> list[Stage]:
     of_paper = [labeling for labeling in design.labelings if labeling in PAPER_LABELINGS]
     every = names((*design.labelings, COMPLETE))
     papers = names((*of_paper, COMPLETE))
-    stages = []
+    stages: list[Stage] = []
+
+    def add(part, labelings, epochs, transfers, num_seeds=design.num_seeds):
+        stage = Stage(part, design.base_clips, recipe, labelings, epochs, transfers, num_seeds)
+        stages.append(stage)
+
+    def add_small(part, recipe, labelings):
+        clips, epochs = design.small_base_clips, design.small_base_epochs
+        transfers = (features(labelings),)
+        stage = Stage(part, clips, recipe, labelings, epochs, transfers, design.num_seeds)
+        stages.append(stage)
+
     if "main" in parts:
         for epochs in design.epochs:
-            transfers = (features(every),)
-            stages.append(Stage("main", design.base_clips, recipe, every, epochs, transfers))
+            add("main", every, epochs, (features(every),))
     if "severity" in parts:
         for at in others:
             of_raters = names(of_paper, at)
             upper = Transfers("features", design.target_clips, names(("ol",), at), (COMPLETE,))
-            transfers = (features(of_raters, at=at), upper)
-            stages.append(Stage("severity", design.base_clips, recipe, of_raters, last, transfers))
+            add("severity", of_raters, last, (features(of_raters, at=at), upper))
     if "target_size" in parts:
         transfers = tuple(features(papers, clips) for clips in design.other_target_clips)
-        stages.append(Stage("target_size", design.base_clips, recipe, papers, last, transfers))
+        add("target_size", papers, last, transfers)
     if "methods" in parts:
         complete = (COMPLETE,)
-        transfers = (
-            Transfers("finetune", design.target_clips, complete, papers),
-            Transfers("scratch", design.target_clips, complete, ()),
-        )
-        stages.append(Stage("methods", design.base_clips, recipe, papers, last, transfers))
-    small, longer = design.small_base_clips, design.small_base_epochs
-
-    def add_small(part, recipe, labelings):
-        stages.append(Stage(part, small, recipe, labelings, longer, (features(labelings),)))
-
+        finetune = Transfers("finetune", design.target_clips, complete, papers)
+        scratch = Transfers("scratch", design.target_clips, complete, ())
+        add("methods", papers, last, (finetune, scratch))
     if "base_size" in parts:
         add_small("base_size", recipe, papers)
     if "comparators" in parts:
@@ -208,7 +215,8 @@ def make_plan(design: Design, parts: Sequence[str]) -> list[Stage]:
         that_mask = names([name for name in design.labelings if RULES[name].masks])
         add_small("mixup", "strict", that_mask)
         add_small("mixup", "known", that_mask)
+    if "seeds" in parts:
+        add("seeds", papers, last, (features(papers),), design.more_seeds)
     if "longer" in parts:
-        epochs, transfers = design.longer_epochs, (features(papers),)
-        stages.append(Stage("longer", design.base_clips, recipe, papers, epochs, transfers))
+        add("longer", papers, design.longer_epochs, (features(papers),))
     return stages

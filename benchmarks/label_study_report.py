@@ -69,7 +69,7 @@ def over_seeds_and_clips(values: np.ndarray, replicates: np.ndarray, seed: int =
     return compare(float(values.mean()), means)
 
 
-def read_cells(folder: pathlib.Path, stages: Iterable[Stage], design: Design) -> dict[Key, Cell]:
+def read_cells(folder: pathlib.Path, stages: Iterable[Stage]) -> dict[Key, Cell]:
     """Measures the finished transfers of a study on the truth.
 
     The replicates of a run are kept in `replicates/` of the study. A cell whose seeds are not all
@@ -78,7 +78,6 @@ def read_cells(folder: pathlib.Path, stages: Iterable[Stage], design: Design) ->
     Args:
       folder: the folder of the study.
       stages: its plan.
-      design: its design.
     """
     ontology = Ontology.from_json(folder / "ontology.json")
     truths: dict[int, Truth] = {}
@@ -97,7 +96,7 @@ def read_cells(folder: pathlib.Path, stages: Iterable[Stage], design: Design) ->
                         labeling,
                         base,
                     )
-                    paths = [at / f"{base}_seed{k}" / labeling for k in range(design.num_seeds)]
+                    paths = [at / f"{base}_seed{k}" / labeling for k in range(stage.num_seeds)]
                     if all(Workdir(path).is_finished for path in paths):
                         runs[key] = paths
     cells = {}
@@ -160,10 +159,11 @@ def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[
             row |= {"seeds": len(cell.values), "test_clips": cell.test_clips}
             row |= {"mAP": float(cell.values.mean())}
             if reference not in (None, key):
-                gains = cell.values - cells[reference].values
-                compared = over_seeds_and_clips(
-                    gains, cell.replicates - cells[reference].replicates
-                )
+                other = cells[reference]
+                seeds = slice(min(len(cell.values), len(other.values)))
+                gains = cell.values[seeds] - other.values[seeds]
+                replicates = cell.replicates[seeds] - other.replicates[seeds]
+                compared = over_seeds_and_clips(gains, replicates)
                 sd = float(gains.std(ddof=1)) if len(gains) > 1 else None
                 row |= {"gain": compared.difference, "low": compared.low, "high": compared.high}
                 row |= {"sd_over_seeds": sd}
@@ -255,7 +255,7 @@ def _traces(rows: Sequence[dict[str, Any]], field: str) -> list[dict[str, Any]]:
 
 def write_study(folder: pathlib.Path, stages: Sequence[Stage], design: Design) -> list[dict]:
     """Writes `study.json` and `study.html` of what is finished; returns the rows."""
-    rows = make_rows(read_cells(folder, stages, design), design.severities)
+    rows = make_rows(read_cells(folder, stages), design.severities)
     write_json(folder / "study.json", {"design": dataclasses.asdict(design), "rows": rows})
     fixed = {
         "method": "features",

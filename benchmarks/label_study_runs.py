@@ -81,7 +81,7 @@ class Study:
             Workdir(self.transfer_path(stage, transfers, base, seed, labeling)).is_finished
             for transfers in stage.transfers
             for base in transfers.bases or (NO_BASE,)
-            for seed in range(self.design.num_seeds)
+            for seed in range(stage.num_seeds)
             for labeling in transfers.labelings
         )
 
@@ -101,7 +101,7 @@ class Study:
                 **RECIPES[stage.recipe],
             )
             for labeling in stage.labelings
-            for seed in range(self.design.num_seeds)
+            for seed in range(stage.num_seeds)
         }
         _run(of_bases)
         for transfers in stage.transfers:
@@ -110,7 +110,7 @@ class Study:
     def _run_transfers(self, stage: Stage, transfers: Transfers) -> None:
         """Runs transfers from one base after another. Those from a base are trained together."""
         for base in transfers.bases or (NO_BASE,):
-            for seed in range(self.design.num_seeds):
+            for seed in range(stage.num_seeds):
                 of_base = {
                     self.transfer_path(stage, transfers, base, seed, labeling): self.run_config(
                         transfers.method,
@@ -181,9 +181,9 @@ def estimated_seconds(study: Study, stages: Sequence[Stage]) -> float:
             trained[base] = stage.epochs
         if study.is_finished(stage):
             continue
-        clips += design.num_seeds * epochs * (stage.clips + design.validation_clips / 3)
+        clips += stage.num_seeds * epochs * (stage.clips + design.validation_clips / 3)
         for each in stage.transfers:
-            members = design.num_seeds * max(1, len(each.bases))
+            members = stage.num_seeds * max(1, len(each.bases))
             tested = design.validation_clips + design.test_clips
             if each.method == "features":
                 clips += members * (each.target_clips + tested) / 3
