@@ -141,10 +141,13 @@ def _parsed(name: str) -> tuple[str, float | None]:
 def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[str, Any]]:
     """Returns a row for each cell and severity: its mAP, and its gain over a reference.
 
-    The reference is the base with `ol`, the same severity and everything else in common. There are
-    three exceptions: the reference of `large_loss` and `smoothed` is the base that was trained by
-    `bce`, that of `scratch` is the fine-tuned base, and that of mixup by the rule `known` is the
-    base with the same labeling and the rule `strict`, which itself is compared with nothing.
+    The reference is the base with `ol`, the same severity and everything else in common. The
+    exceptions are:
+
+    - `large_loss` and `smoothed`: the base that was trained by `bce`;
+    - `scratch`: the fine-tuned base;
+    - mixup by the rule `known`: the base with the same labeling and the rule `strict`, which itself
+      is compared with nothing.
     """
     rows = []
     for key, cell in cells.items():
