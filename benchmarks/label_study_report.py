@@ -148,6 +148,8 @@ def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[
     - `scratch`: the fine-tuned base;
     - mixup by the rule `known`: the base with the same labeling and the rule `strict`, which itself
       is compared with nothing.
+
+    If one of them has more seeds, the seeds that both have are compared.
     """
     rows = []
     for key, cell in cells.items():
@@ -158,12 +160,13 @@ def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[
             reference = _reference(key, severity, cells)
             if reference is None and key.recipe != "strict":
                 continue
+            other = cell if reference is None else cells[reference]
+            num_seeds = min(len(cell.values), len(other.values))
+            seeds = slice(num_seeds)
             row = key._asdict() | {"base": base, "labeling": labeling, "severity": severity}
-            row |= {"seeds": len(cell.values), "test_clips": cell.test_clips}
-            row |= {"mAP": float(cell.values.mean())}
+            row |= {"seeds": num_seeds, "test_clips": cell.test_clips}
+            row |= {"mAP": float(cell.values[seeds].mean())}
             if reference not in (None, key):
-                other = cells[reference]
-                seeds = slice(min(len(cell.values), len(other.values)))
                 gains = cell.values[seeds] - other.values[seeds]
                 replicates = cell.replicates[seeds] - other.replicates[seeds]
                 compared = over_seeds_and_clips(gains, replicates)
@@ -211,8 +214,9 @@ def summary(rows: Sequence[dict[str, Any]], design: Design) -> str:
     if not main:
         return "No part of the study is complete."
     half = [(row["high"] - row["low"]) / 2 for row in main]
+    seeds = " or ".join(str(number) for number in sorted({row["seeds"] for row in main}))
     parts = [
-        f"{main[0]['test_clips']:,} test clips and {main[0]['seeds']} seeds. Half of the interval "
+        f"{main[0]['test_clips']:,} test clips and {seeds} seeds. Half of the interval "
         f"of a main gain is {min(half):.3f} to {max(half):.3f}."
     ]
     for row in sorted(main, key=lambda row: (row["epochs"], row["base"])):
