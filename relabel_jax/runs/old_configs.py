@@ -40,6 +40,11 @@ _FORMERLY_FIXED = {
     "mixup": {"alpha": 0.0, "share": 1.0, "rule": "strict"},
 }
 _WITH_MASKS = ("cnn6", "cnn10", "cnn14", "mn04", "mn10", "ast_tiny", "ast_small", "ast_base")
+_NEW_OPTIONS: dict[str, dict[str, Any]] = {
+    **{name: {"spec_augment": []} for name in _WITH_MASKS},
+    "logmel_cnn": {"formulation": "auto"},
+}
+"""By network: options that configs of it lacked, with the values that they have now."""
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,8 +59,7 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     if "model" in config:
         model = config["model"]
-        if model["name"] in _WITH_MASKS:
-            model = {"spec_augment": [], **model}
+        model = _NEW_OPTIONS.get(model["name"], {}) | model
         return _FORMERLY_FIXED | dict(config) | {"model": model}
     kept = {name: value for name, value in config.items() if name not in MOVED}
     model = {"name": "waveform_cnn"}

@@ -81,6 +81,8 @@ def test_the_defaults_are_the_recipe_of_before():
     assert flat(upgraded(before)) == flat(now)
     published = {"name": "cnn6", "dropout": 0.5}
     assert upgraded({"model": published})["model"] == {**published, "spec_augment": []}
+    logmel = {"name": "logmel_cnn", "num_mels": 64}
+    assert upgraded({"model": logmel})["model"] == {**logmel, "formulation": "auto"}
 
 
 OLD_FIELDS = (
