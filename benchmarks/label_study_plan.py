@@ -183,7 +183,8 @@ def make_plan(design: Design, parts: Sequence[str]) -> list[Stage]:
         stages.append(stage)
 
     def add_small(part, recipe, labelings):
-        clips, epochs = design.small_base_clips, design.small_base_epochs
+        clips = design.small_base_clips
+        epochs = design.epochs_of(clips)
         transfers = (features(labelings),)
         stage = Stage(part, clips, recipe, labelings, epochs, transfers, design.num_seeds)
         stages.append(stage)

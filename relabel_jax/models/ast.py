@@ -33,6 +33,7 @@ from relabel_jax.models.front_ends import (
     AST_STD,
     ast_filter_bank,
     check_options,
+    uses_cpu_forms,
 )
 from relabel_jax.models.spec_augment import (
     STREAM,
@@ -176,7 +177,7 @@ class AST(nn.Module):
         return self.clone(formulation="matmul")
 
     def setup(self):
-        on_cpu = self.formulation == "auto" and jax.default_backend() == "cpu"
+        on_cpu = uses_cpu_forms(self.formulation)
         self.patches = nn.Conv(
             self.width,
             (PATCH_SIZE, PATCH_SIZE),

@@ -35,6 +35,11 @@ def fastest_formulation(platform: str) -> str:
     return "matmul" if platform == "tpu" else "fft"
 
 
+def uses_cpu_forms(formulation: str) -> bool:
+    """Whether a network computes its convolutions in the forms that are fast on a CPU."""
+    return formulation == "auto" and jax.default_backend() == "cpu"
+
+
 class PannsSizes(NamedTuple):
     """The sizes of PANNs' front end at one sample rate.
 

@@ -64,8 +64,7 @@ class LogMelCNN(nn.Module):
         return self.clone(formulation="matmul")
 
     def setup(self):
-        on_cpu = self.formulation == "auto" and jax.default_backend() == "cpu"
-        form = convolve if on_cpu else None
+        form = convolve if front_ends.uses_cpu_forms(self.formulation) else None
         self.convolutions = [
             nn.Conv(features, (3, 3), padding=1, use_bias=False, conv_general_dilated=form)
             for features in self.features

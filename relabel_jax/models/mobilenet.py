@@ -23,6 +23,7 @@ from relabel_jax.models.front_ends import (
     EFFICIENTAT_RATE_HZ,
     check_options,
     efficientat_log_mel,
+    uses_cpu_forms,
 )
 from relabel_jax.models.spec_augment import (
     STREAM,
@@ -238,7 +239,7 @@ class MobileNetV3(nn.Module):
         return divisible_by_8(at_width_1 * self.width)
 
     def setup(self):
-        on_cpu = self.formulation == "auto" and jax.default_backend() == "cpu"
+        on_cpu = uses_cpu_forms(self.formulation)
         layer = functools.partial(ConvNorm, on_cpu=on_cpu, axis_name=self.axis_name)
         self.stem = layer(self._channels(STEM_FEATURES), 3, 2, "hard_swish")
         self.blocks = [

@@ -36,6 +36,7 @@ from relabel_jax.models.front_ends import (
     PANNS_SIZES,
     check_options,
     panns_log_mel,
+    uses_cpu_forms,
 )
 from relabel_jax.models.spec_augment import (
     STREAM,
@@ -164,7 +165,7 @@ class PANN(nn.Module):
     def setup(self):
         self.bn0 = _norm(axis_name=self.axis_name)
         last = len(self.features) - 1
-        on_cpu = self.formulation == "auto" and jax.default_backend() == "cpu"
+        on_cpu = uses_cpu_forms(self.formulation)
         self.conv_block = [
             ConvBlock(
                 features,

@@ -77,29 +77,31 @@ def _sum_of_taps(padded: jax.Array, kernel: jax.Array, stride: int) -> jax.Array
     return functools.reduce(jnp.add, products)
 
 
+def _edges(x, kernel, stride, gradient):
+    """The zeros before and after the height and width of gradients with `stride - 1` between."""
+    size, margin = kernel.shape[0], kernel.shape[0] // 2
+    between = [(gradient.shape[axis] - 1) * stride + 1 for axis in (1, 2)]
+    return [
+        (size - 1 - margin, total + margin - length)
+        for total, length in zip(x.shape[1:3], between, strict=True)
+    ]
+
+
 def _input_gradient(x, kernel, stride, gradient):
     """The outputs' gradients with zeros between them, convolved with the reversed kernel."""
-    size, margin = kernel.shape[0], kernel.shape[0] // 2
-    edges = [(0, 0, 0)]
-    for axis in (1, 2):
-        between = (gradient.shape[axis] - 1) * stride + 1
-        edges.append((size - 1 - margin, x.shape[axis] + margin - between, stride - 1))
-    spread = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), [*edges, (0, 0, 0)])
+    edges = [(*edge, stride - 1) for edge in _edges(x, kernel, stride, gradient)]
+    none = (0, 0, 0)
+    spread = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), [none, *edges, none])
     return _sum_of_taps(spread, kernel[::-1, ::-1], 1)
 
 
 def _input_gradient_of_one(x, kernel, stride, gradient):
     """The same for one input channel, by XLA's convolution."""
-    size, margin = kernel.shape[0], kernel.shape[0] // 2
-    edges = []
-    for axis in (1, 2):
-        between = (gradient.shape[axis] - 1) * stride + 1
-        edges.append((size - 1 - margin, x.shape[axis] + margin - between))
     return jax.lax.conv_general_dilated(
         gradient,
         kernel[::-1, ::-1].swapaxes(2, 3),
         (1, 1),
-        edges,
+        _edges(x, kernel, stride, gradient),
         lhs_dilation=(stride, stride),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=jax.lax.Precision.HIGHEST,

@@ -6,7 +6,7 @@
   number of operations. A large kernel is a matrix product for each of its rows here.
 - XLA computes the kernel's gradient as a convolution by a kernel as large as the input. With jax
   0.12 this takes 1.5 times as long as a matrix product for each tap. Inside a loop, such as that
-  over the steps of a program, both gradients take up to 20 times as long as outside.
+  over the steps of a program, both gradients take up to 60 times as long as outside.
 - A convolution of one channel is a sum of shifted arrays (`depthwise.py`), and one by a kernel of
   1 x 1 is a matrix product.
 """
