@@ -41,7 +41,7 @@ from collections.abc import Sequence
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from label_study_inputs import StudyClips
-from label_study_plan import NETWORKS, PARTS, RECIPES, Design, Stage, make_plan
+from label_study_plan import NETWORKS, PARTS, Design, Stage, make_plan
 from label_study_report import summary, write_study
 from label_study_runs import LABELS, Study, estimated_seconds
 
@@ -109,7 +109,7 @@ def run(flags: argparse.Namespace) -> None:
     """
     if unknown := [part for part in flags.parts if part not in PARTS]:
         raise InputError(f"--parts: {unknown[0]!r} is none of {', '.join(PARTS)}")
-    for name, choices in (("network", NETWORKS), ("recipe", RECIPES)):
+    for name, choices in (("network", NETWORKS), ("recipe", ("mse", "bce"))):
         if getattr(flags, name) not in choices:
             raise InputError(f"--{name}: {getattr(flags, name)!r} is none of {', '.join(choices)}")
     design = Design(*(getattr(flags, field.name) for field in dataclasses.fields(Design)))

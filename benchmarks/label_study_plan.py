@@ -71,7 +71,7 @@ class Design:
       labelings: of the part `main`. The other parts have those of the paper among them; the part
         `mixup` has those that mask.
       network: a key of `NETWORKS`.
-      recipe: a name in `RECIPES`: of the bases of all parts except `comparators` and `mixup`.
+      recipe: `mse` or `bce`: of the bases of all parts except `comparators` and `mixup`.
     """
 
     base_clips: int = 6000
