@@ -18,7 +18,8 @@ Parts (--parts); `severity`, `target_size` and `methods` start from bases of `ma
   target_size  fewer and more target clips
   base_size    fewer base clips
   methods      `finetune` and `scratch` in place of `features`
-  comparators  bases with `bce`: large-loss rejection, label smoothing, masks of a teacher
+  comparators  bases with `bce`: large-loss rejection, label smoothing, masks of a teacher, and
+               C-HMCNN's max constraint
   mixup        bases with `bce` and mixup: the two rules for masked labels (train/mixup.py)
   seeds        more seeds of the labelings of the paper
   longer       the labelings of the paper after many more epochs of the base; it comes last
@@ -41,13 +42,14 @@ from collections.abc import Sequence
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from label_study_inputs import StudyClips
-from label_study_plan import NETWORKS, PARTS, Design, Stage, make_plan
+from label_study_plan import BASE_RECIPES, NETWORKS, PARTS, Design, Stage, make_plan
 from label_study_report import summary, write_study
 from label_study_runs import LABELS, Study, estimated_seconds
 
 from data_prep import datasets
 from data_prep.rater_habits import Habits
 from relabel_jax import cli
+from relabel_jax.audio.waveform_format import PAPER_FORMAT
 from relabel_jax.errors import InputError
 from relabel_jax.files import json_text
 from relabel_jax.models import registry
@@ -85,6 +87,8 @@ def prepare(flags: argparse.Namespace, design: Design, stages: Sequence[Stage]) 
         habits = Habits.read(flags.habits, clips.ontology)
         clips.write_labelings(folder / LABELS, habits, design.severities, flags.seed)
     model = {"name": design.network, **NETWORKS[design.network]}
+    if flags.duration_s != PAPER_FORMAT.duration_s:
+        model["duration_s"] = flags.duration_s
     study = Study(folder, design, flags.root, model, flags.batch_size)
     needed = {("base", stage.clips) for stage in stages}
     needed |= {("target", each.target_clips) for stage in stages for each in stage.transfers}
@@ -95,7 +99,7 @@ def prepare(flags: argparse.Namespace, design: Design, stages: Sequence[Stage]) 
             clips.choose(side, (number, design.validation_clips, tested)),
             audio=flags.fsd50k or flags.audio,
             paths=paths,
-            sample_rate_hz=registry.build(model, 1).waveform_format.sample_rate_hz,
+            waveform_format=registry.build(model, 1).waveform_format,
         )
     return study
 
@@ -109,9 +113,6 @@ def run(flags: argparse.Namespace) -> None:
     """
     if unknown := [part for part in flags.parts if part not in PARTS]:
         raise InputError(f"--parts: {unknown[0]!r} is none of {', '.join(PARTS)}")
-    for name, choices in (("network", NETWORKS), ("recipe", ("mse", "bce"))):
-        if getattr(flags, name) not in choices:
-            raise InputError(f"--{name}: {getattr(flags, name)!r} is none of {', '.join(choices)}")
     design = Design(*(getattr(flags, field.name) for field in dataclasses.fields(Design)))
     stages = make_plan(design, flags.parts)
     study = prepare(flags, design, stages)
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    of_clips = "length of the clips (default: %(default)g)"
     add("--output_dir", required=True, type=cli.path, metavar="STUDY", help="all goes there")
     add("--segments", type=cli.paths, default=[], metavar="CSV", help="complete labels")
     add("--audio", type=cli.path, help="the recordings")
@@ -153,17 +155,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--habits", type=cli.path, metavar="AUDIT", help="(default: AudioSet's raters)")
     add("--root", default="Human sounds", help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="of the raters and the choice of the clips")
+    add("--duration_s", type=float, default=PAPER_FORMAT.duration_s, metavar="S", help=of_clips)
     add("--batch_size", type=int, default=32, help="(default: %(default)s)")
     add("--parts", type=lambda text: text.split(","), default=PARTS, help="(default: all)")
     add("--report_only", action="store_true", help="only write the report of what is finished")
     design = parser.add_argument_group("design (label_study_plan.py says what they mean)")
+    choices = {"network": tuple(NETWORKS), "recipe": BASE_RECIPES}
     for field in dataclasses.fields(Design):
         kind = type(field.default)
         design.add_argument(
             f"--{field.name}",
             type=_values if kind is tuple else kind,
             default=field.default,
-            metavar={int: "N", str: "NAME", tuple: "A,B"}[kind],
+            choices=choices.get(field.name),
+            metavar=None if field.name in choices else {int: "N", tuple: "A,B"}[kind],
             help="(default: %(default)s)",
         )
     flags = parser.parse_args(arguments)

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from data_prep import build, raters
 from data_prep.rater_habits import Habits
+from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.data.layout import INDEX_NAME
 from relabel_jax.errors import InputError
 from relabel_jax.files import complete_file
@@ -171,7 +172,7 @@ class StudyClips:
         *,
         audio: pathlib.Path | None,
         paths: pathlib.Path | None,
-        sample_rate_hz: int,
+        waveform_format: WaveformFormat,
     ) -> None:
         """Builds the data set of some clips, with the truth as its labels, unless it is there.
 
@@ -179,7 +180,7 @@ class StudyClips:
           folder: the data set.
           rows: the numbers of its clips.
           audio, paths: the recordings; see `data_prep.build`.
-          sample_rate_hz: sample rate of the waveforms.
+          waveform_format: of the network.
         """
         if (folder / INDEX_NAME).exists():
             return
@@ -207,7 +208,8 @@ class StudyClips:
                 paths=paths,
                 splits=inputs / "splits.csv",
                 output_dir=folder,
-                sample_rate_hz=sample_rate_hz,
+                sample_rate_hz=waveform_format.sample_rate_hz,
+                duration_s=waveform_format.duration_s,
             )
 
 

@@ -42,10 +42,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "bce": {"loss": "bce"},
     "large_loss": {"loss": "large_loss"},
     "smoothed": {"loss": "smoothed"},
+    "max_constraint": {"loss": "max_constraint"},
     "strict": {**_MIXUP, "mixup.rule": "strict"},
     "known": {**_MIXUP, "mixup.rule": "known"},
 }
 """By name: the fields of the config that a study changes."""
+BASE_RECIPES = ("mse", "bce")
+"""Those of `Design.recipe`. The others are compared with a base of `bce` or with each other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Design:
       labelings: of the part `main`. The other parts have those of the paper among them; the part
         `mixup` has those that mask.
       network: a key of `NETWORKS`.
-      recipe: `mse` or `bce`: of the bases of all parts except `comparators` and `mixup`.
+      recipe: one of `BASE_RECIPES`: of the bases of all parts except `comparators` and `mixup`.
     """
 
     base_clips: int = 6000
@@ -212,6 +215,7 @@ def make_plan(design: Design, parts: Sequence[str]) -> list[Stage]:
         add_small("comparators", "bce", names((TEACHER,)))  # the `ol` before is its teacher
         add_small("comparators", "large_loss", names(("ol",)))
         add_small("comparators", "smoothed", names(("ol",)))
+        add_small("comparators", "max_constraint", names(("pel",)))
     if "mixup" in parts:
         that_mask = names([name for name in design.labelings if RULES[name].masks])
         add_small("mixup", "strict", that_mask)

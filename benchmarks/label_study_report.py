@@ -144,7 +144,7 @@ def make_rows(cells: dict[Key, Cell], severities: Sequence[float]) -> list[dict[
     The reference is the base with `ol`, the same severity and everything else in common. The
     exceptions are:
 
-    - `large_loss` and `smoothed`: the base that was trained by `bce`;
+    - `large_loss`, `smoothed` and `max_constraint`: the base that was trained by `bce`;
     - `scratch`: the fine-tuned base;
     - mixup by the rule `known`: the base with the same labeling and the rule `strict`, which itself
       is compared with nothing.
@@ -236,6 +236,7 @@ def base_title(row: dict[str, Any]) -> str:
     names = {COMPLETE: "the truth", NO_BASE: "no base", "teacher": "OL masked by a teacher"}
     name = names.get(row["base"], title(row["base"]))
     how = {"large_loss": " with large-loss rejection", "smoothed": " with label smoothing"}
+    how |= {"max_constraint": " with C-HMCNN's max constraint"}
     how |= {"strict": " with strict mixup", "known": " with mixup of known labels"}
     return name + how.get(row["recipe"], "")
 

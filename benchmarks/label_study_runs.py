@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from label_study_inputs import at_severity, mask_by_teacher, write_label_file
+from label_study_losses import max_constraint
 from label_study_plan import NO_BASE, RECIPES, TEACHER, Design, Stage, Transfers
 from ml_collections import ConfigDict
 from scipy import sparse
@@ -18,10 +19,12 @@ from relabel_jax.experiments.base import read_base
 from relabel_jax.experiments.config import model_config, paper_config
 from relabel_jax.experiments.run import run_population
 from relabel_jax.labels.label_files import read_label_file
+from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS, side_columns
 from relabel_jax.models import registry
 from relabel_jax.models import variables as network_variables
 from relabel_jax.runs.workdir import Workdir
+from relabel_jax.train.losses import LOSSES
 from relabel_jax.train.predict import predict
 from relabel_jax.train.step import Recipe, init_state, train_step
 
@@ -91,6 +94,9 @@ class Study:
             return
         if any(labeling.startswith(TEACHER) for labeling in stage.labelings):
             self._write_teacher(stage)
+        ontology = Ontology.from_json(self.folder / "ontology.json")
+        columns = side_columns(ontology, ontology.find(self.root), "base")
+        LOSSES["max_constraint"] = max_constraint(ontology, columns)  # `config.loss` names it
         of_bases = {
             self.base_path(stage, labeling, seed): self.run_config(
                 "base",

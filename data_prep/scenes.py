@@ -1,4 +1,4 @@
-"""Mixes scenes of 10 s from recordings, so that the truth about each scene is known.
+"""Mixes scenes from recordings, so that the truth about each scene is known.
 
     python -m data_prep.scenes --recordings=DIR --labels=labels.csv --num_clips=2000 \\
         --output_dir=SCENES
@@ -7,7 +7,7 @@ A scene has 1 to 4 recordings at random places and levels on background noise. T
 divided into train, validation and test, and each group of recordings (one uploader, one original)
 is in one split only. The folder holds:
 
-- `audio/ID.flac`: the scenes, 10 s of mono, 16-bit FLAC;
+- `audio/ID.flac`: the scenes, mono, 16-bit FLAC;
 - `truth.csv`: their true labels in the form of AudioSet's segment files: those of the recordings
   and *all* of their ancestors;
 - `splits.csv`: the split of each scene (`clip_id,split`), for `data_prep.build`;
@@ -73,8 +73,8 @@ def make_scenes(
       ontology: a file in the form of AudioSet's ontology.json; None for AudioSet's own.
       class_map, group_column, unknown: see `scenes_recordings.read_labels`.
       num_workers: number of processes; by default the number of cores.
-      **choices: `seed`, `max_events`, `snr_db`, `draw`, `shares` and `sample_rate_hz`; see
-        `ScenesSpec`.
+      **choices: `seed`, `max_events`, `snr_db`, `draw`, `shares`, `sample_rate_hz` and
+        `duration_s`; see `ScenesSpec`.
 
     Raises:
       InputError: an input is wrong, `output_dir` holds something else, or it cannot be written.
@@ -113,10 +113,13 @@ def make_scenes(
                     "command continues from here"
                 ) from error
             write_json(folder / SUMMARY_NAME, {"arguments": arguments, "summary": summary})
-        _print(read_json(folder / SUMMARY_NAME)["summary"], folder, time.monotonic() - began)
+        summary = read_json(folder / SUMMARY_NAME)["summary"]
+        _print(summary, folder, spec.duration_s, time.monotonic() - began)
 
 
-def _print(summary: dict[str, Any], folder: pathlib.Path, seconds: float) -> None:
+def _print(
+    summary: dict[str, Any], folder: pathlib.Path, duration_s: float, seconds: float
+) -> None:
     def by_split(counts: dict[str, int]) -> str:
         return ", ".join(f"{name} {counts[name]:,}" for name in SPLITS)
 
@@ -135,12 +138,13 @@ def _print(summary: dict[str, Any], folder: pathlib.Path, seconds: float) -> Non
         f"({root['classes_to_test']})"
         for name, root in summary["roots"].items()
     ]
+    of_build = "" if duration_s == ScenesSpec.duration_s else f"--duration_s={duration_s:g} "
     lines += [
         f"written {folder}",
         f"next: {cli.program('data_prep.raters')} --segments={folder}/truth.csv "
         f"--output={folder}/segments.csv",
         f"then: {cli.program('data_prep.build')} --segments={folder}/segments.csv "
-        f"--audio={folder}/audio --splits={folder}/splits.csv --output_dir=DATA",
+        f"--audio={folder}/audio --splits={folder}/splits.csv {of_build}--output_dir=DATA",
     ]
     print(*lines, sep="\n", file=sys.stderr)
 
@@ -149,7 +153,7 @@ def _parse_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     raters, build = cli.program("data_prep.raters"), cli.program("data_prep.build")
     parser = cli.parser(
         "data_prep.scenes",
-        "Mixes scenes of 10 s from recordings, so that the truth about each scene is known.",
+        "Mixes scenes from recordings, so that the truth about each scene is known.",
         epilog=f"""\
 labels: a CSV with a header line, or several; FSD50K's, ESC-50's and others with these columns
   file    the first of path, filename, fname, clip_id: a path below --recordings, or a file's name
@@ -225,6 +229,13 @@ rejects.csv, ontology.json and scenes.json in SCENES. A summary goes to stderr."
         default=ScenesSpec.sample_rate_hz,
         metavar="HZ",
         help="(default: %(default)s)",
+    )
+    add(
+        "--duration_s",
+        type=float,
+        default=ScenesSpec.duration_s,
+        metavar="S",
+        help="length of a scene (default: %(default)g)",
     )
     add = parser.add_argument_group("output").add_argument
     add("--output_dir", required=True, type=cli.path, metavar="SCENES", help="the folder to create")

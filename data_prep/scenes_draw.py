@@ -18,7 +18,6 @@ from relabel_jax.errors import InputError
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.views import SPLITS
 
-SCENE_S = 10.0
 DRAWS = ("recordings", "classes", "audioset")
 
 _NAMED_SPLITS = {
@@ -46,6 +45,7 @@ class ScenesSpec:
         equally often; `audioset`: each class as often as AudioSet has it (`event_rates`).
       shares: the parts of the recordings that go to train, validation and test.
       sample_rate_hz: the sample rate of the scenes.
+      duration_s: the length of a scene in seconds.
 
     Raises:
       InputError: a value is out of its range.
@@ -58,6 +58,7 @@ class ScenesSpec:
     draw: str = "recordings"
     shares: tuple[float, float, float] = (0.6, 0.15, 0.25)
     sample_rate_hz: int = 16_000
+    duration_s: float = 10.0
 
     def __post_init__(self):
         if min(self.num_clips) < 0 or not sum(self.num_clips):
@@ -83,11 +84,13 @@ class ScenesSpec:
             raise InputError(
                 f"--sample_rate_hz={self.sample_rate_hz}: expected at least {MIN_SAMPLE_RATE_HZ} Hz"
             )
+        if not 0.1 <= self.duration_s <= 600:
+            raise InputError(f"--duration_s={self.duration_s:g}: expected seconds from 0.1 to 600")
 
     @property
     def num_samples(self) -> int:
         """The number of samples of a scene."""
-        return round(SCENE_S * self.sample_rate_hz)
+        return round(self.duration_s * self.sample_rate_hz)
 
     def generator(self, *numbers: int) -> np.random.Generator:
         """The random generator of one purpose; a seed sequence ignores zeros at its end."""

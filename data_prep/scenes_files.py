@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.scenes_draw import SCENE_S, Event, Scene, ScenesSpec, Sound
+from data_prep.scenes_draw import Event, Scene, ScenesSpec, Sound
 from data_prep.synthetic_labels import write_segment_file
 from relabel_jax.data.layout import REJECTS_FIELDS
 from relabel_jax.errors import InputError
@@ -184,7 +184,7 @@ def write_tables(
         folder / "truth.csv",
         "the truth about scenes",
         [scene.clip_id for scene in scenes],
-        [SCENE_S] * len(scenes),
+        [spec.duration_s] * len(scenes),
         truth,
         ontology,
     )

@@ -3,12 +3,15 @@
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 from sklearn.metrics import average_precision_score
 
 from relabel_jax.labels.ontology import Ontology
+from relabel_jax.models.backbone import Outputs
 
 pytestmark = pytest.mark.slow
 
@@ -146,6 +149,40 @@ def test_a_teacher_masks_the_negatives_that_it_scores_highest(label_study):
         assert number == pytest.approx(0.1 * len(negatives), abs=1)
         assert sorted(order[-number:]) == np.flatnonzero(masked[:, column]).tolist()
     assert not masked[:, 2].any()
+
+
+def test_the_max_constraint_against_a_loop(label_study):
+    from label_study_losses import max_constraint
+
+    ontology = Ontology.audioset()
+    names = ("Animal", "Dog", "Bark", "Howl", "Canidae, dogs, wolves", "Rain")
+    columns = np.sort([ontology.find(name) for name in names])
+    below = [
+        [b for b in range(6) if columns[a] in ontology.ancestor_sets[columns[b]]] for a in range(6)
+    ]
+    assert max(map(len, below)) > 2
+    loss = max_constraint(ontology, columns)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        logits = rng.normal(0, 2, (4, 6)).astype(np.float32)
+        labels, masked = rng.random((4, 6)) < 0.3, rng.random((4, 6)) < 0.2
+        labels = np.stack([labels[:, [a, *below[a]]].any(axis=1) for a in range(6)], axis=1)
+        labels &= ~masked
+        known = []
+        for clip, c in zip(*np.nonzero(~masked), strict=True):
+            of_class = [b for b in (c, *below[c]) if not masked[clip, b]]
+            if labels[clip, c]:
+                of_class = [b for b in of_class if labels[clip, b]]
+            score = max(1 / (1 + np.exp(-float(logits[clip, b]))) for b in of_class)
+            known.append(-np.log(score if labels[clip, c] else 1 - score))
+        value, gradient = jax.value_and_grad(
+            lambda logits, labels=labels, masked=masked: loss(
+                Outputs.of_logits(logits), jnp.asarray(labels), jnp.asarray(masked)
+            )
+        )(jnp.asarray(logits))
+        assert float(value) == pytest.approx(np.mean(known), rel=1e-4)
+        assert np.isfinite(gradient).all()
+        assert not np.asarray(gradient)[masked].any()
 
 
 def test_what_a_base_is_compared_with(label_study):

@@ -226,7 +226,7 @@ def make_fsd50k(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 @pytest.mark.slow
-def test_from_fsd50k_to_a_data_set(tmp_path):
+def test_from_fsd50k_to_a_data_set(tmp_path, capsys):
     """scenes, raters, build: each clip is in its split, with what the raters said."""
     tables = make_fsd50k(tmp_path / "FSD50K")
     folder, data = tmp_path / "scenes", tmp_path / "data"
@@ -237,8 +237,10 @@ def test_from_fsd50k_to_a_data_set(tmp_path):
         num_clips=(8, 3, 4),
         draw="audioset",
         sample_rate_hz=8_000,
+        duration_s=2.5,
         num_workers=1,
     )
+    assert "--duration_s=2.5 --output_dir=DATA" in capsys.readouterr().err
     splits = {row["recording"]: row["split"] for row in rows_of(folder / "recordings.csv")}
     assert [splits[str(1000 + number)] for number in range(4)] == [
         "test",
@@ -249,7 +251,10 @@ def test_from_fsd50k_to_a_data_set(tmp_path):
     segments = folder / "segments.csv"
     assert raters.main([f"--segments={folder}/truth.csv", f"--output={segments}"]) == 0
     flags = [f"--segments={segments}", f"--audio={folder}/audio", f"--splits={folder}/splits.csv"]
-    assert build.main([*flags, f"--output_dir={data}", "--num_workers=1"]) == 0
+    flags += ["--duration_s=2.5", f"--output_dir={data}", "--num_workers=1"]
+    assert build.main(flags) == 0
+    for path in (folder / "audio").iterdir():
+        assert soundfile.info(path).frames == 20_000
     index = pq.read_table(data / "clips.parquet").to_pydict()
     split_of = {row["clip_id"]: row["split"] for row in rows_of(folder / "splits.csv")}
     assert dict(zip(index["clip_id"], index["split"], strict=True)) == split_of

@@ -181,6 +181,7 @@ def test_event_rates_of_the_classes_at_hand(ontology):
         ({"shares": (0.5, 0.5)}, "--shares=0.5,0.5: expected three parts"),
         ({"shares": (0.9, 0.2, 0.1)}, "--shares=0.9,0.2,0.1: expected three parts"),
         ({"shares": (1.2, -0.1, -0.1)}, "--shares=1.2,-0.1,-0.1: expected three parts"),
+        ({"duration_s": 0.0}, "--duration_s=0: expected seconds from 0.1 to 600"),
         ({"sample_rate_hz": 10}, "--sample_rate_hz=10: expected at least 1000 Hz"),
     ],
 )
