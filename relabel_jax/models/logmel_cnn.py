@@ -16,6 +16,7 @@ from flax import linen as nn
 from relabel_jax.audio.waveform_format import WaveformFormat
 from relabel_jax.models import front_ends
 from relabel_jax.models.backbone import Outputs
+from relabel_jax.ops.batch_norm import BatchNorm
 from relabel_jax.ops.same_convolution import convolve
 
 
@@ -69,7 +70,7 @@ class LogMelCNN(nn.Module):
             nn.Conv(features, (3, 3), padding=1, use_bias=False, conv_general_dilated=form)
             for features in self.features
         ]
-        self.norms = [nn.BatchNorm(axis_name=self.axis_name) for _ in self.features]
+        self.norms = [BatchNorm(axis_name=self.axis_name) for _ in self.features]
         self.hidden = nn.Dense(self.embedding_size)
         self.drop = nn.Dropout(self.dropout)
         self.output = nn.Dense(self.num_classes)

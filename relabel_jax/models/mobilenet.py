@@ -32,6 +32,7 @@ from relabel_jax.models.spec_augment import (
     spec_augment,
 )
 from relabel_jax.ops import depthwise, same_convolution
+from relabel_jax.ops.batch_norm import BatchNorm
 
 
 class BlockSizes(NamedTuple):
@@ -117,14 +118,7 @@ class ConvNorm(nn.Module):
             conv_general_dilated=form if self.on_cpu else None,
             name="conv",
         )(x)
-        x = nn.BatchNorm(
-            not train,
-            momentum=0.99,
-            epsilon=1e-3,
-            use_fast_variance=False,
-            axis_name=self.axis_name,
-            name="norm",
-        )(x)
+        x = BatchNorm(epsilon=1e-3, axis_name=self.axis_name, name="norm")(x, not train)
         return getattr(nn, self.activation)(x) if self.activation else x
 
 

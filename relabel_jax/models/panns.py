@@ -44,6 +44,7 @@ from relabel_jax.models.spec_augment import (
     random_streams,
     spec_augment,
 )
+from relabel_jax.ops.batch_norm import BatchNorm
 from relabel_jax.ops.same_convolution import convolve
 
 _glorot = nn.initializers.glorot_uniform()
@@ -215,8 +216,7 @@ class PANN(nn.Module):
         return Outputs.of_logits(self.fc_audioset(embeddings))
 
 
-# PyTorch's defaults. The variance is computed as the mean of (x - mean)^2: decibels are far from 0.
-_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, use_fast_variance=False)
+_norm = functools.partial(BatchNorm, momentum=0.9)  # PyTorch's default
 
 
 class CNN6(PANN):
