@@ -87,6 +87,7 @@ def prepare(flags: argparse.Namespace, design: Design, stages: Sequence[Stage]) 
         habits = Habits.read(flags.habits, clips.ontology)
         clips.write_labelings(folder / LABELS, habits, design.severities, flags.seed)
     model = {"name": design.network, **NETWORKS[design.network]}
+    # The paper's network does not have this option.
     if flags.duration_s != PAPER_FORMAT.duration_s:
         model["duration_s"] = flags.duration_s
     study = Study(folder, design, flags.root, model, flags.batch_size)
@@ -144,7 +145,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    of_clips = "length of the clips (default: %(default)g)"
     add("--output_dir", required=True, type=cli.path, metavar="STUDY", help="all goes there")
     add("--segments", type=cli.paths, default=[], metavar="CSV", help="complete labels")
     add("--audio", type=cli.path, help="the recordings")
@@ -155,7 +155,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--habits", type=cli.path, metavar="AUDIT", help="(default: AudioSet's raters)")
     add("--root", default="Human sounds", help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="of the raters and the choice of the clips")
-    add("--duration_s", type=float, default=PAPER_FORMAT.duration_s, metavar="S", help=of_clips)
+    add(
+        "--duration_s",
+        type=float,
+        default=PAPER_FORMAT.duration_s,
+        metavar="S",
+        help="length of the clips (default: %(default)g)",
+    )
     add("--batch_size", type=int, default=32, help="(default: %(default)s)")
     add("--parts", type=lambda text: text.split(","), default=PARTS, help="(default: all)")
     add("--report_only", action="store_true", help="only write the report of what is finished")

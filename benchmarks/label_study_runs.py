@@ -94,9 +94,10 @@ class Study:
             return
         if any(labeling.startswith(TEACHER) for labeling in stage.labelings):
             self._write_teacher(stage)
-        ontology = Ontology.from_json(self.folder / "ontology.json")
-        columns = side_columns(ontology, ontology.find(self.root), "base")
-        LOSSES["max_constraint"] = max_constraint(ontology, columns)  # `config.loss` names it
+        if stage.recipe == "max_constraint":
+            ontology = Ontology.from_json(self.folder / "ontology.json")
+            columns = side_columns(ontology, ontology.find(self.root), "base")
+            LOSSES["max_constraint"] = max_constraint(ontology, columns)  # `config.loss` names it
         of_bases = {
             self.base_path(stage, labeling, seed): self.run_config(
                 "base",

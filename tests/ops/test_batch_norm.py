@@ -26,9 +26,9 @@ def test_values_statistics_and_gradients_are_those_of_flax(seed, shape, center):
     x = (center + rng.normal(0, 3, shape)).astype(np.float32)
     weights = rng.normal(0, 1, shape).astype(np.float32)
     options = {"momentum": 0.9, "epsilon": 1e-3}
-    ours = BatchNorm(**options)
+    written_out = BatchNorm(**options)
     flax = nn.BatchNorm(**options, use_fast_variance=False)
-    variables = ours.init(jax.random.key(0), x, use_running_average=False)
+    variables = written_out.init(jax.random.key(0), x, use_running_average=False)
     assert jax.tree.structure(variables) == jax.tree.structure(
         flax.init(jax.random.key(0), x, use_running_average=False)
     )
@@ -46,7 +46,7 @@ def test_values_statistics_and_gradients_are_those_of_flax(seed, shape, center):
             jax.value_and_grad(result, argnums=(1, 2), has_aux=True)(
                 layer, variables["params"], x, average
             )
-            for layer in (ours, flax)
+            for layer in (written_out, flax)
         )
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * abs(weights).sum())
