@@ -62,7 +62,8 @@ def normalize(
 
     Returns:
       (x - mean) / sqrt(var + epsilon) * scale + bias; then the mean and the variance, float32
-      [channels], for running statistics: no gradient flows through them.
+      [channels], for running statistics: no gradient flows through them. NaN in each channel whose
+      variance overflows float32.
     """
     return _forward(x, scale, bias, epsilon, axis_name)[0]
 
@@ -70,6 +71,9 @@ def normalize(
 def _forward(x, scale, bias, epsilon, axis_name):
     mean = _mean(x, axis_name)
     var = _mean(jnp.square(x - _along(x, mean)), axis_name)
+    # A variance that overflows would turn all activations into the bias, and the loss would stay
+    # finite. NaN, which `nn.BatchNorm` gives as well, shows that the training has diverged.
+    var = jnp.where(jnp.isinf(var), jnp.nan, var)
     inverse = jax.lax.rsqrt(var + epsilon)
     normalized = (x - _along(x, mean)) * _along(x, inverse * scale) + _along(x, bias)
     return (normalized, mean, var), (x, mean, inverse, scale)
