@@ -6,9 +6,10 @@ import re
 
 import jax
 import pytest
+import small_network
 
 from relabel_jax.experiments import run as run_module
-from relabel_jax.experiments.config import model_config, paper_config
+from relabel_jax.experiments.config import paper_config
 from relabel_jax.models import variables
 from relabel_jax.train.population import predict_population, train_population
 
@@ -40,8 +41,7 @@ def test_a_run_compiles_each_program_once(miniature_data, tmp_path, compiled, re
         config = paper_config("Human sounds", "base")
         # 6 steps an epoch in chunks of 4: the last is a partial one.
         config.data_dir = str(miniature_data)
-        config.model = model_config("logmel_cnn")
-        config.model.update(hop_s=0.1, num_mels=8, features=(4, 4), embedding_size=6)
+        small_network.use_in(config)
         config.update(batch_size=8, num_epochs=3, steps_per_call=4, resident=resident)
         config.update(**fields)
         return run_module.run(config, tmp_path / name)

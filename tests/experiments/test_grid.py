@@ -7,12 +7,13 @@ import struct
 
 import numpy as np
 import pytest
+import small_network
 from sklearn.metrics import average_precision_score
 
 from relabel_jax.data.data_set import open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.experiments import cells, grid, run
-from relabel_jax.experiments.config import METHODS, TUNED, model_config
+from relabel_jax.experiments.config import METHODS, TUNED
 from relabel_jax.labels.labelings import PAPER_LABELINGS
 from relabel_jax.labels.views import SPLITS
 from relabel_jax.runs.workdir import Workdir
@@ -21,10 +22,6 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = {
-    "model.hop_s": 0.1,
-    "model.num_mels": 8,
-    "model.features": (4, 4),
-    "model.embedding_size": 6,
     "batch_size": 8,
     "num_epochs": 1,
     "resident": "never",  # one program less: validation and test clips share one
@@ -33,7 +30,7 @@ SMALL = {
 
 def small_config(data_dir, roots=("Human sounds",), labelings=PAPER_LABELINGS, **fields):
     config = cells.grid_config(roots=roots, target_labelings=labelings)
-    config.model = model_config("logmel_cnn")  # which compiles in a tenth of the time
+    small_network.use_in(config)
     config.update_from_flattened_dict({"data_dir": str(data_dir), **SMALL, **fields})
     return config
 

@@ -5,11 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+import small_network
 
 from relabel_jax.data.data_set import open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.cells import all_cells, grid_config
-from relabel_jax.experiments.config import members, model_config, paper_config
+from relabel_jax.experiments.config import members, paper_config
 from relabel_jax.experiments.experiment import Experiment
 from relabel_jax.experiments.grid import run_grid
 from relabel_jax.experiments.run import member_workdirs, run, run_population
@@ -20,10 +21,6 @@ from relabel_jax.runs.workdir import Workdir
 pytestmark = pytest.mark.slow
 
 SMALL = {
-    "model.hop_s": 0.1,
-    "model.num_mels": 8,
-    "model.features": (4, 4),
-    "model.embedding_size": 6,
     "batch_size": 8,
     "num_epochs": 1,
     "resident": "never",  # one program less: validation and test clips share one
@@ -32,14 +29,14 @@ SMALL = {
 
 def small_config(data_dir, **fields):
     config = paper_config("Human sounds", "base")
-    config.model = model_config("logmel_cnn")  # which compiles in a tenth of the time
+    small_network.use_in(config)
     config.update_from_flattened_dict({"data_dir": str(data_dir), **SMALL, **fields})
     return config
 
 
 def small_grid(data_dir, **fields):
     config = grid_config(("Human sounds",), ("mine",), ("ol", "entailed"))
-    config.model = model_config("logmel_cnn")
+    small_network.use_in(config)
     config.update_from_flattened_dict({"data_dir": str(data_dir), **SMALL, **fields})
     return config
 

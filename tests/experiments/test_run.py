@@ -6,12 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import small_network
 from sklearn.metrics import average_precision_score
 
 from relabel_jax.data.data_set import open_data_set
 from relabel_jax.errors import InputError
 from relabel_jax.experiments.base import read_base
-from relabel_jax.experiments.config import TUNED, model_config, paper_config
+from relabel_jax.experiments.config import TUNED, paper_config
 from relabel_jax.experiments.experiment import Experiment
 from relabel_jax.experiments.run import _start, run
 from relabel_jax.report.write import write_report
@@ -22,19 +23,14 @@ from relabel_jax.train import resident
 pytestmark = pytest.mark.slow
 
 SMALL = {
-    "model.hop_s": 0.1,
-    "model.num_mels": 8,
-    "model.features": (4, 4),
-    "model.embedding_size": 6,
     "batch_size": 8,
     "num_epochs": 2,
 }
 
 
 def small_config(data_dir, method, **fields):
-    """Of the second network, which compiles in a tenth of the time."""
     config = paper_config("Human sounds", method)
-    config.model = model_config("logmel_cnn")
+    small_network.use_in(config)
     config.update_from_flattened_dict({"data_dir": str(data_dir), **SMALL, **fields})
     return config
 

@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import small_network
 from launching import REPOSITORY, free_address, start, wait
 from tiny_training import EPOCHS, STEPS_PER_EPOCH, states
 
@@ -23,9 +24,7 @@ pytestmark = pytest.mark.slow
 
 NUM_EPOCHS = 4
 SMALL = {
-    "model.features": (4,) * 9,
-    "model.dense_units": (8, 8),
-    "model.formulation": "direct",
+    "model.dropout": 0.0,  # devices draw other values than one device
     "batch_size": 8,
     "num_epochs": NUM_EPOCHS,
     "steps_per_call": 2,
@@ -39,6 +38,7 @@ def main(data_dir, workdir, *flags, **fields):
         "relabel_jax.main",
         "--config=configs/base_human.py",
         f"--workdir={workdir}",
+        *small_network.FLAGS,
         *(f"--config.{name}={value}" for name, value in (SMALL | fields).items()),
         f"--config.data_dir={data_dir}",
         *flags,
@@ -78,6 +78,7 @@ def on_one_device(miniature_data, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one")
     config = paper_config("Human sounds", "base")
     config.data_dir = str(miniature_data)
+    small_network.use_in(config)
     config.update_from_flattened_dict(SMALL)
     run(config, workdir)
     return workdir

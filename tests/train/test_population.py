@@ -7,6 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+import small_network
 from tiny_training import (
     EPOCHS,
     NUM_CLIPS,
@@ -19,7 +20,7 @@ from tiny_training import population as population_of
 
 from relabel_jax.data.pipeline import epoch_order
 from relabel_jax.errors import InputError, Interrupted
-from relabel_jax.experiments.config import members, model_config, paper_config
+from relabel_jax.experiments.config import members, paper_config
 from relabel_jax.experiments.run import member_workdirs, run, run_population
 from relabel_jax.runs.training_folder import TrainingFolder
 from relabel_jax.train.loop import train
@@ -271,8 +272,7 @@ def test_runs_from_a_config(miniature_data, tmp_path):
     """A network of audio, from config to results: each folder like the lone run's."""
     config = paper_config("Human sounds", "base")
     config.update({"data_dir": str(miniature_data), "batch_size": 8, "num_epochs": 1})
-    config.model = model_config("logmel_cnn")
-    config.model.update({"hop_s": 0.1, "num_mels": 8, "features": (4, 4), "embedding_size": 6})
+    small_network.use_in(config)
     config.resident = "never"  # one program less: validation and test clips share one
     config.labelings = "ol,pe_cml"
     configs = members(config)
