@@ -16,7 +16,7 @@ from typing import Any
 
 from data_prep.audit_counts import audit
 from relabel_jax import cli
-from relabel_jax.files import complete_file, csv_text
+from relabel_jax.files import complete_file, csv_text, refuse_existing, written_together
 from relabel_jax.labels import segment_flags
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import read_segments
@@ -95,7 +95,7 @@ def audit_files(
     """
     folder = pathlib.Path(output_dir)
     if not overwrite:
-        segment_flags.refuse_existing(*(folder / name for name in (*_TABLE_NAMES, _PAGE_NAME)))
+        refuse_existing(*(folder / name for name in (*_TABLE_NAMES, _PAGE_NAME)))
     the_ontology = Ontology.read(ontology)
     files = segment_flags.segment_files(segments)
     table = read_segments(files, the_ontology, unknown=unknown)
@@ -108,7 +108,7 @@ def audit_files(
     }
     if importlib.util.find_spec("plotly") is not None:
         contents[_PAGE_NAME] = page(result, the_ontology).encode()
-    with segment_flags.written_together(*(folder / name for name in contents)):
+    with written_together(*(folder / name for name in contents)):
         for name, content in contents.items():
             with complete_file(folder / name) as temporary:
                 temporary.write_bytes(content)

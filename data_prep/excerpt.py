@@ -30,7 +30,7 @@ from scipy import sparse
 from data_prep.relabelled import relabel_segments
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file
+from relabel_jax.files import complete_file, refuse_existing, written_together
 from relabel_jax.labels import segment_flags
 from relabel_jax.labels.ontology import Ontology
 from relabel_jax.labels.segments import GroupedSegments, read_segments
@@ -70,7 +70,7 @@ def excerpt(
         raise InputError(f"--seed={seed}: expected a number of at least 0")
     output = pathlib.Path(output)
     if not overwrite:
-        segment_flags.refuse_existing(output)
+        refuse_existing(output)
     files = segment_flags.segment_files(segments)
     segment_flags.refuse_inputs([output], [*files, ontology, have])
     the_ontology = Ontology.read(ontology)
@@ -89,7 +89,7 @@ def excerpt(
     )
     result = table.take(np.flatnonzero(chosen))
     with (
-        segment_flags.written_together(output),
+        written_together(output),
         complete_file(output) as temporary,
         open(temporary, "wb") as file,
     ):

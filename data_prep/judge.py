@@ -23,7 +23,7 @@ from data_prep.judge_labels import NUM_REPLICATES, judge
 from data_prep.judge_references import read_reference
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, csv_text
+from relabel_jax.files import complete_file, csv_text, refuse_existing, written_together
 from relabel_jax.labels import segment_flags
 from relabel_jax.labels.label_files import labeling_files, read_label_file
 from relabel_jax.labels.labelings import LABELINGS
@@ -84,7 +84,7 @@ def judge_files(
     """
     folder = None if output_dir is None else pathlib.Path(output_dir)
     if folder is not None and not overwrite:
-        segment_flags.refuse_existing(*(folder / name for name in (*_TABLE_NAMES, _PAGE_NAME)))
+        refuse_existing(*(folder / name for name in (*_TABLE_NAMES, _PAGE_NAME)))
     the_ontology = Ontology.read(ontology)
     reference = read_reference(against, the_ontology, unknown)
     table = read_segments(segment_flags.segment_files(segments), the_ontology, unknown=unknown)
@@ -114,7 +114,7 @@ def _write(result: Mapping[str, Any], folder: pathlib.Path) -> None:
     }
     if importlib.util.find_spec("plotly") is not None:
         contents[_PAGE_NAME] = page(result).encode()
-    with segment_flags.written_together(*(folder / name for name in contents)):
+    with written_together(*(folder / name for name in contents)):
         for name, content in contents.items():
             with complete_file(folder / name) as temporary:
                 temporary.write_bytes(content)

@@ -32,7 +32,7 @@ from data_prep.audit_counts import audit
 from data_prep.rater_habits import Habits
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file
+from relabel_jax.files import complete_file, refuse_existing, written_together
 from relabel_jax.labels import segment_flags
 from relabel_jax.labels.labelings import relabel_sparse
 from relabel_jax.labels.ontology import Ontology
@@ -126,7 +126,7 @@ def rate_segments(
         raise InputError(f"--seed={seed}: expected a number of at least 0")
     output = pathlib.Path(output)
     if not overwrite:
-        segment_flags.refuse_existing(output, truth_path(output))
+        refuse_existing(output, truth_path(output))
     the_ontology = Ontology.read(ontology)
     the_habits = Habits.read(habits, the_ontology).with_severity(severity)
     files = segment_flags.segment_files(segments)
@@ -147,7 +147,7 @@ def rate_segments(
         raise InputError(f"{segments[0]}: raters with these habits would name no label")
     title = f"Segments csv rated by relabel_jax, severity {severity:g}, seed {seed}"
     truth = sparse.csr_array(truth_sets[complete.set_numbers])
-    with segment_flags.written_together(output, truth_path(output)):
+    with written_together(output, truth_path(output)):
         _write(truth_path(output), complete, np.arange(len(complete)), truth, the_ontology, "Truth")
         _write(output, complete, np.flatnonzero(has_labels), rated, the_ontology, title)
     # Reading groups the clips by their labels, which the counts need.

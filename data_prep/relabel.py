@@ -22,7 +22,7 @@ from data_prep import label_formats
 from data_prep.relabelled import Relabelled, relabel_segments
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file
+from relabel_jax.files import complete_file, refuse_existing, written_together
 from relabel_jax.labels import segment_flags
 from relabel_jax.labels.label_files import LabelFile, read_label_file
 from relabel_jax.labels.label_files import labeling_files as parse_labeling_files
@@ -80,7 +80,7 @@ def relabel_files(
     _check_labelings(labelings, paths)
     writers = _writers(format, pathlib.Path(output), labelings, wav)
     if not overwrite:
-        segment_flags.refuse_existing(*writers)
+        refuse_existing(*writers)
     segment_paths = segment_flags.segment_files(segments)
     segment_flags.refuse_inputs(writers, [*segment_paths, *paths.values(), ontology])
     the_ontology = Ontology.read(ontology)
@@ -91,7 +91,7 @@ def relabel_files(
     if classes is None:
         classes = "used" if format == "ast_json" else "all"
     labels = relabel_segments(table, the_ontology, classes, labelings, files)
-    with segment_flags.written_together(*writers):
+    with written_together(*writers):
         for path, write in writers.items():
             with complete_file(path) as temporary, open(temporary, "wb") as file:
                 write(file, labels)

@@ -28,7 +28,7 @@ from data_prep import label_formats
 from data_prep.relabelled import Column, Relabelled, relabel_segments
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, left_behind
+from relabel_jax.files import complete_file, left_behind, refuse_existing, written_together
 from relabel_jax.labels import class_indices, segment_flags
 from relabel_jax.labels.labelings import LABELINGS, label_columns
 from relabel_jax.labels.ontology import Ontology
@@ -100,7 +100,7 @@ def release(
     folder = pathlib.Path(output_dir)
     last = folder / CARD, folder / CHECKSUMS
     if not overwrite:
-        segment_flags.refuse_existing(*last)
+        refuse_existing(*last)
     the_ontology = Ontology.read(ontology)
     files = segment_flags.segment_files(segments)
     splits = _split_names(files)
@@ -124,7 +124,7 @@ def release(
     all_classes = range(len(the_ontology))
     output.write_text("classes.csv", class_indices.class_indices_text(the_ontology, all_classes))
     output.write_text(class_indices.FILE_NAME, class_indices.class_indices_text(the_ontology, used))
-    with segment_flags.written_together(*last):
+    with written_together(*last):
         output.write_text(CARD, _card(table, splits, totals, the_ontology))
         output.write_text(CHECKSUMS, output.checksums())
     print(

@@ -47,6 +47,51 @@ def left_behind(path: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
 
 
+def refuse_existing(*outputs: pathlib.Path) -> None:
+    """Raises InputError if there is something under one of these names.
+
+    Outputs that a killed `written_together` left do not count.
+    """
+    if _marker(outputs).exists():
+        return
+    for path in outputs:
+        if path.exists():
+            raise InputError(f"{path}: exists already; give --overwrite or another --output")
+
+
+@contextlib.contextmanager
+def written_together(*outputs: pathlib.Path) -> Iterator[None]:
+    """Marks several outputs as unfinished within the block, which writes them.
+
+    If the block is killed or fails after the first output, the mark stays. Then `refuse_existing`
+    lets the same command write them again. The temporary files of a killed block are deleted.
+
+    Raises:
+      InputError: the mark cannot be written.
+    """
+    marker = _marker(outputs)
+    try:
+        for path in outputs if marker.exists() else ():
+            for temporary in left_behind(path):
+                temporary.unlink(missing_ok=True)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise InputError(f"{outputs[0]}: cannot write: {error.strerror}") from error
+    try:
+        yield
+    except BaseException:
+        if not any(path.exists() for path in outputs):
+            marker.unlink(missing_ok=True)
+        raise
+    marker.unlink(missing_ok=True)
+
+
+def _marker(outputs: Sequence[pathlib.Path]) -> pathlib.Path:
+    """The file that is there while a command writes these outputs."""
+    return outputs[0].with_name(f".{outputs[0].name}.unfinished")
+
+
 @contextlib.contextmanager
 def only_process(
     lock_file: pathlib.Path,

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import complete_file, write_json
+from relabel_jax.files import complete_file, refuse_existing, write_json, written_together
 from relabel_jax.labels import label_files, segment_flags
 from relabel_jax.labels.class_indices import read_class_indices
 from relabel_jax.labels.labelings import LABELINGS
@@ -95,7 +95,7 @@ def score_files(
         )
     folder = None if output_dir is None else pathlib.Path(output_dir)
     if folder is not None and not overwrite:
-        segment_flags.refuse_existing(folder / _JSON, folder / _CSV)
+        refuse_existing(folder / _JSON, folder / _CSV)
     the_ontology = Ontology.read(ontology)
     files = label_files.labeling_files(labeling_files)
     class_order = None if classes is None else read_class_indices(classes)
@@ -109,7 +109,7 @@ def score_files(
     results = [(each, {name: measure(each, labels[name]) for name in labels}) for each in matched]
     differences = compare_files(matched, labels, num_replicates) if len(matched) > 1 else None
     if folder is not None:
-        with segment_flags.written_together(folder / _JSON, folder / _CSV):
+        with written_together(folder / _JSON, folder / _CSV):
             write_json(folder / _JSON, output.as_json(results, differences))
             with complete_file(folder / _CSV) as temporary:
                 temporary.write_text(output.classes_csv(results), encoding="utf-8")

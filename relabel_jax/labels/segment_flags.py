@@ -1,14 +1,12 @@
 """The flags that the commands on segment files share, and what these flags mean."""
 
 import argparse
-import contextlib
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from relabel_jax import cli
 from relabel_jax.errors import InputError
-from relabel_jax.files import left_behind
 from relabel_jax.labels.labelings import LABELINGS
 
 _Path = str | pathlib.Path
@@ -128,48 +126,3 @@ def refuse_inputs(
                 raise InputError(
                     f"{output}: is an input too, and would be replaced; give another --output"
                 )
-
-
-def refuse_existing(*outputs: pathlib.Path) -> None:
-    """Raises InputError if there is something under one of these names.
-
-    Outputs that a killed `written_together` left do not count.
-    """
-    if _marker(outputs).exists():
-        return
-    for path in outputs:
-        if path.exists():
-            raise InputError(f"{path}: exists already; give --overwrite or another --output")
-
-
-@contextlib.contextmanager
-def written_together(*outputs: pathlib.Path) -> Iterator[None]:
-    """Marks several outputs as unfinished within the block, which writes them.
-
-    If the block is killed or fails after the first output, the mark stays. Then `refuse_existing`
-    lets the same command write them again. The temporary files of a killed block are deleted.
-
-    Raises:
-      InputError: the mark cannot be written.
-    """
-    marker = _marker(outputs)
-    try:
-        for path in outputs if marker.exists() else ():
-            for temporary in left_behind(path):
-                temporary.unlink(missing_ok=True)
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    except OSError as error:
-        raise InputError(f"{outputs[0]}: cannot write: {error.strerror}") from error
-    try:
-        yield
-    except BaseException:
-        if not any(path.exists() for path in outputs):
-            marker.unlink(missing_ok=True)
-        raise
-    marker.unlink(missing_ok=True)
-
-
-def _marker(outputs: Sequence[pathlib.Path]) -> pathlib.Path:
-    """The file that is there while a command writes these outputs."""
-    return outputs[0].with_name(f".{outputs[0].name}.unfinished")

@@ -9,8 +9,8 @@ import pytest
 from browser import LAYOUTS, VIEWS, View, check_accessibility, check_layout, open_page, wait_for
 
 from data_prep.audit import main
+from relabel_jax.files import written_together
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.segment_flags import written_together
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.release import main
+from relabel_jax.files import written_together
 from relabel_jax.labels.class_indices import read_class_indices
 from relabel_jax.labels.label_files import read_label_file
 from relabel_jax.labels.labelings import LABELINGS, relabel_sparse
 from relabel_jax.labels.ontology import Ontology
-from relabel_jax.labels.segment_flags import written_together
 from relabel_jax.labels.segments import read_segments
 
 SPLITS = ("balanced_train", "eval")
