@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from relabel_jax.ops import batch_axis
+from relabel_jax.ops.elementwise import along_channels
 
 
 class BatchNorm(nn.Module):
@@ -37,7 +38,8 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", lambda: jnp.ones(shape, jnp.float32))
         if use_running_average:
             factor = jax.lax.rsqrt(var.value + self.epsilon) * scale
-            return (x - _along(x, mean.value)) * _along(x, factor) + _along(x, bias)
+            center, factor, shift = (along_channels(each, x) for each in (mean.value, factor, bias))
+            return (x - center) * factor + shift
         axis_name = None if self.is_initializing() else self.axis_name
         normalized, *statistics = normalize(x, scale, bias, self.epsilon, axis_name)
         if not self.is_initializing():
@@ -70,27 +72,30 @@ def normalize(
 
 def _forward(x, scale, bias, epsilon, axis_name):
     mean = _mean(x, axis_name)
-    var = _mean(jnp.square(x - _along(x, mean)), axis_name)
+    centered = x - along_channels(mean, x)
+    var = _mean(jnp.square(centered), axis_name)
     # A variance that overflows would turn all activations into the bias, and the loss would stay
     # finite. NaN, which `nn.BatchNorm` gives as well, shows that the training has diverged.
     var = jnp.where(jnp.isinf(var), jnp.nan, var)
     inverse = jax.lax.rsqrt(var + epsilon)
-    normalized = (x - _along(x, mean)) * _along(x, inverse * scale) + _along(x, bias)
+    factor, shift = (along_channels(each, x) for each in (inverse * scale, bias))
+    normalized = centered * factor + shift
     return (normalized, mean, var), (x, mean, inverse, scale)
 
 
 def _backward(epsilon, axis_name, residuals, cotangents):
     x, mean, inverse, scale = residuals
     gradient = cotangents[0]
+    centered = x - along_channels(mean, x)
     by_bias = _sum(gradient)
-    by_scale = _sum(gradient * (x - _along(x, mean))) * inverse
+    by_scale = _sum(gradient * centered) * inverse
     num_rows = batch_axis.num_rows(x, axis_name)
     of_batch = batch_axis.total((by_bias, by_scale), axis_name)
     mean_gradient, slope = (each / num_rows for each in of_batch)
-    by_x = _along(x, inverse * scale) * (
-        gradient - _along(x, mean_gradient) - (x - _along(x, mean)) * _along(x, inverse * slope)
+    factor, constant, slope = (
+        along_channels(each, x) for each in (inverse * scale, mean_gradient, inverse * slope)
     )
-    return by_x, by_scale, by_bias
+    return factor * (gradient - constant - centered * slope), by_scale, by_bias
 
 
 normalize.defvjp(_forward, _backward)
@@ -102,8 +107,3 @@ def _sum(values: jax.Array) -> jax.Array:
 
 def _mean(values: jax.Array, axis_name: str | None) -> jax.Array:
     return batch_axis.total(_sum(values), axis_name) / batch_axis.num_rows(values, axis_name)
-
-
-def _along(x: jax.Array, by_channel: jax.Array) -> jax.Array:
-    """Gives [channels] the rank of `x`."""
-    return by_channel.reshape((1,) * (x.ndim - 1) + (-1,))

@@ -71,6 +71,13 @@ def elu(x: jax.Array, cores_share: bool) -> jax.Array:
     return jnp.where(x > 0, x, expm1)
 
 
+def along_channels(by_channel: jax.Array, values: jax.Array) -> jax.Array:
+    """Reshapes a vector for operations with [..., channels] or [..., group * channels]."""
+    group = values.shape[-1] // by_channel.size
+    vector = by_channel if group == 1 else jnp.tile(by_channel, group)
+    return vector.reshape((1,) * (values.ndim - 1) + (-1,))
+
+
 def channel_sums(summands: Sequence[jax.Array]) -> Summands:
     """Sums each array over all axes except the last."""
     return tuple(summand.sum(range(summand.ndim - 1)) for summand in summands)

@@ -36,7 +36,14 @@ from flax import linen as nn
 from jax import lax
 
 from relabel_jax.ops import batch_axis, grouped_time
-from relabel_jax.ops.elementwise import Elu, Epilogue, Prologue, Summands, channel_sums
+from relabel_jax.ops.elementwise import (
+    Elu,
+    Epilogue,
+    Prologue,
+    Summands,
+    along_channels,
+    channel_sums,
+)
 
 # The mean of min(e, 0) is estimated from this number of rows of each clip.
 _SAMPLED_ROWS = 256
@@ -48,14 +55,7 @@ def add_bias(outputs: jax.Array, bias: jax.Array) -> jax.Array:
     Folding a normalization can make the bias and the outputs large numbers that nearly cancel.
     """
     dtype = jnp.promote_types(outputs.dtype, jnp.float32)
-    return outputs.astype(dtype) + _along_channels(bias, outputs)
-
-
-def _along_channels(by_channel: jax.Array, values: jax.Array) -> jax.Array:
-    """Reshapes a vector for operations with [..., channels] or [..., group * channels]."""
-    group = values.shape[-1] // by_channel.size
-    vector = by_channel if group == 1 else jnp.tile(by_channel, group)
-    return vector.reshape((1,) * (values.ndim - 1) + (-1,))
+    return outputs.astype(dtype) + along_channels(bias, outputs)
 
 
 def _of_channels(sums: Summands, channels: int) -> Summands:
@@ -183,7 +183,7 @@ def activation_prologue(
     (k,) = _of_channels(channel_sums((sample,)), bias.size)
     k /= batch_axis.num_rows(sample, axis_name) * (values.shape[-1] // bias.size)
     totals = batch_axis.total((mean_cotangent, mean_square_cotangent, k), axis_name)
-    d1, d2, k, c = (_along_channels(by_channel, values) for by_channel in (*totals, center))
+    d1, d2, k, c = (along_channels(by_channel, values) for by_channel in (*totals, center))
     count = _count(values, axis_name, length)
     constant, slope = d1 / count, d2 * (2 / count)
 
