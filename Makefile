@@ -1,7 +1,8 @@
 # make quickstart   the whole chain on a miniature AudioSet, in minutes
 # make labels       all of AudioSet re-labelled, as a data set to publish
-# make test         all tests
+# make test         the tests
 # make test-fast    the fast tests: under 90 s on 2 idle cores
+# make test-release all tests: also long searches, and further sizes of what others test
 # make test-extra   what needs PyTorch, Beam or the adapters' libraries, and a sample of the rest
 # make adapters     installs the test dependencies of the adapters for HEAR and perch-hoplite
 # make lint         style and types
@@ -19,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: quickstart labels test test-fast test-extra adapters lint docs clean
+.PHONY: quickstart labels test test-fast test-release test-extra adapters lint docs clean
 
 quickstart: $(VENV)/.core
 	@echo "1 of 4: a miniature AudioSet" >&2
@@ -38,16 +39,19 @@ quickstart: $(VENV)/.core
 
 # Run the files in the order of pyproject.toml, which has the longest first, not by number of tests.
 test: $(VENV)/.test
+	$(PYTEST) -m "not release"
+
+test-release: $(VENV)/.test
 	$(PYTEST)
 
 test-fast: $(VENV)/.test
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not release"
 
 # The sample is of what depends on the versions of Python and JAX.
 WITH_EXTRAS = $(shell grep -rl --include="*.py" "mark\.extra" tests)
 SAMPLE := tests/test_chain.py tests/test_cli.py tests/train tests/runs tests/data
 test-extra: $(VENV)/.test
-	$(PYTEST) -m "not slow or extra" $(WITH_EXTRAS) $(SAMPLE)
+	$(PYTEST) -m "(not slow or extra) and not release" $(WITH_EXTRAS) $(SAMPLE)
 
 # --no-deps, because perch-hoplite's version bounds exclude the tested versions of other packages.
 adapters: $(VENV)/.test

@@ -5,7 +5,7 @@ import itertools
 import data_sets
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.release]
 
 
 def test_no_change_passes_in_silence(tmp_path):

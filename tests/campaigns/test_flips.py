@@ -5,7 +5,7 @@ import collections
 import flips
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.release]
 
 
 def test_no_flipped_bit_passes_in_silence(tmp_path):

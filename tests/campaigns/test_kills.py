@@ -3,7 +3,7 @@
 import kills
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.release]
 
 
 @pytest.mark.parametrize("seed", ["a", "b"])

@@ -100,6 +100,7 @@ def test_no_room_for_the_shards(inputs, disk, capfd):
     assert contents(data_dir) == expected
 
 
+@pytest.mark.release
 def test_no_room_for_what_describes_the_shards(inputs, disk, capfd):
     arguments, undisturbed = inputs
     data_dir = disk / "set"

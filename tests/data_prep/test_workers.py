@@ -21,6 +21,7 @@ from relabel_jax.errors import InputError
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.release,
     pytest.mark.skipif(
         not os.path.exists("/proc/self/task"), reason="needs Linux: /proc and leases on files"
     ),

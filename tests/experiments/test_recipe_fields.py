@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import small_network
 
 from relabel_jax.data.data_set import open_data_set
 from relabel_jax.errors import InputError
@@ -181,7 +182,7 @@ def test_a_run_with_a_teacher(miniature_data, tmp_path):
     def train(name, **fields):
         config = paper_config("Human sounds", "base")
         config.update(data_dir=str(miniature_data), labeling="pe_cml", batch_size=8, num_epochs=1)
-        config.model.update(features=(2,) * 9, dense_units=(4, 4))
+        small_network.use_in(config)
         config.mixup.alpha = 0.5
         config.update(resident="never", **fields)
         run(config, tmp_path / name)
@@ -240,7 +241,10 @@ def start(name, data_dir, workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    ["cnn6", *(pytest.param(name, marks=pytest.mark.release) for name in ("mn04", "ast_tiny"))],
+)
 def test_a_published_recipe_killed_and_started_again(name, miniature_at, tmp_path):
     """On two devices, with mixup, averages, balanced sampling and masks: the same bits."""
     folder = miniature_at(16_000 if name.startswith("ast") else 32_000, SECONDS)

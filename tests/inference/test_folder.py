@@ -206,6 +206,7 @@ def test_many_recordings_without_a_window_are_no_trap(small_base, tmp_path):
     assert summary == {"recordings": 502, "rejects": 500, "windows": 2}
 
 
+@pytest.mark.release
 def test_an_hour_takes_the_memory_of_a_minute(small_base, tmp_path):
     """Peak memory beyond what the same program takes for a minute of sound."""
     program = (

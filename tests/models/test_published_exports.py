@@ -26,10 +26,15 @@ NETWORKS = {
     "ast_small": {"width": 12, "num_heads": 3, "num_layers": 1, "num_frames": 46},
     "ast_base": {"width": 8, "num_heads": 1, "num_layers": 1, "num_frames": 26},
 }
+LARGER = ("cnn10", "mn10", "ast_small", "ast_base")  # than another with the same layers
 SECONDS = 0.8
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.release if name in LARGER else ()) for name in NETWORKS
+    ]
+)
 def pretrained(request):
     """A network with random weights, normalized by the statistics of the waveforms."""
     dropouts = {"block_dropout", "dropout"} & registry.default_options(request.param).keys()

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from small_network import shorten_mobilenet
 
 from relabel_jax.models import registry
 from relabel_jax.models.spec_augment import spec_augment
@@ -49,7 +50,8 @@ def test_several_masks_and_none():
         ("ast_tiny", {"width": 8, "num_heads": 1, "num_layers": 1, "num_frames": 46}),
     ],
 )
-def test_networks_mask_in_training_alone(name, options):
+def test_networks_mask_in_training_alone(name, options, monkeypatch):
+    shorten_mobilenet(monkeypatch)
     if name != "ast_tiny":
         options = options | {"dropout": 0.0}
     model = {"name": name, "duration_s": 0.5, **options}

@@ -88,7 +88,8 @@ def assert_close(folders, epoch):
     """The states after an epoch, 20 steps or more."""
     got, expected = (states(folder, epoch)[0] for folder in folders)
     assert int(got["step"]) >= 20
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), got, expected)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-5)
+    jax.tree.map(close, got, expected)
 
 
 def assert_same_run(workdir, expected):
@@ -105,6 +106,7 @@ def assert_same_run(workdir, expected):
     assert names == expected_names
 
 
+@pytest.mark.release
 def test_a_run_on_eight_devices(miniature_data, on_one_device, tmp_path):
     assert wait([start(tmp_path / "log", main(miniature_data, tmp_path / "run"), 8)]) == [0], (
         tmp_path / "log"
@@ -112,6 +114,7 @@ def test_a_run_on_eight_devices(miniature_data, on_one_device, tmp_path):
     assert_same_run(tmp_path / "run", on_one_device)
 
 
+@pytest.mark.release
 def test_populations_on_eight_devices(alone, tmp_path):
     """The batch over 4 devices for each of two members, over 2 for each of four."""
     script = str(REPOSITORY / "tests" / "train" / "tiny_training.py")
@@ -174,13 +177,13 @@ def test_two_devices(tmp_path):
 
 
 def test_two_processes_train_every_kind_of_population(alone, tmp_path):
-    """One run, a member a process, more members than devices; by map and by vmap."""
+    """One run, more members than devices, and several members a device; by map and by vmap."""
     address, script = free_address(), str(REPOSITORY / "tests" / "train" / "two_processes.py")
     logs = [tmp_path / f"{i}.log" for i in (0, 1)]
     started = [start(logs[i], [script, address, str(i), str(tmp_path / "two")]) for i in (0, 1)]
     assert wait(started) == [0, 0], logs[0].read_text()
     folders = sorted((tmp_path / "two").iterdir())
-    assert [folder.name for folder in folders] == ["1_map", "2_map", "3_map", "4_map", "4_vmap"]
+    assert [folder.name for folder in folders] == ["1_map", "3_map", "4_vmap"]
     for folder in folders:
         for of_member in folder.iterdir():
             assert_close((of_member, alone / of_member.name), EPOCHS)

@@ -16,6 +16,7 @@ from tiny_training import EPOCHS, member, states, training
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.pretrained import Pretrained
 from relabel_jax.models.heads import EmbeddingClassifier
+from relabel_jax.models.logmel_cnn import LogMelCNN
 from relabel_jax.models.waveform_cnn import WaveformCNN
 from relabel_jax.ops.formulation import Formulation
 from relabel_jax.train.loop import train
@@ -91,7 +92,8 @@ def check_mixup(network, inputs):
     recipe = dataclasses.replace(RECIPE, loss="bce", mixup=Mixup(0.5))
     layout = Layout(Mesh(np.array(jax.devices()).reshape(1, -1), ("member", "data")), "map")
     labels, masked = np.random.default_rng(0).random((2, BATCH, CLASSES)) < 0.4
-    variables = jax.device_get(network.init(jax.random.key(0), inputs[:1], train=False))
+    init = jax.jit(network.init, static_argnames="train")
+    variables = jax.device_get(init(jax.random.key(0), inputs[:1], train=False))
     start = jax.device_get(init_state(variables, recipe))
     states, _ = train_population(
         network,
@@ -108,7 +110,8 @@ def check_mixup(network, inputs):
         mixtures.append(recipe.mixup(key, Batch(inputs[part], labels[part], masked[part]))[:3])
     mixed = map(np.concatenate, zip(*mixtures, strict=True))
     plain = dataclasses.replace(RECIPE, loss="bce")
-    expected, _ = train_step(network, plain, init_state(variables, plain), *mixed)
+    one_step = jax.jit(train_step, static_argnums=(0, 1))
+    expected, _ = one_step(network, plain, init_state(variables, plain), *mixed)
     assert_close(*map(jax.device_get, (split_members(layout, states)[0], expected)))
 
 
@@ -161,7 +164,7 @@ if __name__ == "__main__":
         print("step")
     check_mixup(*STEPS[1])
     print("mixup")
-    check_embeddings(WaveformCNN(CLASSES, (4,) * 9, (8, 8)))
+    check_embeddings(LogMelCNN(CLASSES, hop_s=0.1, num_mels=8, features=(4, 4), embedding_size=6))
     print("embeddings")
     # Each has its device, and the one that is behind keeps it; or both devices share each batch.
     for size in (2, 3):

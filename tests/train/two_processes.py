@@ -10,7 +10,7 @@ from tiny_training import population, training
 from relabel_jax.runs import processes
 from relabel_jax.train.loop import train
 
-MODES = ((1, "map"), (2, "map"), (3, "map"), (4, "map"), (4, "vmap"))
+MODES = ((1, "map"), (3, "map"), (4, "vmap"))
 
 if __name__ == "__main__":
     address, process, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
