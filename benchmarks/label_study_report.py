@@ -212,7 +212,7 @@ def summary(rows: Sequence[dict[str, Any]], design: Design) -> str:
         and "gain" in row
     ]
     if not main:
-        return "No part of the study is complete."
+        return "The part `main` is not complete."
     half = [(row["high"] - row["low"]) / 2 for row in main]
     seeds = " or ".join(str(number) for number in sorted({row["seeds"] for row in main}))
     parts = [

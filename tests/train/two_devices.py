@@ -1,5 +1,7 @@
-"""What needs two devices, and so is run by itself: a step, mixup and embeddings against one
-device's, and populations of which some members are behind.
+"""What needs two devices, and so is run by itself:
+
+python two_devices.py          a step, mixup and embeddings against one device's
+python two_devices.py FOLDER   populations of which some members are behind
 """
 
 import dataclasses
@@ -155,6 +157,12 @@ if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
     logging.set_verbosity(logging.ERROR)  # Orbax's chatter
     assert len(jax.devices()) == 2
+    if sys.argv[1:]:
+        # Each has its device, and the one that is behind keeps it; or both share each batch.
+        for size in (2, 3):
+            check_population(pathlib.Path(sys.argv[1], str(size)), size)
+            print("population")
+        sys.exit()
     for network, inputs in STEPS:
         (expected, _), (got, text) = step(network, inputs, 1), step(network, inputs, 2)
         assert_close(got, expected)
@@ -166,7 +174,3 @@ if __name__ == "__main__":
     print("mixup")
     check_embeddings(LogMelCNN(CLASSES, hop_s=0.1, num_mels=8, features=(4, 4), embedding_size=6))
     print("embeddings")
-    # Each has its device, and the one that is behind keeps it; or both devices share each batch.
-    for size in (2, 3):
-        check_population(pathlib.Path(sys.argv[1], str(size)), size)
-        print("population")
