@@ -1,6 +1,6 @@
 # make quickstart   the whole chain on a miniature AudioSet, in minutes
 # make labels       all of AudioSet re-labelled, as a data set to publish
-# make test         the tests
+# make test         the tests, except those for a release
 # make test-fast    the fast tests: under 90 s on 2 idle cores
 # make test-release all tests: also long searches, and further sizes of what others test
 # make test-extra   what needs PyTorch, Beam or the adapters' libraries, and a sample of the rest
@@ -45,7 +45,7 @@ test-release: $(VENV)/.test
 	$(PYTEST)
 
 test-fast: $(VENV)/.test
-	$(PYTEST) -m "not slow and not release"
+	$(PYTEST) -m "not slow"
 
 # The sample is of what depends on the versions of Python and JAX.
 WITH_EXTRAS = $(shell grep -rl --include="*.py" "mark\.extra" tests)

@@ -6,7 +6,7 @@ Each folder has a finished study (`label_study.py`) on other scenes, other split
 or other raters. For each gain that at least two of them report, it prints:
 
   mean       the mean of these draws: weights 1 / variance, and a 95% interval
-  new draw   the mean of all draws that one could make, and its 95% interval: the random-effects
+  overall    the mean of all draws that one could make, and its 95% interval: the random-effects
              model of R. DerSimonian and N. Laird (Meta-analysis in clinical trials, 1986) with the
              interval of J. Hartung and G. Knapp (2001). It is wide if the draws differ or are few.
   tau        the standard deviation of the true gains over draws, estimated
@@ -15,7 +15,6 @@ The variance of a gain is (half of its interval / 1.96)^2.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from scipy import stats
 
 from relabel_jax import cli
 from relabel_jax.errors import InputError
+from relabel_jax.files import csv_text, read_json
 
 _FIELDS = (*Key._fields, "severity")
 _Z = stats.norm.ppf(0.975)
@@ -106,18 +106,18 @@ def run(folders: Sequence) -> None:
     studies = []
     for folder in folders:
         path = folder / "study.json"
-        try:
-            studies.append(json.loads(path.read_text(encoding="utf-8"))["rows"])
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: expected the report of label_study.py: {error}") from error
+        report = read_json(path)
+        if not isinstance(report, dict) or "rows" not in report:
+            raise InputError(f"{path}: expected the report of label_study.py")
+        studies.append(report["rows"])
     pooled = pool_rows(studies)
     if not pooled:
         raise InputError("no gain is in two of the studies: they have other sizes or parts")
-    names = (*_FIELDS, "draws", "mean", "half_width", "new_draw", "new_draw_half_width", "tau")
-    print(",".join(names))
+    lines = []
     for row, result in pooled:
-        known = [str(row[name]) if name != "base" else base_title(row) for name in _FIELDS]
-        print(",".join([*known, str(row["draws"]), *(f"{value:.4f}" for value in result)]))
+        line = {name: row[name] for name in (*_FIELDS, "draws")} | {"base": base_title(row)}
+        lines.append(line | {name: f"{value:.4f}" for name, value in result._asdict().items()})
+    print(csv_text(lines), end="")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -63,7 +63,10 @@ def segments_sample() -> pathlib.Path:
     return pathlib.Path(__file__).parent / "data_prep" / "segments_sample.csv"
 
 
-@pytest.fixture(scope="session", params=["sample", pytest.param("all", marks=pytest.mark.release)])
+@pytest.fixture(
+    scope="session",
+    params=["sample", pytest.param("all", marks=[pytest.mark.slow, pytest.mark.release])],
+)
 def real_segments(request: pytest.FixtureRequest) -> list[pathlib.Path]:
     """Segment files of AudioSet: the sample, then all of balanced_train and eval if at hand."""
     if request.param == "sample":

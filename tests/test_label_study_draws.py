@@ -37,7 +37,7 @@ def test_pooled_trials_have_the_published_figures(draws):
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.02])
-def test_the_interval_of_a_new_draw_has_the_true_mean(draws, tau):
+def test_the_overall_interval_has_the_true_mean(draws, tau):
     rng = np.random.default_rng(0)
     covered = []
     for _ in range(2000):
@@ -71,12 +71,16 @@ def test_the_table_has_what_two_studies_have(draws, tmp_path, capsys):
     assert (line["base"], line["epochs"], line["draws"]) == ("PEL", "2", "2")
     assert float(line["mean"]) == pytest.approx(0.03)
     assert float(line["half_width"]) == pytest.approx(0.01 / np.sqrt(2), abs=1e-4)
-    assert float(line["new_draw_half_width"]) > 0.1  # 12.7 standard errors: two draws say little
+    assert float(line["overall_half_width"]) > 0.1  # 12.7 standard errors: two draws say little
 
 
 def test_what_is_not_a_study_is_refused(draws, tmp_path, capsys):
     (tmp_path / "study.json").write_text('{"rows": []}')
     assert draws.main([str(tmp_path), str(tmp_path / "none")]) == 1
-    assert "none/study.json: expected the report of label_study.py" in capsys.readouterr().err
+    assert "none/study.json: cannot read it" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "study.json").write_text("[]")
+    assert draws.main([str(tmp_path), str(tmp_path / "other")]) == 1
+    assert "other/study.json: expected the report of label_study.py" in capsys.readouterr().err
     assert draws.main([str(tmp_path), str(tmp_path)]) == 1
     assert "no gain is in two of the studies" in capsys.readouterr().err

@@ -72,16 +72,21 @@ def outcome(workdir):
     return lines, result, scores, jax.tree.map(np.asarray, states)
 
 
-def test_killed_and_started_again(miniature_data, tmp_path):
+@pytest.mark.parametrize("kills", [(1,), pytest.param((0, 1), marks=pytest.mark.release)])
+def test_killed_and_started_again(miniature_data, tmp_path, kills):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert start(miniature_data, undisturbed).wait() == 0, log(undisturbed)
-    # Around the moment in which the first epoch is being saved.
-    run = start(miniature_data, killed)
-    while num_lines(killed) < 1 and run.poll() is None:
-        time.sleep(0.001)
-    time.sleep(random.uniform(0, 0.1))
-    run.kill()
-    assert run.wait() == -signal.SIGKILL, log(killed)
+    rng = random.Random(0)
+    # 0: before the first epoch is done; 1: around the moment in which an epoch is being saved.
+    for lines in kills:
+        run = start(miniature_data, killed)
+        while not (killed / "config.json").exists() and run.poll() is None:
+            time.sleep(0.001)
+        while num_lines(killed) < lines and run.poll() is None:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.1 if lines else 5))
+        run.kill()
+        assert run.wait() == -signal.SIGKILL, log(killed)
     assert start(miniature_data, killed).wait() == 0, log(killed)
 
     lines, result, scores, states = outcome(undisturbed)

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 import scipy.signal
+import small_network
 
 from relabel_jax.errors import InputError
-from relabel_jax.experiments.config import model_config, paper_config
+from relabel_jax.experiments.config import paper_config
 from relabel_jax.experiments.run import run
 from relabel_jax.inference.embedder import Embedder
 from relabel_jax.inference.export import export
@@ -20,14 +21,11 @@ from relabel_jax.train.step import Recipe, init_state, train_step
 
 pytestmark = pytest.mark.slow
 
-SMALL = {"hop_s": 0.1, "num_mels": 8, "features": (4, 4), "embedding_size": 6}
-
 
 def config_of(data_dir, method, **fields):
     config = paper_config("Human sounds", method)
     config.update({"data_dir": str(data_dir), "batch_size": 8, "num_epochs": 2, "loss": "bce"})
-    config.model = model_config("logmel_cnn")
-    config.model.update(SMALL)
+    small_network.use_in(config)
     config.update_from_flattened_dict(fields)
     return config
 
@@ -73,7 +71,7 @@ def mel_of(frequencies_hz):
 
 
 def test_dropout_follows_from_seed_and_step():
-    network = LogMelCNN(3, duration_s=0.5, dropout=0.5, **SMALL)
+    network = LogMelCNN(3, duration_s=0.5, dropout=0.5, **small_network.OPTIONS)
     batch = network_variables.waveform_batch(network)
     variables = network_variables.random_variables(network, batch, 0)
     rng = np.random.default_rng(0)

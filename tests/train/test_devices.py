@@ -84,16 +84,17 @@ def on_one_device(miniature_data, tmp_path_factory):
     return workdir
 
 
-def assert_close(folders, epoch):
+def assert_close(folders, epoch, rtol=0):
     """The states after an epoch, 20 steps or more."""
     got, expected = (states(folder, epoch)[0] for folder in folders)
     assert int(got["step"]) >= 20
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-5)
+    close = functools.partial(np.testing.assert_allclose, rtol=rtol, atol=1e-5)
     jax.tree.map(close, got, expected)
 
 
 def assert_same_run(workdir, expected):
-    assert_close((workdir, expected), NUM_EPOCHS)
+    # The variances of the spectrogram are above 100, where float32 is coarser than 1e-5.
+    assert_close((workdir, expected), NUM_EPOCHS, rtol=1e-6)
     files = [np.load(folder / "test_scores.npz") for folder in (workdir, expected)]
     np.testing.assert_allclose(files[0]["scores"], files[1]["scores"], rtol=0, atol=1e-4)
     for file in files:
@@ -177,14 +178,23 @@ def test_populations_on_two_devices(tmp_path):
     assert (tmp_path / "log").read_text().split() == ["population", "population"]
 
 
-def test_two_processes_train_every_kind_of_population(alone, tmp_path):
-    """One run, more members than devices, and several members a device; by map and by vmap."""
+@pytest.mark.parametrize(
+    "modes",
+    [
+        ["1_map", "3_map", "4_vmap"],
+        pytest.param(["2_map", "4_map"], marks=pytest.mark.release),
+    ],
+)
+def test_two_processes_train_every_kind_of_population(alone, tmp_path, modes):
+    """One run, a member a process, more members than devices; by map and by vmap."""
     address, script = free_address(), str(REPOSITORY / "tests" / "train" / "two_processes.py")
     logs = [tmp_path / f"{i}.log" for i in (0, 1)]
-    started = [start(logs[i], [script, address, str(i), str(tmp_path / "two")]) for i in (0, 1)]
+    started = [
+        start(logs[i], [script, address, str(i), str(tmp_path / "two"), *modes]) for i in (0, 1)
+    ]
     assert wait(started) == [0, 0], logs[0].read_text()
     folders = sorted((tmp_path / "two").iterdir())
-    assert [folder.name for folder in folders] == ["1_map", "3_map", "4_vmap"]
+    assert [folder.name for folder in folders] == modes
     for folder in folders:
         for of_member in folder.iterdir():
             assert_close((of_member, alone / of_member.name), EPOCHS)
