@@ -38,7 +38,15 @@ def check(function, reference, rate, seconds=1.0):
         got = compute(waveforms)
         assert got.dtype == np.float32
         assert got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.ptp(expected))
+        errors = np.abs(got - expected) / np.ptp(expected)
+        if formulation == "matmul":
+            # XLA chooses the order of a product's sums, differently by version and CPU. Beside a
+            # tone, some orders round more than an FFT, which shows where a band of a single bin is
+            # almost empty.
+            assert np.mean(errors > 1e-4) < 1e-3
+            assert np.max(errors) < 1e-3
+        else:
+            assert np.max(errors) < 1e-4
 
 
 @pytest.mark.parametrize("rate", front_ends.PANNS_SIZES)
