@@ -43,6 +43,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.release
 def test_table_and_file(tmp_path):
     path = tmp_path / "figures.json"
     some = ["--formulations", "lax", "direct", "--norms", "folded", "--precisions", "f32"]

@@ -46,6 +46,7 @@ def test_the_needed_numbers_give_the_wanted_interval(label_power):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_raters_without_general_labels_leave_nothing_that_pel_does_not_add(label_power):
     """Then the labels of `pel` are the truth, and so is everything that follows."""
     flags = label_power.parse_flags([*TINY, "--general=0"])

@@ -241,10 +241,8 @@ def start(name, data_dir, workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    ["cnn6", *(pytest.param(name, marks=pytest.mark.release) for name in ("mn04", "ast_tiny"))],
-)
+@pytest.mark.release
+@pytest.mark.parametrize("name", SMALL)
 def test_a_published_recipe_killed_and_started_again(name, miniature_at, tmp_path):
     """On two devices, with mixup, averages, balanced sampling and masks: the same bits."""
     folder = miniature_at(16_000 if name.startswith("ast") else 32_000, SECONDS)

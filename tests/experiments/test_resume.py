@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import small_network
 
 from relabel_jax.runs.checkpoints import Checkpoints
 from relabel_jax.runs.workdir import Workdir
@@ -23,7 +24,14 @@ TIMINGS = ("clips_per_s", "seconds")
 NUM_EPOCHS = 3
 
 
-def start(data_dir, workdir, num_epochs=NUM_EPOCHS):
+# The paper's network; its second layer is wide enough for Toom-Cook.
+PAPERS = (
+    "--config.model.features=(32, 32, 4, 4, 4, 4, 4, 4, 4)",
+    "--config.model.dense_units=(8, 8)",
+)
+
+
+def start(data_dir, workdir, network, num_epochs=NUM_EPOCHS):
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "programs"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -35,9 +43,7 @@ def start(data_dir, workdir, num_epochs=NUM_EPOCHS):
                 "--config=configs/base_human.py",
                 *(f"--config.data_dir={data_dir}", "--config.labeling=pe_cml"),
                 *(f"--config.num_epochs={num_epochs}", "--config.batch_size=8"),
-                # The second layer is wide enough for Toom-Cook.
-                "--config.model.features=(32, 32, 4, 4, 4, 4, 4, 4, 4)",
-                "--config.model.dense_units=(8, 8)",
+                *network,
                 "--config.steps_per_call=2",
             ],
             cwd=REPOSITORY,
@@ -72,14 +78,21 @@ def outcome(workdir):
     return lines, result, scores, jax.tree.map(np.asarray, states)
 
 
-@pytest.mark.parametrize("kills", [(1,), pytest.param((0, 1), marks=pytest.mark.release)])
-def test_killed_and_started_again(miniature_data, tmp_path, kills):
+@pytest.mark.parametrize(
+    ("network", "kills"),
+    [
+        (small_network.FLAGS, (1,)),
+        pytest.param(PAPERS, (0, 1), marks=pytest.mark.release),
+    ],
+    ids=["small", "papers"],
+)
+def test_killed_and_started_again(miniature_data, tmp_path, network, kills):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert start(miniature_data, undisturbed).wait() == 0, log(undisturbed)
+    assert start(miniature_data, undisturbed, network).wait() == 0, log(undisturbed)
     rng = random.Random(0)
     # 0: before the first epoch is done; 1: around the moment in which an epoch is being saved.
     for lines in kills:
-        run = start(miniature_data, killed)
+        run = start(miniature_data, killed, network)
         while not (killed / "config.json").exists() and run.poll() is None:
             time.sleep(0.001)
         while num_lines(killed) < lines and run.poll() is None:
@@ -87,7 +100,7 @@ def test_killed_and_started_again(miniature_data, tmp_path, kills):
         time.sleep(rng.uniform(0, 0.1 if lines else 5))
         run.kill()
         assert run.wait() == -signal.SIGKILL, log(killed)
-    assert start(miniature_data, killed).wait() == 0, log(killed)
+    assert start(miniature_data, killed, network).wait() == 0, log(killed)
 
     lines, result, scores, states = outcome(undisturbed)
     assert [line["epoch"] for line in lines] == list(range(1, NUM_EPOCHS + 1))
@@ -102,6 +115,6 @@ def test_killed_and_started_again(miniature_data, tmp_path, kills):
     for path in (killed / "checkpoints").rglob("*"):  # of the best epoch too, or it would go on
         if path.is_file() and path.parent.name == "d":
             path.write_bytes(b"damage")
-    assert start(miniature_data, killed, NUM_EPOCHS + 1).wait() == 1
+    assert start(miniature_data, killed, network, NUM_EPOCHS + 1).wait() == 1
     assert "cannot restore this checkpoint; it is damaged" in log(killed)
     assert "Traceback" not in log(killed)

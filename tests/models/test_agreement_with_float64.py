@@ -104,7 +104,7 @@ def _reference_step(params, stats, waveforms, labels, masked, norm_order):
     [
         ("elu_bn", True, "toom_cook"),
         pytest.param("elu_bn", False, "direct", marks=pytest.mark.release),
-        ("bn_elu", True, "direct"),
+        pytest.param("bn_elu", True, "direct", marks=pytest.mark.release),
     ],
 )
 def test_narrow_network_agrees_with_float64(norm_order, fold_norm, formulation):
@@ -124,6 +124,7 @@ def test_narrow_network_agrees_with_float64(norm_order, fold_norm, formulation):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
+@pytest.mark.release
 def test_gradients_of_the_whole_network_are_as_exact_as_plain_float32():
     """The error in the worst array of 8 clips is at most 4e-5, and 4 times that of plain float32.
 

@@ -25,7 +25,8 @@ from relabel_jax.ops.formulation import Formulation
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("fold_norm", [True, pytest.param(False, marks=pytest.mark.release)])
+@pytest.mark.release
+@pytest.mark.parametrize("fold_norm", [True, False])
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32(fold_norm):
     waveforms, (labels, masked) = random_waveforms(), random_targets()
     exact, rough = (

@@ -1,8 +1,10 @@
-"""The published networks from training to export, on short clips at their own rates."""
+"""The published networks from training to export, on short clips at their own rates.
+
+`test_published_exports.py` tests the other formats of an export.
+"""
 
 import jax
 import numpy as np
-import onnxruntime
 import pytest
 from small_network import shorten_mobilenet
 
@@ -11,7 +13,7 @@ from relabel_jax.errors import InputError
 from relabel_jax.experiments.config import model_config, paper_config
 from relabel_jax.experiments.run import run
 from relabel_jax.inference.embedder import Embedder
-from relabel_jax.inference.export import export, network_function
+from relabel_jax.inference.export import export
 from relabel_jax.inference.folder import embed
 from relabel_jax.inference.listen import listen
 from relabel_jax.inference.loading import load_pretrained
@@ -29,7 +31,9 @@ RATES = {"mn04": 32_000, "ast_tiny": 16_000}
 SECONDS = 0.5
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", ["cnn6", pytest.param("mn04", marks=pytest.mark.release), "ast_tiny"]
+)
 def test_from_training_to_export(name, miniature_at, miniature_data, tmp_path, monkeypatch):
     shorten_mobilenet(monkeypatch)
     rate = SMALL[name].get("sample_rate_hz", RATES.get(name))
@@ -58,23 +62,12 @@ def test_from_training_to_export(name, miniature_at, miniature_data, tmp_path, m
     embeddings, scores = embedder.embed(sounds, 44_100), embedder.scores(sounds, 44_100)
     pretrained = load_pretrained(tmp_path / "whole")
     assert embeddings.shape == (3, pretrained.network.embedding_size)
-    export(pretrained, tmp_path / "out", ["safetensors", "stablehlo", "onnx"])
+    export(pretrained, tmp_path / "out", ["safetensors"])
     again = Embedder.load(tmp_path / "out")
     np.testing.assert_allclose(again.embed(sounds, 44_100), embeddings, atol=1e-5)
     np.testing.assert_allclose(again.scores(sounds, 44_100), scores, atol=1e-5)
 
     check_commands(tmp_path / "whole", embedder, miniature_data.parent / "mini", tmp_path)
-    num_samples = pretrained.network.waveform_format.num_samples
-    noise = np.random.default_rng(0).normal(0, 0.1, (3, num_samples)).astype(np.float32)
-    expected = jax.jit(network_function(pretrained))(noise)
-    program = jax.export.deserialize((tmp_path / "out" / "model.stablehlo").read_bytes())
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
-    for found in (
-        program.call(noise),
-        session.run(["embeddings", "scores"], {"waveforms": noise}),
-    ):
-        for got, want, scale in zip(found, expected, (np.ptp(expected[0]), 1), strict=True):
-            np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * scale)
 
 
 def check_commands(workdir, embedder, mini, tmp_path):

@@ -46,7 +46,7 @@ def test_several_masks_and_none():
     ("name", "options"),
     [
         ("cnn6", {"features": (2, 2, 2, 2), "block_dropout": 0.0}),
-        ("mn04", {"width": 0.1}),
+        pytest.param("mn04", {"width": 0.1}, marks=[pytest.mark.slow, pytest.mark.release]),
         ("ast_tiny", {"width": 8, "num_heads": 1, "num_layers": 1, "num_frames": 46}),
     ],
 )

@@ -70,7 +70,12 @@ def inputs(time, batch=4):
 
 
 @pytest.mark.parametrize(
-    ("time", "train"), [(1001, True), (1012, True), (1027, True), (1027, False)]
+    ("time", "train"),
+    [
+        *(pytest.param(time, True, marks=pytest.mark.release) for time in (1001, 1012)),
+        (1027, True),
+        (1027, False),
+    ],
 )
 def test_a_network_agrees_with_the_plain_one(time, train):
     """Outputs, statistics and all gradients, in float64, with 0, 1 or 2 surplus steps."""

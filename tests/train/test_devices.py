@@ -163,26 +163,25 @@ def test_a_device_for_every_twelve_clips_of_a_batch(batch_sizes, environment, ex
     assert [int(line) for line in done.stdout.split()] == expected
 
 
-def test_two_devices(tmp_path):
+@pytest.mark.parametrize(
+    "checks",
+    [
+        ["step_of_head", "mixup", "embeddings"],
+        pytest.param(["step_of_network", "populations"], marks=pytest.mark.release),
+    ],
+)
+def test_two_devices(tmp_path, checks):
     script = str(REPOSITORY / "tests" / "train" / "two_devices.py")
-    process = start(tmp_path / "log", [script], 2)
+    process = start(tmp_path / "log", [script, str(tmp_path), *checks], 2)
     assert wait([process]) == [0], (tmp_path / "log").read_text()
-    assert (tmp_path / "log").read_text().split() == ["step", "step", "mixup", "embeddings"]
-
-
-@pytest.mark.release
-def test_populations_on_two_devices(tmp_path):
-    script = str(REPOSITORY / "tests" / "train" / "two_devices.py")
-    process = start(tmp_path / "log", [script, str(tmp_path)], 2)
-    assert wait([process]) == [0], (tmp_path / "log").read_text()
-    assert (tmp_path / "log").read_text().split() == ["population", "population"]
+    assert (tmp_path / "log").read_text().split() == checks
 
 
 @pytest.mark.parametrize(
     "modes",
     [
-        ["1_map", "3_map", "4_vmap"],
-        pytest.param(["2_map", "4_map"], marks=pytest.mark.release),
+        ["1_map", "4_vmap"],
+        pytest.param(["2_map", "3_map", "4_map"], marks=pytest.mark.release),
     ],
 )
 def test_two_processes_train_every_kind_of_population(alone, tmp_path, modes):

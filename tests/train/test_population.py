@@ -67,8 +67,15 @@ def assert_same(folder, expected, atol=1e-5):
         )
 
 
-@pytest.mark.parametrize("members_by", ["map", "vmap"])
-@pytest.mark.parametrize("resident", ["always", "never"])
+@pytest.mark.parametrize(
+    ("members_by", "resident"),
+    [
+        ("map", "always"),
+        ("vmap", "never"),
+        pytest.param("map", "never", marks=pytest.mark.release),
+        pytest.param("vmap", "always", marks=pytest.mark.release),
+    ],
+)
 def test_a_member_is_what_it_is_alone(alone, tmp_path, members_by, resident):
     trained = train(training(population(tmp_path), members_by=members_by, resident=resident))
     assert_same(tmp_path, alone)

@@ -120,6 +120,7 @@ def test_adam_with_keras_constants():
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_buffers_go_from_step_to_step():
     """Layer 2 has buffers, as Toom-Cook computes it in a loop. Their values are never read."""
     formulation = Formulation("toom_cook", cores_share=True)  # otherwise layer 1 has some too

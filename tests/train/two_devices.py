@@ -1,7 +1,9 @@
-"""What needs two devices, and so is run by itself:
+"""Checks that need two devices, and so run in a process of their own.
 
-python two_devices.py          a step, mixup and embeddings against one device's
-python two_devices.py FOLDER   populations of which some members are behind
+python two_devices.py FOLDER CHECK...
+
+step_of_head, step_of_network, mixup, embeddings: the same as on one device.
+populations: some members are behind the others.
 """
 
 import dataclasses
@@ -43,13 +45,12 @@ def features():
     return np.random.default_rng(0).standard_normal((BATCH, 6), np.float32)
 
 
-# The loops over blocks with folded normalization; Flax's own normalization.
-STEPS = (
-    (
-        WaveformCNN(CLASSES, FILTERS, (8, 8), formulation=Formulation.resolve("toom_cook")),
-        waveforms(),
-    ),
-    (EmbeddingClassifier(CLASSES, norm_order="bn_elu"), features()),
+# With Flax's own normalization.
+HEAD = (EmbeddingClassifier(CLASSES, norm_order="bn_elu"), features())
+# With loops over blocks and folded normalization.
+NETWORK = (
+    WaveformCNN(CLASSES, FILTERS, (8, 8), formulation=Formulation.resolve("toom_cook")),
+    waveforms(),
 )
 
 
@@ -87,6 +88,14 @@ def assert_close(got, expected):
         (state.loss_sum, state.batch_stats, state.opt_state) for state in (got, expected)
     )
     jax.tree_util.tree_map_with_path(of_one, got, expected)
+
+
+def check_step(network, inputs):
+    (expected, _), (got, text) = step(network, inputs, 1), step(network, inputs, 2)
+    assert_close(got, expected)
+    # What a device needs of the others is sums; the clips of others it never sees.
+    assert "all-reduce(" in text
+    assert "all-gather" not in text
 
 
 def check_mixup(network, inputs):
@@ -131,6 +140,12 @@ def check_embeddings(network):
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 
 
+def check_populations(folder):
+    """Each member has its device, and the one that is behind keeps it; or both share each batch."""
+    for size in (2, 3):
+        check_population(folder / str(size), size)
+
+
 def check_population(folder, size):
     """Killed between two saves, it ends with the bits that it would have had."""
     names = [str(i) for i in range(size)]
@@ -157,20 +172,16 @@ if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
     logging.set_verbosity(logging.ERROR)  # Orbax's chatter
     assert len(jax.devices()) == 2
-    if sys.argv[1:]:
-        # Each has its device, and the one that is behind keeps it; or both share each batch.
-        for size in (2, 3):
-            check_population(pathlib.Path(sys.argv[1], str(size)), size)
-            print("population")
-        sys.exit()
-    for network, inputs in STEPS:
-        (expected, _), (got, text) = step(network, inputs, 1), step(network, inputs, 2)
-        assert_close(got, expected)
-        # What a device needs of the others is sums; the clips of others it never sees.
-        assert "all-reduce(" in text
-        assert "all-gather" not in text
-        print("step")
-    check_mixup(*STEPS[1])
-    print("mixup")
-    check_embeddings(LogMelCNN(CLASSES, hop_s=0.1, num_mels=8, features=(4, 4), embedding_size=6))
-    print("embeddings")
+    folder, *names = sys.argv[1:]
+    checks = {
+        "step_of_head": lambda: check_step(*HEAD),
+        "step_of_network": lambda: check_step(*NETWORK),
+        "mixup": lambda: check_mixup(*HEAD),
+        "embeddings": lambda: check_embeddings(
+            LogMelCNN(CLASSES, hop_s=0.1, num_mels=8, features=(4, 4), embedding_size=6)
+        ),
+        "populations": lambda: check_populations(pathlib.Path(folder)),
+    }
+    for name in names:
+        checks[name]()
+        print(name)
