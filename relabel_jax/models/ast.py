@@ -41,6 +41,7 @@ from relabel_jax.models.spec_augment import (
     random_streams,
     spec_augment,
 )
+from relabel_jax.ops.attention import attention
 
 PATCH_SIZE = 16
 PATCH_STRIDE = 10
@@ -75,9 +76,11 @@ class Attention(nn.Module):
 
     Attributes:
       num_heads: they share the channels evenly.
+      in_blocks: whether it has the form for a CPU.
     """
 
     num_heads: int
+    in_blocks: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -86,8 +89,12 @@ class Attention(nn.Module):
         shape = (-1, tokens, 3, self.num_heads, width // self.num_heads)
         projected = _dense(3 * width, name="qkv")(x).reshape(shape)
         queries, keys, values = (projected[:, :, part] for part in range(3))
-        logits = jnp.einsum("bqhc,bkhc->bhqk", queries * queries.shape[-1] ** -0.5, keys)
-        found = jnp.einsum("bhqk,bkhc->bqhc", nn.softmax(logits), values)
+        queries *= queries.shape[-1] ** -0.5
+        if self.in_blocks:
+            found = attention(queries, keys, values)
+        else:
+            logits = jnp.einsum("bqhc,bkhc->bhqk", queries, keys)
+            found = jnp.einsum("bhqk,bkhc->bqhc", nn.softmax(logits), values)
         return _dense(width, name="proj")(found.reshape(-1, tokens, width))
 
 
@@ -96,15 +103,17 @@ class Layer(nn.Module):
 
     Attributes:
       num_heads: see `Attention`.
+      in_blocks: see `Attention`.
     """
 
     num_heads: int
+    in_blocks: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32[batch, tokens, width] -> the same shape."""
         width = x.shape[-1]
-        x += Attention(self.num_heads, name="attn")(_norm(name="norm1")(x))
+        x += Attention(self.num_heads, self.in_blocks, name="attn")(_norm(name="norm1")(x))
         hidden = _dense(MLP_RATIO * width, name="fc1")(_norm(name="norm2")(x))
         return x + _dense(width, name="fc2")(nn.gelu(hidden, approximate=False))
 
@@ -192,7 +201,7 @@ class AST(nn.Module):
         self.class_token = self.param("class_token", _normal, (1, 1, self.width))
         self.distillation_token = self.param("distillation_token", _normal, (1, 1, self.width))
         self.positions = self.param("positions", _normal, (1, 2 + bands * frames, self.width))
-        self.layers = [Layer(self.num_heads) for _ in range(self.num_layers)]
+        self.layers = [Layer(self.num_heads, on_cpu) for _ in range(self.num_layers)]
         self.norm = _norm()
         self.head_norm = nn.LayerNorm(epsilon=1e-5)
         self.output = nn.Dense(self.num_classes, kernel_init=_uniform)
