@@ -42,6 +42,7 @@ from relabel_jax.models.spec_augment import (
     spec_augment,
 )
 from relabel_jax.ops.attention import attention
+from relabel_jax.ops.product import dot_general, product
 
 PATCH_SIZE = 16
 PATCH_STRIDE = 10
@@ -50,8 +51,13 @@ MLP_RATIO = 4
 _normal = nn.initializers.normal(0.02)
 # PyTorch's default for the layers that AST adds, uniform in +-1 / sqrt(inputs).
 _uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-_dense = functools.partial(nn.Dense, kernel_init=_normal)
 _norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
+
+
+def _dense(features: int, on_cpu: bool, name: str) -> nn.Dense:
+    """A dense layer of the transformer."""
+    form = dot_general if on_cpu else None
+    return nn.Dense(features, kernel_init=_normal, dot_general=form, name=name)
 
 
 def _product_of_patches(
@@ -68,7 +74,7 @@ def _product_of_patches(
     )
     patches = x[..., 0][:, bands][..., frames]  # [batch, rows, bands, columns, frames]
     patches = patches.swapaxes(2, 3).reshape(*patches.shape[:2], len(frames), size * size)
-    return jnp.matmul(patches, kernel.reshape(size * size, -1), precision=jax.lax.Precision.HIGHEST)
+    return product(patches, kernel.reshape(size * size, -1))
 
 
 class Attention(nn.Module):
@@ -76,26 +82,26 @@ class Attention(nn.Module):
 
     Attributes:
       num_heads: they share the channels evenly.
-      in_blocks: whether it has the form for a CPU.
+      on_cpu: whether it has the form for a CPU.
     """
 
     num_heads: int
-    in_blocks: bool
+    on_cpu: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32[batch, tokens, width] -> the same shape."""
         _, tokens, width = x.shape
         shape = (-1, tokens, 3, self.num_heads, width // self.num_heads)
-        projected = _dense(3 * width, name="qkv")(x).reshape(shape)
+        projected = _dense(3 * width, self.on_cpu, "qkv")(x).reshape(shape)
         queries, keys, values = (projected[:, :, part] for part in range(3))
         queries *= queries.shape[-1] ** -0.5
-        if self.in_blocks:
+        if self.on_cpu:
             found = attention(queries, keys, values)
         else:
             logits = jnp.einsum("bqhc,bkhc->bhqk", queries, keys)
             found = jnp.einsum("bhqk,bkhc->bqhc", nn.softmax(logits), values)
-        return _dense(width, name="proj")(found.reshape(-1, tokens, width))
+        return _dense(width, self.on_cpu, "proj")(found.reshape(-1, tokens, width))
 
 
 class Layer(nn.Module):
@@ -103,19 +109,19 @@ class Layer(nn.Module):
 
     Attributes:
       num_heads: see `Attention`.
-      in_blocks: see `Attention`.
+      on_cpu: see `Attention`.
     """
 
     num_heads: int
-    in_blocks: bool
+    on_cpu: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32[batch, tokens, width] -> the same shape."""
         width = x.shape[-1]
-        x += Attention(self.num_heads, self.in_blocks, name="attn")(_norm(name="norm1")(x))
-        hidden = _dense(MLP_RATIO * width, name="fc1")(_norm(name="norm2")(x))
-        return x + _dense(width, name="fc2")(nn.gelu(hidden, approximate=False))
+        x += Attention(self.num_heads, self.on_cpu, name="attn")(_norm(name="norm1")(x))
+        hidden = _dense(MLP_RATIO * width, self.on_cpu, "fc1")(_norm(name="norm2")(x))
+        return x + _dense(width, self.on_cpu, "fc2")(nn.gelu(hidden, approximate=False))
 
 
 class AST(nn.Module):

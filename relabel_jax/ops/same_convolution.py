@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from relabel_jax.ops.depthwise import depthwise
+from relabel_jax.ops.product import product
 
 _LARGE = 1 << 21
 """The elements of a kernel from which the matrix products are faster."""
@@ -34,7 +35,7 @@ def convolve(
     if kernel.shape[2] == 1:
         return depthwise(x, kernel, strides[0])
     if kernel.shape[:2] == (1, 1):
-        return jnp.matmul(x, kernel[0, 0], precision=jax.lax.Precision.HIGHEST)
+        return product(x, kernel[0, 0])
     return same_convolution(x, kernel)
 
 
