@@ -36,7 +36,7 @@ def fastest_formulation(platform: str) -> str:
 
 
 def uses_cpu_forms(formulation: str) -> bool:
-    """Whether a network computes its convolutions in the forms that are fast on a CPU."""
+    """Whether a network computes convolutions, products and attention in the forms for a CPU."""
     return formulation == "auto" and jax.default_backend() == "cpu"
 
 

@@ -6,6 +6,8 @@ The backward pass computes them again, so a training step keeps none of them. Th
 Dao et al., "FlashAttention: fast and memory-efficient exact attention with IO-awareness" (2022).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -56,8 +58,9 @@ def _forward(queries, keys, values):
 def _backward(saved, gradient):
     """In blocks of keys.
 
-    The softmax is computed transposed, [keys, queries], and the gradient of the queries, too. A
-    product whose large left factor is transposed takes more than twice as long.
+    The softmax is computed as [keys, queries], and the gradient of the queries as [channels,
+    queries]. Otherwise some products would have a large transposed left factor, and take about
+    twice as long.
     """
     queries, keys, values, outputs, normalizers = saved
     # By the softmax's rule, d_logits = softmax * (d_softmax - sum(softmax * d_softmax)). This sum
@@ -66,7 +69,7 @@ def _backward(saved, gradient):
 
     def block(d_queries, of_block):
         keys, values = of_block
-        # At most 1, also in the rows of zeros at the end.
+        # A softmax is at most 1. Without the bound, rows of zeros at the end could become infinite.
         softmax = jnp.exp(jnp.minimum(keys @ queries.T - normalizers[None], 0))
         d_logits = softmax * (values @ gradient.T - sums[None])
         return d_queries + keys.T @ d_logits, (d_logits @ queries, softmax @ gradient)
@@ -88,6 +91,6 @@ def _blocks(x: jax.Array) -> jax.Array:
     return padded.reshape(num_blocks, size, x.shape[1])
 
 
-def _joined(arrays, num_rows: int):
+def _joined(arrays: Any, num_rows: int) -> Any:
     """The arrays of all blocks, without the rows of zeros at the end."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], arrays)

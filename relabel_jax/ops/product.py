@@ -1,7 +1,8 @@
 """A matrix product whose gradients are matrix products without copies.
 
-JAX computes the gradient of the second factor as a transposed product. On a CPU, XLA then copies
-the outputs' gradient, transposed, which is large if the first factor has many rows.
+JAX computes the gradient of the second factor as a transposed product. For that, XLA makes a
+transposed copy of the outputs' gradient on a CPU. The copy is large if the first factor has many
+rows.
 """
 
 from typing import Any

@@ -22,10 +22,8 @@ pytestmark = pytest.mark.slow
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TIMINGS = ("clips_per_s", "seconds")
 NUM_EPOCHS = 3
-
-
-# The paper's network; its second layer is wide enough for Toom-Cook.
-PAPERS = (
+# The second layer is wide enough for Toom-Cook.
+PAPER_NETWORK = (
     "--config.model.features=(32, 32, 4, 4, 4, 4, 4, 4, 4)",
     "--config.model.dense_units=(8, 8)",
 )
@@ -82,9 +80,9 @@ def outcome(workdir):
     ("network", "kills"),
     [
         (small_network.FLAGS, (1,)),
-        pytest.param(PAPERS, (0, 1), marks=pytest.mark.release),
+        pytest.param(PAPER_NETWORK, (0, 1), marks=pytest.mark.release),
     ],
-    ids=["small", "papers"],
+    ids=["small_network", "paper_network"],
 )
 def test_killed_and_started_again(miniature_data, tmp_path, network, kills):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"

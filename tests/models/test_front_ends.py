@@ -26,8 +26,9 @@ def sounds(rate, seconds=1.0):
     return np.stack([noise, tone, clicks, np.zeros(len(time))]).astype(np.int16)
 
 
-def check(function, reference, rate, seconds=1.0):
-    waveforms = sounds(rate, seconds)
+def check(function, reference, rate, share_beyond=0.0):
+    """`share_beyond` of the values by matrix products may miss the bound, by up to 10 times."""
+    waveforms = sounds(rate)
     expected = np.stack([reference(each / 32768) for each in waveforms])
     for formulation in ("fft", "matmul"):
         # Without optimizations, sums of 400 numbers round more.
@@ -39,14 +40,9 @@ def check(function, reference, rate, seconds=1.0):
         assert got.dtype == np.float32
         assert got.shape == expected.shape
         errors = np.abs(got - expected) / np.ptp(expected)
-        if formulation == "matmul":
-            # XLA chooses the order of a product's sums, differently by version and CPU. Beside a
-            # tone, some orders round more than an FFT, which shows where a band of a single bin is
-            # almost empty.
-            assert np.mean(errors > 1e-4) < 1e-3
-            assert np.max(errors) < 1e-3
-        else:
-            assert np.max(errors) < 1e-4
+        share = share_beyond if formulation == "matmul" else 0.0
+        assert np.mean(~(errors <= 1e-4)) <= share  # NaN is beyond the bound
+        assert np.max(errors) <= 1e-3
 
 
 @pytest.mark.parametrize("rate", front_ends.PANNS_SIZES)
@@ -68,6 +64,9 @@ def test_ast_cuts_and_pads(num_frames):
         lambda x, formulation: front_ends.ast_filter_bank(x, num_frames, formulation),
         lambda x: references.ast(x, num_frames),
         16_000,
+        # The order of a product's sums depends on the version of XLA. Beside a tone, some orders
+        # round more than an FFT. This shows where a band of a single bin is almost empty.
+        share_beyond=1e-3,
     )
 
 

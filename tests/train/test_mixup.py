@@ -99,10 +99,10 @@ def variables():
 
 def combinations():
     """A mixture does not depend on the loss, so few of the combinations run always."""
-    mixups = [Mixup(), *(Mixup(0.5, 0.7, rule) for rule in RULES)]
-    for mixup, with_teacher, loss in itertools.product(mixups, [False, True], LOSSES):
+    by_rule = [Mixup(0.5, 0.7, rule) for rule in RULES]
+    for mixup, with_teacher, loss in itertools.product([Mixup(), *by_rule], [False, True], LOSSES):
         # Each rule with a teacher, and each loss without one.
-        always = (mixup != Mixup() and loss == "bce") if with_teacher else mixup == mixups[1]
+        always = (mixup in by_rule and loss == "bce") if with_teacher else mixup == by_rule[0]
         marks = () if always else (pytest.mark.slow, pytest.mark.release)
         yield pytest.param(mixup, with_teacher, loss, marks=marks)
 
